@@ -1,0 +1,159 @@
+"""Registries that find a component's file by its suffix and import it on first use.
+
+    @ARCH_REGISTRY.register()
+    class SwinIR(nn.Module): ...
+
+in `basicsr/archs/swinir_arch.py` makes `type: SwinIR` available in a YAML file. Files are read for their decorators (as
+text, nothing is run) and only the file of the requested component is imported, so one broken file cannot break the others.
+"""
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.signature import suggestion, validate_arguments
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Registry:
+    """Components of one kind, by name.
+
+    Args:
+        kind: what the components are, for messages: `architecture`, `loss`.
+        variable: name of the registry in source code, by which decorators are recognised.
+        folder: folder of the components relative to the package, with `/`.
+        suffix: ending of the file names, such as `_arch`.
+    """
+
+    def __init__(self, kind: str, variable: str, folder: str, suffix: str) -> None:
+        self.kind = kind
+        self._variable = variable
+        self._folders = [_PACKAGE_ROOT / folder]
+        self._suffix = suffix
+        self._components: dict[str, Any] = {}
+
+    def register(self, name: str | None = None) -> Callable[[Any], Any]:
+        """Return a decorator that registers a class or function under `name`, by default its own name."""
+
+        def decorator(component: Any) -> Any:
+            key = name or component.__name__
+            known = self._components.get(key)
+            if known is not None and known.__module__ != component.__module__:
+                raise OptionsError(
+                    f"The {self.kind} '{key}' is defined twice, in {known.__module__} and {component.__module__}; rename one."
+                )
+            self._components[key] = component
+            return component
+
+        return decorator
+
+    def add_folder(self, folder: Path) -> None:
+        """Look for components in a folder outside the package too (option `plugins`)."""
+        if folder not in self._folders:
+            self._folders.append(folder)
+
+    def names(self) -> list[str]:
+        """Return the names of all components, imported or not."""
+        return sorted(set(self._components) | set(self._files_by_name()))
+
+    def get(self, name: str, where: str = "type") -> Any:
+        """Return the component called `name`, importing its file if that has not happened.
+
+        Raises:
+            OptionsError: there is no such component; names the nearest one.
+        """
+        if name not in self._components:
+            file = self._files_by_name().get(name)
+            if file is None:
+                raise OptionsError(
+                    f"Option '{where}' names the {self.kind} '{name}', which does not exist. {suggestion(name, self.names())}"
+                )
+            _import_file(file)
+        return self._components[name]
+
+    def resolve(self, options: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
+        """Split `{type: Name, ...}` into the component and its checked arguments, with defaults filled in.
+
+        Raises:
+            OptionsError: `type` is missing or unknown, or an argument does not fit the constructor.
+        """
+        arguments = dict(options)
+        if not isinstance(arguments.get("type"), str):
+            raise OptionsError(
+                f"Option '{where}:type' must name the {self.kind}. Known names: {', '.join(self.names())}."
+            )
+        component = self.get(arguments.pop("type"), f"{where}:type")
+        return component, validate_arguments(component, arguments, where)
+
+    def build(self, options: Mapping[str, Any], *given: Any, where: str) -> Any:
+        """Construct the component that `options` describe; `given` fills its positional-only parameters."""
+        component, arguments = self.resolve(options, where)
+        return component(*given, **arguments)
+
+    def _files_by_name(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for folder in self._folders:
+            for file in sorted(folder.glob(f"*{self._suffix}.py")):
+                for name in _registered_names(file, self._variable):
+                    found.setdefault(name, file)
+        return found
+
+
+def _registered_names(file: Path, variable: str) -> list[str]:
+    """Return the names that the decorators `@<variable>.register(...)` in a file would register, without running it."""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError:
+        return []  # its components are missing; whoever asks for one is told which names there are
+    names = []
+    for node in ast.walk(tree):
+        for decorator in getattr(node, "decorator_list", []):
+            if (
+                isinstance(decorator, ast.Call)
+                and isinstance(decorator.func, ast.Attribute)
+                and decorator.func.attr == "register"
+                and isinstance(decorator.func.value, ast.Name)
+                and decorator.func.value.id == variable
+            ):
+                given = decorator.args[0] if decorator.args else None
+                names.append(given.value if isinstance(given, ast.Constant) else node.name)
+    return names
+
+
+def _import_file(file: Path) -> None:
+    if file.is_relative_to(_PACKAGE_ROOT):
+        parts = file.relative_to(_PACKAGE_ROOT).with_suffix("").parts
+        importlib.import_module(".".join(("basicsr", *parts)))
+        return
+    name = f"basicsr_plugin_{abs(hash(file))}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+ARCH_REGISTRY = Registry("architecture", "ARCH_REGISTRY", "archs", "_arch")
+DATASET_REGISTRY = Registry("dataset", "DATASET_REGISTRY", "data", "_dataset")
+LOSS_REGISTRY = Registry("loss", "LOSS_REGISTRY", "losses", "_loss")
+METRIC_REGISTRY = Registry("metric", "METRIC_REGISTRY", "metrics", "_metric")
+MODEL_REGISTRY = Registry("model", "MODEL_REGISTRY", "models", "_model")
+QUANTIZER_REGISTRY = Registry("quantizer", "QUANTIZER_REGISTRY", "quant/quantizers", "_quantizer")
+CALIBRATOR_REGISTRY = Registry("calibrator", "CALIBRATOR_REGISTRY", "quant/calibrators", "_calibrator")
+QMODULE_REGISTRY = Registry("quantized module", "QMODULE_REGISTRY", "quant/modules", "_qmodule")
+
+ALL_REGISTRIES = (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+    QUANTIZER_REGISTRY,
+    CALIBRATOR_REGISTRY,
+    QMODULE_REGISTRY,
+)

@@ -1,0 +1,98 @@
+"""The options of a component are the parameters of its constructor: their names, types and defaults are the schema."""
+
+import difflib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pydantic
+
+from basicsr.utils.errors import OptionsError
+
+_NOT_OPTIONS = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.VAR_POSITIONAL,
+    inspect.Parameter.VAR_KEYWORD,
+)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return `Did you mean 'x'?` for the known name nearest to `name`, or the list of known names."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    if nearest:
+        return f"Did you mean '{nearest[0]}'?"
+    return f"Known names: {', '.join(known) or 'none'}."
+
+
+def describe_validation_error(error: pydantic.ValidationError, where: str, known: Iterable[str] = ()) -> str:
+    """Return one sentence per problem, each with the path of the key, the value and what was expected.
+
+    Args:
+        error: what pydantic raised.
+        where: path of the validated mapping in the options, such as `network_g`; empty for the top level.
+        known: names that are allowed, to suggest the nearest one for an unknown key.
+    """
+    sentences = []
+    for problem in error.errors():
+        # pydantic reports the branches of a union as parts of the path, such as 'function-after[...]'; keys never hold '['
+        parts = [str(part) for part in problem["loc"] if "[" not in str(part)]
+        path = ":".join([part for part in where.split(":") if part] + parts)
+        if problem["type"] == "extra_forbidden":
+            sentences.append(f"Unknown option '{path}'. {suggestion(parts[-1], known)}")
+        elif problem["type"] == "missing":
+            sentences.append(f"Option '{path}' is required but missing.")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            sentences.append(f"Option '{path}' has the value {problem['input']!r}: {message}.".replace("..", "."))
+    return " ".join(dict.fromkeys(sentences))
+
+
+def options_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of `component` that are options: all but positional-only ones, which the framework fills."""
+    parameters = inspect.signature(component).parameters
+    return {name: p for name, p in parameters.items() if p.kind not in _NOT_OPTIONS}
+
+
+def validate_arguments(component: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check options against the constructor (or function) that they are meant for.
+
+    Args:
+        component: a class or function; parameters before a `/` are filled by the framework and are not options.
+        arguments: the options as read from YAML.
+        where: path of these options, used in messages.
+
+    Returns:
+        The arguments converted to the annotated types, with the defaults filled in.
+
+    Raises:
+        OptionsError: an unknown name, a missing one, or a value of another type than the annotation.
+    """
+    hints = typing.get_type_hints(component.__init__ if inspect.isclass(component) else component)
+    fields: dict[str, Any] = {}
+    for name, parameter in options_of(component).items():
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[name] = (hints.get(name, Any), pydantic.Field(default=default))
+    return dict(validate_fields(fields, arguments, where))
+
+
+def validate_fields(fields: dict[str, Any], values: Mapping[str, Any], where: str) -> pydantic.BaseModel:
+    """Validate `values` strictly (no text for numbers, no numbers for booleans; a list serves as a tuple)."""
+    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    model = pydantic.create_model("Options", __config__=config, **fields)
+    return validate_model(model, values, where)
+
+
+def validate_model(model: type[pydantic.BaseModel], values: Mapping[str, Any], where: str) -> pydantic.BaseModel:
+    """Validate `values` strictly against a pydantic model; see `validate_fields`."""
+    try:
+        # strict validation of Python objects refuses a list for a tuple; of JSON, which has no tuples, it does not
+        return model.model_validate_json(json.dumps(values), strict=True)
+    except TypeError as error:
+        raise OptionsError(
+            f"The options '{where}' hold something that is neither text, number, list nor mapping: {error}."
+        ) from error
+    except pydantic.ValidationError as error:
+        raise OptionsError(describe_validation_error(error, where, model.model_fields)) from error
