@@ -1,0 +1,1 @@
+"""Losses, found by name through LOSS_REGISTRY."""

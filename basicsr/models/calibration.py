@@ -1,0 +1,98 @@
+"""Calibration of all quantizers of a network: weights directly, activations from as many passes as their calibrators ask for."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from basicsr.quant.calibrators.base import Bounds, Calibrator, calibrate_tensor
+from basicsr.quant.capture import observe_quantizer_inputs
+from basicsr.quant.insertion import named_quantizers, quantized_weights
+from basicsr.utils import dist
+from basicsr.utils.logger import get_logger
+from basicsr.utils.options import CalibrationOptions, Component
+from basicsr.utils.registry import CALIBRATOR_REGISTRY
+
+
+@dataclass(frozen=True)
+class CalibratedQuantizer:
+    """A line of the calibration report: the quantizer, its bounds, and what the calibrator knows about them."""
+
+    name: str
+    bounds: Bounds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return {
+            "name": self.name,
+            "lower_bound": self.bounds.lower_bound.tolist(),
+            "upper_bound": self.bounds.upper_bound.tolist(),
+            "search": self.bounds.search,
+            "mean_squared_error": self.bounds.mean_squared_error,
+            "constant": self.bounds.constant,
+        }
+
+
+def calibrate_network(
+    network: nn.Module, crops: torch.Tensor, options: CalibrationOptions
+) -> list[CalibratedQuantizer]:
+    """Set the bounds of all quantizers of a network from its weights and its full-precision activations.
+
+    While activations are observed, all quantizers pass their input through, so every statistic is one of the
+    full-precision network, as in the released 2DQuant. Bounds do not depend on `batch_size`.
+
+    Args:
+        network: a network with quantizers.
+        crops: LR crops (N, 3, h, w) in 0..1.
+        options: the calibrators, and how many crops go through the network together.
+
+    Returns:
+        One entry for each quantizer, in the order of the network.
+    """
+    weights = quantized_weights(network)
+    calibrators = {
+        name: _build(options.activations, quantizer, "calibration:activations")
+        for name, quantizer in named_quantizers(network)
+        if name not in weights
+    }
+    _observe(network, crops, calibrators, options.batch_size)
+    report = []
+    for name, quantizer in named_quantizers(network):
+        if name in weights:
+            bounds = calibrate_tensor(_build(options.weights, quantizer, "calibration:weights"), weights[name])
+        else:
+            bounds = calibrators[name].finish()
+        quantizer.set_bounds(bounds.lower_bound, bounds.upper_bound)
+        report.append(CalibratedQuantizer(name, bounds))
+        if bounds.constant:
+            get_logger().warning("The values at '%s' are constant; its bounds enclose that value only narrowly.", name)
+    return report
+
+
+def _build(options: Component, quantizer: Any, where: str) -> Calibrator:
+    return CALIBRATOR_REGISTRY.build(options, quantizer.spec, where=where)
+
+
+def _observe(network: nn.Module, crops: torch.Tensor, calibrators: Mapping[str, Calibrator], batch_size: int) -> None:
+    device = next(network.parameters()).device
+    pending = dict(calibrators)
+    number = 0
+    while pending:
+        number += 1
+        batches = tqdm(
+            crops.split(batch_size), desc=f"calibration pass {number}", disable=None if dist.is_main() else True
+        )
+        with torch.no_grad(), observe_quantizer_inputs(network, {n: c.update for n, c in pending.items()}):
+            for batch in batches:
+                network(batch.to(device))
+        pending = {name: calibrator for name, calibrator in pending.items() if calibrator.end_pass()}
+
+
+def total_error(report: list[CalibratedQuantizer]) -> float:
+    """Return the geometric mean of the mean squared errors that the calibrators know; nan where none does."""
+    logs = [math.log(e) for row in report if (e := row.bounds.mean_squared_error)]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan

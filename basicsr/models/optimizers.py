@@ -1,0 +1,74 @@
+"""Optimisers and learning-rate schedules by name; the keyword parameters of a function here are its options."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.signature import suggestion, validate_arguments
+
+Parameters = Iterable[torch.nn.Parameter]
+
+
+def _adam(
+    parameters: Parameters,
+    /,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+def _adamw(
+    parameters: Parameters,
+    /,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+def _cosine(optimizer: torch.optim.Optimizer, total_iter: int, /, *, eta_min: float = 0.0) -> LRScheduler:
+    return CosineAnnealingLR(optimizer, T_max=max(total_iter, 1), eta_min=eta_min)
+
+
+def _multi_step(
+    optimizer: torch.optim.Optimizer, _total_iter: int, /, *, milestones: list[int], gamma: float = 0.5
+) -> LRScheduler:
+    return MultiStepLR(optimizer, milestones=milestones, gamma=gamma)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"Adam": _adam, "AdamW": _adamw}
+SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {"CosineAnnealingLR": _cosine, "MultiStepLR": _multi_step}
+
+
+def _resolve(
+    table: Mapping[str, Callable[..., Any]], options: Mapping[str, Any], where: str
+) -> tuple[Any, dict[str, Any]]:
+    arguments = dict(options)
+    name = arguments.pop("type", None)
+    if name not in table:
+        raise OptionsError(f"Option '{where}:type' is {name!r}. {suggestion(str(name), table)}")
+    return table[name], validate_arguments(table[name], arguments, where)
+
+
+def build_optimizer(options: Mapping[str, Any], parameters: Parameters, where: str) -> torch.optim.Optimizer:
+    """Build the optimiser that `{type, lr, ...}` describes over `parameters`."""
+    function, arguments = _resolve(OPTIMIZERS, options, where)
+    return function(parameters, **arguments)
+
+
+def build_scheduler(
+    options: Mapping[str, Any], optimizer: torch.optim.Optimizer, total_iter: int, where: str
+) -> LRScheduler:
+    """Build the schedule that `{type, ...}` describes; a cosine ends with the last of `total_iter` iterations."""
+    function, arguments = _resolve(SCHEDULERS, options, where)
+    return function(optimizer, total_iter, **arguments)

@@ -1,0 +1,190 @@
+"""Post-training quantization: bounds are calibrated, then distilled from the full-precision network."""
+
+import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from basicsr.models.calibration import CalibratedQuantizer, calibrate_network
+from basicsr.models.optimizers import build_optimizer, build_scheduler
+from basicsr.quant.capture import tap_outputs
+from basicsr.quant.insertion import insert_quantizers, quantizer_parameters
+from basicsr.quant.released import convert_released_2dquant, is_released_2dquant
+from basicsr.utils import dist
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.options import Component, Options
+from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.signature import suggestion
+from basicsr.utils.weights import load_network_weights, load_weights_file
+
+
+@MODEL_REGISTRY.register()
+class PTQModel:
+    """A full-precision network and its quantized copy, which share the weights; only the bounds are trained.
+
+    With the losses of 2DQuant (arXiv 2406.06649, section 3.3) training is its DQC stage: no HR image is used, the
+    full-precision network is the teacher.
+
+    Args:
+        network: the full-precision network with its weights; frozen here.
+        options: the options of the run, for coverage, bits, calibration and the length of training.
+        device: where both networks live.
+        optim_bound: optimiser of the bounds.
+        scheduler: its learning-rate schedule.
+        pixel_loss: loss between the two outputs; None for none.
+        feature_loss: loss between intermediate features; None for none.
+        feature_layers: modules whose outputs are the features; by default those that the architecture names.
+        teacher_autocast: run the teacher in bfloat16: `auto` where the hardware computes it natively, `bf16` always,
+            `off` never. Activations then carry 8 significant bits, which is coarser than the differences that an 8-bit student
+            makes, so it is for 4 bits and fewer.
+
+    Raises:
+        OptionsError: a component or a feature layer does not exist, or there is no loss.
+        QuantizationError: the coverage does not fit the network.
+    """
+
+    network_name = "net_Q"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        options: Options,
+        device: torch.device,
+        /,
+        *,
+        optim_bound: Component = {"type": "Adam", "lr": 1e-2},  # noqa: B006 -- never changed
+        scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
+        pixel_loss: Component | None = {"type": "L1Loss"},  # noqa: B006
+        feature_loss: Component | None = None,
+        feature_layers: list[str] | None = None,
+        teacher_autocast: Literal["auto", "bf16", "off"] = "off",
+    ) -> None:
+        self.options = options
+        self.device = device
+        self.full_precision = network.to(device).eval().requires_grad_(False)
+        self.network, self.quantization_map = quantized_copy(self.full_precision, options)
+        self.pixel_loss = LOSS_REGISTRY.build(pixel_loss, where="train:pixel_loss") if pixel_loss else None
+        self.feature_loss = LOSS_REGISTRY.build(feature_loss, where="train:feature_loss") if feature_loss else None
+        if self.pixel_loss is None and self.feature_loss is None:
+            raise OptionsError("Options 'train:pixel_loss' and 'train:feature_loss' are both empty: give at least one.")
+        self.feature_layers = (
+            self._existing(feature_layers or list(network.feature_layers)) if self.feature_loss else []
+        )
+        self._teacher_autocast = teacher_autocast == "bf16" or (
+            teacher_autocast == "auto" and has_native_bfloat16(device)
+        )
+        self.parameters = list(quantizer_parameters(self.network))
+        train = options.train
+        self.accumulation_steps = train.accumulation_steps if train else 1
+        self.optimizer = build_optimizer(optim_bound, self.parameters, "train:optim_bound")
+        self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter if train else 0, "train:scheduler")
+
+    def _existing(self, layers: list[str]) -> list[str]:
+        names = dict(self.full_precision.named_modules())
+        for layer in layers:
+            if layer not in names:
+                raise OptionsError(
+                    f"Option 'train:feature_layers' names '{layer}', which the network has not. {suggestion(layer, names)}"
+                )
+        return layers
+
+    def calibrate(self, crops: torch.Tensor) -> list[CalibratedQuantizer]:
+        """Find the bounds of all quantizers; see `calibrate_network`.
+
+        Args:
+            crops: LR calibration crops (N, 3, h, w) in 0..1.
+        """
+        report = calibrate_network(self.network, crops, self.options.calibration)
+        dist.broadcast_tensors(self.network.state_dict().values())
+        return report
+
+    def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Take one step of the optimiser on a batch of LR crops (`lq`: N, 3, h, w); return the losses, detached."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = batch["lq"].to(self.device).chunk(self.accumulation_steps)
+        sums: dict[str, torch.Tensor] = {}
+        for part in parts:
+            losses = self.distillation_losses(part)
+            share = len(part) / len(batch["lq"])
+            (sum(losses.values()) * share).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() * share
+        dist.average_gradients(self.parameters)
+        self.optimizer.step()
+        self.scheduler.step()
+        return sums
+
+    def distillation_losses(self, lq: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the losses of the quantized network against the full-precision one on LR crops (N, 3, h, w)."""
+        with (
+            torch.no_grad(),
+            self._autocast(),
+            tap_outputs(self.full_precision, self.feature_layers) as target_features,
+        ):
+            target = self.full_precision(lq)
+        with tap_outputs(self.network, self.feature_layers) as features:
+            output = self.network(lq)
+        losses = {}
+        if self.pixel_loss is not None:
+            losses["l_pix"] = self.pixel_loss(output, target.float())
+        if self.feature_loss is not None:
+            losses["l_feature"] = self.feature_loss(features, {k: v.float() for k, v in target_features.items()})
+        return losses
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self._teacher_autocast else nullcontext()
+
+    def training_state(self) -> dict[str, Any]:
+        """Return the state of optimiser and schedule; the bounds are in the network."""
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+
+    def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
+        """Restore the network and what `training_state` returned."""
+        load_quantized(self.network, str(network_file))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def quantized_copy(network: nn.Module, options: Options) -> tuple[nn.Module, Any]:
+    """Return a copy of a network that shares its parameters, with quantizers inserted, and the quantization map."""
+    shared = {id(parameter): parameter for parameter in network.parameters()}
+    quantized = copy.deepcopy(network, memo=dict(shared))
+    chosen = options.quantization
+    if chosen is None:
+        raise OptionsError(f"Section 'quantization' is required with 'model_type: {options.model_type}'.")
+    quantization_map = insert_quantizers(
+        quantized,
+        chosen.coverage,
+        options.w_bits,
+        options.a_bits,
+        weight_quantizer=chosen.weight_quantizer,
+        activation_quantizer=chosen.activation_quantizer,
+        overrides=[override.model_dump() for override in chosen.overrides],
+        exclude=chosen.exclude,
+    )
+    device = next(network.parameters()).device
+    return quantized.to(device).eval(), quantization_map
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices natively; elsewhere it is emulated and slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
+def load_quantized(network: nn.Module, path: str) -> None:
+    """Load a checkpoint of this framework, or one released with 2DQuant, into a network with quantizers.
+
+    Raises:
+        CheckpointError: the file cannot be read, or belongs to another network or coverage.
+        QuantizationError: its bits are not those of the quantizers.
+    """
+    state_dict = load_weights_file(path)
+    if is_released_2dquant(state_dict):
+        state_dict = convert_released_2dquant(state_dict)
+    load_network_weights(network, state_dict, path)

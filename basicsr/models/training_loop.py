@@ -1,0 +1,140 @@
+"""The loop that all trained models share: step, log, validate, save; and stop without losing anything."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+from basicsr.models.evaluation import DatasetResult
+from basicsr.utils import dist
+from basicsr.utils.errors import TrainingError
+from basicsr.utils.experiment import Experiment
+from basicsr.utils.logger import get_logger
+from basicsr.utils.signals import StopRequest, deferred_signals
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class TrainableModel(Protocol):
+    """What the loop needs of a model."""
+
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def optimize_parameters(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Take one step; return the losses."""
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a resumed run needs besides the network."""
+
+
+class TrainingLoop:
+    """One run from `start` to `total_iter`.
+
+    Args:
+        model: what is trained.
+        experiment: where results go; holds the options of the run.
+        validate: evaluates and records the model on the validation sets, given iteration and seconds; the first result
+            selects the best iterate.
+        state: the training state that the run continues from; None for a new run.
+    """
+
+    def __init__(
+        self,
+        model: TrainableModel,
+        experiment: Experiment,
+        validate: Callable[[int, float], list[DatasetResult]],
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._model = model
+        self._options = experiment.options
+        self._experiment = experiment
+        self._validate = validate
+        self._total = experiment.options.train.total_iter
+        self.iteration = int(state["iter"]) if state else 0
+        self.best: dict[str, Any] = dict(state["best"]) if state else {}
+        self._seconds_before = float(state["seconds"]) if state else 0.0
+        self._started = time.monotonic()
+        self._losses: dict[str, torch.Tensor] = {}
+        self._since_log = 0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training, earlier pieces of a resumed run included."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def run(self, batches: Iterator[Batch]) -> None:
+        """Train on `batches`, whose first one belongs to iteration `self.iteration + 1`.
+
+        Raises:
+            TrainingError: a loss is not finite; the last checkpoint is kept.
+            Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
+        """
+        bar = tqdm(
+            total=self._total, initial=self.iteration, desc="train", unit="it", disable=None if dist.is_main() else True
+        )
+        with bar, deferred_signals() as stop:
+            while self.iteration < self._total:
+                self._add_losses(self._model.optimize_parameters(next(batches)))
+                self.iteration += 1
+                bar.update()
+                self._after_step(bar, stop)
+
+    def _after_step(self, bar: tqdm, stop: StopRequest) -> None:
+        logger_options, last = self._options.logger, self.iteration == self._total
+        stopping = dist.any_process(stop.signal_number is not None)
+        validating = self.iteration % self._options.val.val_freq == 0 or last
+        saving = self.iteration % logger_options.save_checkpoint_freq == 0 or last or stopping
+        if self.iteration % logger_options.print_freq == 0 or validating or saving:
+            self._log(bar)
+        if validating:
+            self._run_validation(bar)
+        if saving:
+            self._save()
+        if stopping:
+            get_logger().info("Stopped at iteration %d on request; continue with --auto_resume.", self.iteration)
+            stop.raise_if_set()
+
+    def _add_losses(self, losses: Mapping[str, torch.Tensor]) -> None:
+        for name, loss in losses.items():
+            self._losses[name] = self._losses.get(name, 0) + loss
+        self._since_log += 1
+
+    def _log(self, bar: tqdm) -> None:
+        means = {name: float(total) / self._since_log for name, total in self._losses.items()}
+        self._losses, self._since_log = {}, 0
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"The loss '{name}' is {value} at iteration {self.iteration}. The last checkpoint is kept; "
+                    "lower the learning rate (train:optim_bound:lr) or look at the calibration report."
+                )
+        learning_rate = self._model.optimizer.param_groups[0]["lr"]
+        shown = {name: f"{value:.3e}" for name, value in means.items()}
+        bar.set_postfix({**shown, **({"dB": f"{self.best['last']:.3f}"} if self.best else {})})
+        if means:
+            left = (self._total - self.iteration) * (time.monotonic() - self._started) / max(bar.n - bar.initial, 1)
+            losses = " ".join(f"{name} {text}" for name, text in shown.items())
+            get_logger().info(
+                "iteration %d/%d, lr %.2e, %s, %.0f s left", self.iteration, self._total, learning_rate, losses, left
+            )
+            self._experiment.scalars(
+                {**{f"losses/{k}": v for k, v in means.items()}, "lr": learning_rate}, self.iteration
+            )
+
+    def _run_validation(self, bar: tqdm) -> None:
+        results = self._validate(self.iteration, self.seconds)
+        psnr = results[0].means["psnr"]
+        bar.set_postfix({"dB": f"{psnr:.3f}"})
+        if psnr > self.best.get("psnr", -math.inf):
+            self.best = {"psnr": psnr, "iter": self.iteration, "dataset": results[0].name}
+            self._experiment.save_network(self._model.network, "best")
+        self.best["last"] = psnr
+
+    def _save(self) -> None:
+        state = {**self._model.training_state(), "best": dict(self.best), "seconds": self.seconds}
+        self._experiment.save(self._model.network, self.iteration, state)
+        dist.barrier()

@@ -1,0 +1,73 @@
+"""Networks and training states on disk: written whole or not at all, read without running any code."""
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.files import atomic_path
+
+
+def save_torch(content: dict[str, Any], path: Path) -> None:
+    """Write a file that `torch.load(weights_only=True)` reads, under a temporary name first.
+
+    Raises:
+        CheckpointError: no space, no permission; an older file of that name is untouched.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise CheckpointError(
+            f"'{path}' could not be saved: {error}. Free some space or check the permissions of the folder."
+        ) from error
+
+
+def load_torch(path: Path) -> Any:
+    """Read a file of tensors, numbers, text, lists and mappings.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"'{path}' does not exist.") from error
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"'{path}' cannot be read: it is damaged or no file of plain tensors ({reason})."
+        ) from error
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of all global random number generators as plain values."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore what `rng_state` returned."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+
+
+def latest_state(folder: Path) -> Path | None:
+    """Return the training state of the highest iteration in a folder, or None."""
+    numbered = [(int(m[1]), file) for file in folder.glob("*.state") if (m := re.fullmatch(r"(\d+)\.state", file.name))]
+    return max(numbered)[1] if numbered else None

@@ -1,0 +1,114 @@
+"""What the two command lines share: arguments, device, seeds, log, and the exit code."""
+
+import argparse
+import os
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from basicsr.utils import dist
+from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.logger import close_logger, configure_logger, get_logger
+from basicsr.utils.options import Options, load_options
+from basicsr.utils.signals import Interrupted, raise_on_signals
+
+USER_ERROR, FAILURE = 2, 1
+Work = Callable[[Options, Path, torch.device, argparse.Namespace], None]
+
+
+def parse_arguments(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
+    """Parse the arguments that train.py and test.py share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("-opt", required=True, metavar="FILE", help="options file (YAML)")
+    parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="overrides such as bit=4 train:total_iter=100"
+    )
+    parser.add_argument("--launcher", choices=("none", "pytorch"), default="none", help="pytorch: started by torchrun")
+    parser.add_argument(
+        "--auto_resume", action="store_true", help="continue from the latest training state of this run"
+    )
+    parser.add_argument("--debug", action="store_true", help="a quick look: few iterations, everything logged")
+    parser.add_argument("--root", default=".", metavar="FOLDER", help="where experiments/ and results/ are made")
+    return parser.parse_args(argv)
+
+
+def debug_overrides(name: str) -> list[str]:
+    """Return the overrides of `--debug`."""
+    return [
+        f"name=debug_{name}",
+        "train:total_iter=4",
+        "val:val_freq=2",
+        "logger:print_freq=1",
+        "logger:save_checkpoint_freq=2",
+    ]
+
+
+def run(
+    argv: Sequence[str] | None, description: str, work: Work, user_errors: tuple[type[Exception], ...] = (UserError,)
+) -> int:
+    """Parse, prepare the process, work, and turn what went wrong into a message and an exit code.
+
+    Args:
+        argv: arguments; None for those of the process.
+        description: text of `--help`.
+        work: what to do with the options, the root folder, the device and the arguments.
+        user_errors: exceptions whose message is all that the user needs.
+
+    Returns:
+        0; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
+    """
+    arguments = parse_arguments(argv, description)
+    configure_logger(None, main_process=int(os.environ.get("RANK", 0)) == 0)
+    try:
+        raise_on_signals()
+        options = load_options(arguments.opt, arguments.force_yml)
+        if arguments.debug:
+            options = load_options(arguments.opt, [*arguments.force_yml, *debug_overrides(options.name)])
+        device = select_device(options.device)
+        dist.init_distributed(arguments.launcher, device)
+        prepare_process(options, device)
+        work(options, Path(arguments.root), device, arguments)
+        return 0
+    except Interrupted as interrupt:
+        get_logger().warning("Stopped by %s.", interrupt)
+        return interrupt.exit_code
+    except user_errors as error:
+        get_logger().error("%s", error)
+        return USER_ERROR
+    except Exception:
+        get_logger().error("The run failed:\n%s", traceback.format_exc())
+        return FAILURE
+    finally:
+        dist.close_distributed()
+        close_logger()
+
+
+def select_device(name: str) -> torch.device:
+    """Return the device that the option `device` names: `auto` is CUDA where there is any.
+
+    Raises:
+        OptionsError: CUDA is asked for and absent.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise OptionsError("Option 'device' is 'cuda', but torch finds no CUDA device. Choose 'cpu' or 'auto'.")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    device = torch.device("cuda", dist.local_rank() % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def prepare_process(options: Options, device: torch.device) -> None:
+    """Set threads, seeds, and reproducible convolution algorithms."""
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
+    random.seed(options.manual_seed)
+    np.random.seed(options.manual_seed % 2**32)
+    torch.manual_seed(options.manual_seed)
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True

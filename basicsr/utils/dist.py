@@ -1,0 +1,108 @@
+"""What several processes started by torchrun need: rank, size, and a few collectives that do nothing in one process."""
+
+import datetime
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+
+from basicsr.utils.errors import OptionsError
+
+
+def init_distributed(launcher: str, device: torch.device) -> None:
+    """Join the process group that torchrun describes in the environment (`--launcher pytorch`), or do nothing (`none`).
+
+    Raises:
+        OptionsError: torchrun's environment variables are absent.
+    """
+    if launcher == "none":
+        return
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        raise OptionsError(
+            "--launcher pytorch needs the environment that torchrun sets: start with "
+            "`torchrun --nproc_per_node=N basicsr/train.py -opt ... --launcher pytorch`."
+        )
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch_dist.init_process_group(backend, timeout=datetime.timedelta(minutes=60))
+
+
+def close_distributed() -> None:
+    """Leave the process group, if there is one."""
+    if torch_dist.is_initialized():
+        torch_dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, 0 where there is only one."""
+    return torch_dist.get_rank() if torch_dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return torch_dist.get_world_size() if torch_dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and logs."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, which is the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        torch_dist.barrier()
+
+
+def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
+    """Give every process the values that the main process has, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            torch_dist.broadcast(tensor, src=0)
+
+
+def broadcast_object(value: Any) -> Any:
+    """Return the main process's value in every process."""
+    if world_size() == 1:
+        return value
+    holder = [value]
+    torch_dist.broadcast_object_list(holder, src=0)
+    return holder[0]
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return the values of all processes in the order of their ranks, in every process."""
+    if world_size() == 1:
+        return [value]
+    gathered: list[Any] = [None] * world_size()
+    torch_dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the processes, in one collective for all of them.
+
+    A parameter without a gradient counts as zero, so that the processes agree on the length of the message.
+    """
+    if world_size() == 1:
+        return
+    parameters = [p for p in parameters if p.requires_grad]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters])
+    torch_dist.all_reduce(flat)
+    flat /= world_size()
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad.copy_(part.view_as(parameter))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
+    return any(gather_objects(flag))

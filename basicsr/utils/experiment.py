@@ -1,0 +1,219 @@
+"""The folder of a run: its options, log, metrics, networks and training states, and how it continues."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import basicsr
+from basicsr.utils import dist
+from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.files import atomic_path, write_json
+from basicsr.utils.logger import configure_logger, get_logger, run_log
+from basicsr.utils.options import Options
+
+RESULT_DIGITS = {"psnr": 4, "ssim": 6, "fidelity": 4, "seconds": 1}
+_RECIPE = ("scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
+_NOT_RECIPE = {"calibration": ("batch_size",), "train": ("num_workers",)}
+
+
+def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Round results for files; a value that is not finite (the PSNR of identical images) becomes None."""
+    result = dict(values)
+    for key, digits in RESULT_DIGITS.items():
+        if isinstance(result.get(key), float):
+            result[key] = round(result[key], digits) if abs(result[key]) != float("inf") else None
+    return result
+
+
+def recipe(options: Options) -> dict[str, Any]:
+    """Return the options that decide what a run computes: those that a resumed run must share with the first piece."""
+    chosen = options.model_dump(include=set(_RECIPE))
+    for section, keys in _NOT_RECIPE.items():
+        for key in keys:
+            (chosen.get(section) or {}).pop(key, None)
+    return json.loads(json.dumps(chosen))
+
+
+class Experiment:
+    """`experiments/<name>/` of one training run. Only the main process writes.
+
+    Args:
+        options: the resolved options.
+        root: folder that holds `experiments/` and `tb_logger/`.
+        auto_resume: continue from the latest training state of this run, if there is one. A run that exists and is not
+            continued is renamed to `<name>_archived_<time>`, so nothing is overwritten.
+        network_name: what networks are called in file names, `net_Q` or `net_g`.
+    """
+
+    def __init__(self, options: Options, root: Path, auto_resume: bool, network_name: str) -> None:
+        self.options = options
+        self.folder = root / "experiments" / options.name
+        self.models = self.folder / "models"
+        self.training_states = self.folder / "training_states"
+        self.visualization = self.folder / "visualization"
+        self.tb_folder = root / "tb_logger" / options.name
+        self._network_name = network_name
+        self._metrics_file = self.folder / "metrics.jsonl"
+        self._records: list[dict[str, Any]] = []
+        self._writer: Any = None
+        self.resume_file = dist.broadcast_object(self._find_state(auto_resume))
+        if dist.is_main():
+            self._prepare_folders()
+        dist.barrier()
+
+    def _find_state(self, auto_resume: bool) -> Path | None:
+        if self.options.path.resume_state:
+            return Path(self.options.path.resume_state)
+        return latest_state(self.training_states) if auto_resume else None
+
+    def _prepare_folders(self) -> None:
+        stamp = time.strftime("%Y%m%d_%H%M%S")
+        try:
+            if self.resume_file is None:
+                for folder in (self.folder, self.tb_folder):
+                    if folder.exists():
+                        folder.rename(folder.with_name(f"{folder.name}_archived_{stamp}"))
+            for folder in (self.models, self.training_states, self.visualization):
+                folder.mkdir(parents=True, exist_ok=True)
+            configure_logger(run_log(self.folder, "train", self.options.name), main_process=True)
+            with atomic_path(self.folder / "options.yml") as temporary:
+                content = {"provenance": provenance(), **self.options.model_dump()}
+                temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(
+                f"The folder '{self.folder}' cannot be set up: {error}. Check its permissions and the space left."
+            ) from error
+
+    def record(self, stage: str, iteration: int, dataset: str, values: Mapping[str, float], seconds: float) -> None:
+        """Append a line to metrics.jsonl and scalars to TensorBoard.
+
+        Args:
+            stage: `fp`, `calibrated`, `train` or `final`.
+            iteration: iterations of training so far.
+            dataset: name of the evaluated dataset.
+            values: psnr in dB, ssim, and fidelity in dB where a full-precision output was at hand.
+            seconds: time that the stage took so far.
+        """
+        if not dist.is_main():
+            return
+        line = {"stage": stage, "iter": iteration, "dataset": dataset, **values, "seconds": seconds}
+        self._records.append(rounded(line))
+        self._write_records()
+        if stage != "final":
+            self.scalars({f"{dataset}/{key}": value for key, value in values.items()}, iteration)
+
+    def _write_records(self) -> None:
+        try:
+            with atomic_path(self._metrics_file) as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in self._records), encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"'{self._metrics_file}' could not be written: {error}. Free some space.") from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file into the folder of the run."""
+        if not dist.is_main():
+            return
+        try:
+            write_json(self.folder / name, content)
+        except OSError as error:
+            raise CheckpointError(f"'{self.folder / name}' could not be written: {error}. Free some space.") from error
+
+    def scalars(self, values: Mapping[str, float], iteration: int) -> None:
+        """Write scalars to TensorBoard."""
+        if not (dist.is_main() and self.options.logger.use_tb_logger):
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+            self._writer = SummaryWriter(str(self.tb_folder), purge_step=iteration)
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, iteration)
+
+    def close(self) -> None:
+        """Flush and close TensorBoard's file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def network_file(self, label: int | str) -> Path:
+        """Return the file of the network at an iteration, or of `latest` or `best`."""
+        return self.models / f"{self._network_name}_{label}.pth"
+
+    def save_network(self, network: torch.nn.Module, label: int | str) -> None:
+        """Save `{'params': state dict}`; the file loads with weights_only=True."""
+        if dist.is_main():
+            save_torch(
+                {"params": {key: value.cpu() for key, value in network.state_dict().items()}}, self.network_file(label)
+            )
+
+    def save(self, network: torch.nn.Module, iteration: int, state: Mapping[str, Any]) -> None:
+        """Save the network and everything that a resumed run needs; the state file, written last, makes it valid."""
+        if not dist.is_main():
+            return
+        self.save_network(network, iteration)
+        self.save_network(network, "latest")
+        content = {"iter": iteration, "recipe": recipe(self.options), "rng": rng_state(), **state}
+        save_torch(content, self.training_states / f"{iteration}.state")
+
+    def load(self) -> dict[str, Any]:
+        """Load the training state that this run continues from, and restore the random number generators and metrics.
+
+        Returns:
+            What `save` was given, with `iter`.
+
+        Raises:
+            CheckpointError: it is damaged, belongs to another recipe, or its network is missing.
+        """
+        state = load_torch(self.resume_file)
+        if not isinstance(state, dict) or not {"iter", "recipe", "rng"} <= set(state):
+            raise CheckpointError(
+                f"'{self.resume_file}' is no training state. Those are in experiments/<name>/training_states/."
+            )
+        for key, value in recipe(self.options).items():
+            if state["recipe"].get(key) != value:
+                raise CheckpointError(
+                    f"'{self.resume_file}' was made with another recipe: '{key}' was {state['recipe'].get(key)!r} and is now {value!r}. "
+                    "Continue with the same options, or start a run of another name."
+                )
+        set_rng_state(state["rng"])
+        if dist.is_main() and self._metrics_file.exists():
+            lines = self._metrics_file.read_text(encoding="utf-8").splitlines()
+            self._records = [
+                record
+                for record in map(json.loads, lines)
+                if record["iter"] <= state["iter"] and record["stage"] != "final"
+            ]
+            self._write_records()
+        get_logger().info("Continuing '%s' after iteration %d.", self.options.name, state["iter"])
+        return state
+
+
+def provenance() -> dict[str, str]:
+    """Return what a reader needs to repeat a run: version, git commit, command, versions of Python and torch."""
+    try:
+        folder = Path(__file__).resolve().parents[2]
+        commit = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
+    return {
+        "version": basicsr.__version__,
+        "commit": commit,
+        "command": " ".join(sys.argv),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }

@@ -1,0 +1,320 @@
+"""The options of a run: a YAML file, the files it builds on (`base:`), and overrides from the command line.
+
+The schema below is the list of all top-level options. A section that describes a component (`network_g`, a dataset, a loss,
+a calibrator ...) is a mapping with `type` and the parameters of that component's constructor, which are its schema.
+Texts may contain `{scale}` and `{bit}`.
+"""
+
+import copy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import (
+    ALL_REGISTRIES,
+    ARCH_REGISTRY,
+    CALIBRATOR_REGISTRY,
+    DATASET_REGISTRY,
+    MODEL_REGISTRY,
+    QUANTIZER_REGISTRY,
+)
+from basicsr.utils.signature import options_of, suggestion, validate_arguments, validate_model
+from basicsr.utils.yaml_loader import parse_yaml, read_yaml
+
+Component = dict[str, Any]
+Bits = Annotated[int, pydantic.Field(ge=2, le=8)]
+Positive = Annotated[int, pydantic.Field(ge=1)]
+PHASES = ("train", "val", "test")
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", validate_default=True)
+
+
+class PathOptions(_Section):
+    """Files that a run reads."""
+
+    pretrain_network_FP: str | None = None
+    """Weights of the full-precision network (.pth or .safetensors)."""
+    param_key_FP: str | None = None
+    """Entry of the file that holds the weights; by default params_ema, then params, then the file itself."""
+    pretrain_network_Q: str | None = None
+    """A quantized network: a checkpoint of this framework or one released with 2DQuant."""
+    resume_state: str | None = None
+    """A training state (.state) to continue from; `--auto_resume` finds the latest one of the run."""
+
+
+class OverrideOptions(_Section):
+    """Bits for the layers whose name matches a glob."""
+
+    match: str
+    w_bits: Bits | None = None
+    a_bits: Bits | None = None
+
+
+class QuantizationOptions(_Section):
+    """Which layers get which quantizers."""
+
+    coverage: str
+    """Preset: 2dquant, body or full."""
+    w_bits: Bits | None = None
+    a_bits: Bits | None = None
+    weight_quantizer: Component = {"type": "Affine"}
+    activation_quantizer: Component = {"type": "Affine"}
+    overrides: list[OverrideOptions] = []
+    exclude: list[str] = []
+    """Globs of layer names that stay in full precision."""
+
+
+class CalibrationOptions(_Section):
+    """How the bounds are found, and on which crops."""
+
+    weights: Component = {"type": "MinMax"}
+    activations: Component = {"type": "MinMax"}
+    data: str | None = None
+    """A calibration set (.json, or .pth as released with 2DQuant); by default crops are drawn from datasets:train."""
+    dataroot_gt: str | None = None
+    """HR folder of the calibration set, where it is not the one that the set names."""
+    dataroot_lq: str | None = None
+    num_images: Positive = 32
+    """Number of crops that are drawn where `data` is not given."""
+    crop_size: Positive = 64
+    """Side of these crops in LR pixels."""
+    batch_size: Positive = 4
+    """Crops in one forward pass: changes memory and time, not the bounds."""
+
+
+class TrainOptions(_Section):
+    """The training loop. Further keys belong to the model and are checked against its constructor."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    total_iter: Annotated[int, pydantic.Field(ge=0)]
+    """Iterations; 0 stops after calibration."""
+    batch_size: Positive = 16
+    """Crops in one step of the optimiser, over all processes and accumulation steps together."""
+    accumulation_steps: Positive = 1
+    """Number of equal parts in which a batch goes through the network, to save memory."""
+    num_workers: Annotated[int, pydantic.Field(ge=0)] = 4
+
+
+class ValOptions(_Section):
+    """Evaluation during and after training, and in `test.py`."""
+
+    val_freq: Positive = 100
+    """Iterations between two evaluations on the validation sets."""
+    crop_border: int | None = None
+    """Pixels left out on every side; by default the scale factor."""
+    test_y_channel: bool = True
+    pad: Literal["official", "mirror", "reflect"] = "official"
+    """How an image grows to a multiple of the window, see models/inference.py."""
+    tile: Positive | None = None
+    """Side of the tiles in LR pixels; by default an image is processed whole."""
+    tile_overlap: Annotated[int, pydantic.Field(ge=0)] = 16
+    self_ensemble: bool = False
+    """Mean over the 8 flips and rotations."""
+    batch_size: Positive = 1
+    """Images of equal size that go through the network together."""
+    save_img: bool = False
+    full_precision: bool = True
+    """Evaluate the full-precision network too, which fidelity needs."""
+
+
+class LoggerOptions(_Section):
+    """What is written how often, in iterations."""
+
+    print_freq: Positive = 10
+    save_checkpoint_freq: Positive = 100
+    use_tb_logger: bool = True
+
+
+class Options(_Section):
+    """All options of a run. Keys are addressed as `section:key`, also by `--force_yml`."""
+
+    name: Annotated[str, pydantic.Field(min_length=1, pattern=r"^[^/\\:*?\"<>|]+$")]
+    model_type: str = "PTQModel"
+    method: str | None = None
+    """Label in results; by default the type of the activation calibrator, or FP."""
+    scale: Literal[2, 3, 4]
+    bit: Bits | None = None
+    """Short form for w_bits and a_bits together."""
+    manual_seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_threads: Positive | None = None
+    """CPU threads; by default what torch chooses."""
+    plugins: list[str] = []
+    """Folders with components of one's own, in files named as in the package (`my_arch.py`, `my_loss.py`)."""
+    datasets: dict[str, Component]
+    network_g: Component
+    path: PathOptions = PathOptions()
+    quantization: QuantizationOptions | None = None
+    calibration: CalibrationOptions = CalibrationOptions()
+    train: TrainOptions | None = None
+    val: ValOptions = ValOptions()
+    logger: LoggerOptions = LoggerOptions()
+
+    @pydantic.field_validator("datasets")
+    @classmethod
+    def _phases(cls, datasets: dict[str, Component]) -> dict[str, Component]:
+        for key in datasets:
+            if key.split("_")[0] not in PHASES:
+                raise ValueError(f"'{key}' must be train, or val or test with a suffix, such as val, test_1, test_Set5")
+        return datasets
+
+    @property
+    def w_bits(self) -> int | None:
+        """Bits of the weights; None without quantization."""
+        return self.quantization and (self.quantization.w_bits or self.bit)
+
+    @property
+    def a_bits(self) -> int | None:
+        """Bits of the activations; None without quantization."""
+        return self.quantization and (self.quantization.a_bits or self.bit)
+
+    @property
+    def method_name(self) -> str:
+        """Label of the run in results."""
+        if self.method:
+            return self.method
+        return self.calibration.activations.get("type", "") if self.quantization else "FP"
+
+    def datasets_of(self, phase: str) -> dict[str, Component]:
+        """Return the datasets of a phase (`train`, `val` or `test`), in the order of the file."""
+        return {key: value for key, value in self.datasets.items() if key.split("_")[0] == phase}
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` laid over it, section by section; a section of another `type` replaces the old one."""
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        other_type = (
+            isinstance(old, dict) and isinstance(value, dict) and value.get("type", old.get("type")) != old.get("type")
+        )
+        if isinstance(old, dict) and isinstance(value, dict) and not other_type:
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def read_with_bases(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a YAML file laid over the files that its `base:` names (a path or a list, relative to the file).
+
+    Raises:
+        OptionsError: a base does not exist, or a file builds on itself.
+    """
+    path = path.resolve()
+    if path in seen:
+        raise OptionsError(
+            f"'{path}' builds on itself through `base:`. Remove one of {', '.join(p.name for p in seen)}."
+        )
+    content = read_yaml(path)
+    bases = content.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise OptionsError(f"`base` in '{path}' must be a path or a list of paths, not {bases!r}.")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged = merge(merged, read_with_bases(path.parent / base, (*seen, path)))
+    return merge(merged, content)
+
+
+def apply_override(options: dict[str, Any], override: str) -> None:
+    """Apply `section:key=value` in place; the value is read as YAML.
+
+    Raises:
+        OptionsError: there is no `=`, or the path goes through something that is not a section.
+    """
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise OptionsError(f"The override '{override}' is not of the form section:key=value.")
+    *sections, key = path.strip().split(":")
+    place: Any = options
+    for depth, section in enumerate(sections):
+        if place.get(section) is None:
+            place[section] = {}
+        place = place[section]
+        if not isinstance(place, dict):
+            raise OptionsError(
+                f"The override '{override}' goes through '{':'.join(sections[: depth + 1])}', which is no section."
+            )
+    place[key] = parse_yaml(value, f"--force_yml {path}")
+
+
+def fill_placeholders(raw: dict[str, Any]) -> dict[str, Any]:
+    """Replace `{scale}` and `{bit}` in all texts by the values of these options, so that paths and names follow them."""
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, str):
+            for key in ("scale", "bit"):
+                value = value.replace(f"{{{key}}}", str(raw.get(key)))
+            return value
+        if isinstance(value, dict):
+            return {key: fill(item) for key, item in value.items()}
+        return [fill(item) for item in value] if isinstance(value, list) else value
+
+    return fill(raw)
+
+
+def load_options(path: str | Path, overrides: list[str] | None = None) -> Options:
+    """Read, merge, override and check the options of a run; nothing else is touched.
+
+    Args:
+        path: the YAML file.
+        overrides: `section:key=value` texts, applied in order.
+
+    Returns:
+        The options with all defaults filled in, those of the components too.
+
+    Raises:
+        OptionsError: with the path of the key, the value and the nearest known name.
+    """
+    raw = read_with_bases(Path(path))
+    for override in overrides or []:
+        apply_override(raw, override)
+    options = validate_model(Options, fill_placeholders(raw), "")
+    for folder in options.plugins:
+        _add_plugins(Path(folder))
+    check_components(options)
+    return options
+
+
+def _add_plugins(folder: Path) -> None:
+    if not folder.is_dir():
+        raise OptionsError(f"Option 'plugins' names the folder '{folder}', which does not exist.")
+    for registry in ALL_REGISTRIES:
+        registry.add_folder(folder.resolve())
+
+
+def check_components(options: Options) -> None:
+    """Check what the schema alone cannot: the components of the sections, and sections that need each other."""
+    arch = ARCH_REGISTRY.get(options.network_g.get("type", ""), "network_g:type")
+    if "upscale" in options_of(arch):
+        upscale = options.network_g.setdefault("upscale", options.scale)
+        if upscale != options.scale:
+            raise OptionsError(
+                f"Option 'network_g:upscale' is {upscale}, but 'scale' is {options.scale}. Leave out 'upscale'."
+            )
+    ARCH_REGISTRY.resolve(options.network_g, "network_g")
+    for key, dataset in options.datasets.items():
+        DATASET_REGISTRY.resolve(dataset, f"datasets:{key}")
+    if options.quantization is not None:
+        if options.w_bits is None or options.a_bits is None:
+            raise OptionsError(
+                "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
+            )
+        QUANTIZER_REGISTRY.resolve(options.quantization.weight_quantizer, "quantization:weight_quantizer")
+        QUANTIZER_REGISTRY.resolve(options.quantization.activation_quantizer, "quantization:activation_quantizer")
+        CALIBRATOR_REGISTRY.resolve(options.calibration.weights, "calibration:weights")
+        CALIBRATOR_REGISTRY.resolve(options.calibration.activations, "calibration:activations")
+    if options.train is not None:
+        model = MODEL_REGISTRY.get(options.model_type, "model_type")
+        extras = options.train.model_extra or {}
+        known = set(options_of(model)) | set(TrainOptions.model_fields)
+        for key in extras:
+            if key not in known:
+                raise OptionsError(f"Unknown option 'train:{key}'. {suggestion(key, known)}")
+        validate_arguments(model, extras, "train")

@@ -1,0 +1,83 @@
+"""Strict reading of YAML: no duplicate keys, no tags that build objects, and `1e-4` is a number."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from basicsr.utils.errors import OptionsError
+
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+        |[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+        |[-+]?\.(?:inf|Inf|INF)
+        |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that reads `1e-4` as YAML 1.2 does and refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float):
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse one YAML document.
+
+    Args:
+        text: the document.
+        source: where it comes from, for messages.
+
+    Raises:
+        OptionsError: the text is no YAML, has a key twice, or a tag such as `!!python/object`.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 -- a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise OptionsError(f"{source}{line} cannot be read: {error.problem}. Correct the YAML there.") from error
+    except yaml.YAMLError as error:
+        raise OptionsError(f"{source} cannot be read as YAML: {error}.") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        OptionsError: the file is missing, is no text, or holds something else than a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise OptionsError(f"The options file '{path}' does not exist. The shipped ones are under options/.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionsError(f"The options file '{path}' cannot be read: {error}.") from error
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise OptionsError(
+            f"The options file '{path}' must hold a mapping of names to values, not {type(content).__name__}."
+        )
+    return content

@@ -1,0 +1,107 @@
+"""Put evaluated methods side by side: one table, one picture.
+
+    python scripts/compare.py --out results/comparison results/demo_FP_x4 results/demo_MinMax_x4_bit4 ...
+
+Each folder is one that basicsr/test.py left with `val:save_img=true`; the pictures' HR files are found through the options
+that the folder names. The picture shows, for each image, the 64 x 64 crop of HR that differs most between the methods.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from basicsr.utils.image import image_files, read_image, write_image
+from basicsr.utils.resize import crop_to_multiple, downscale_uint8, upscale_uint8
+
+CROP, ZOOM, LABEL = 64, 3, 34
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return the metrics.json of an evaluation."""
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return a Markdown table: method, bits, PSNR, SSIM, fidelity, size; one row for each result and dataset."""
+    lines = [
+        "| method | W/A bits | dataset | PSNR (dB) | SSIM | fidelity (dB) | size (KB) | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    full = results[0]["complexity"]["bytes"]
+    for result in results:
+        for name, means in result["datasets"].items():
+            fidelity = means.get("fidelity")
+            size = result["complexity"]["bytes"]
+            lines.append(
+                f"| {result['method']} | {result['w_bits']}/{result['a_bits']} | {name} | {means['psnr']:.3f} | {means['ssim']:.4f} "
+                f"| {'-' if fidelity is None else f'{fidelity:.2f}'} | {size / 1000:.0f} | {full / size:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def most_different(images: list[np.ndarray]) -> tuple[int, int]:
+    """Return top and left of the crop in which images of equal size (H, W, 3) differ most."""
+    spread = np.ptp(np.stack(images).astype(np.float32).mean(-1), axis=0)
+    sums = cv2.boxFilter(spread, -1, (CROP, CROP), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    height, width = spread.shape
+    return np.unravel_index(
+        np.argmax(sums[: height - CROP + 1, : width - CROP + 1]), (height - CROP + 1, width - CROP + 1)
+    )
+
+
+def tile(image: np.ndarray, top: int, left: int, label: str, value: str) -> np.ndarray:
+    """Cut a crop (64 x 64), enlarge it without smoothing, and write two lines under it."""
+    crop = image[top : top + CROP, left : left + CROP]
+    large = cv2.resize(crop, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_NEAREST)
+    canvas = np.full((large.shape[0] + LABEL, large.shape[1], 3), 255, np.uint8)
+    canvas[: large.shape[0]] = large
+    for line, text in enumerate((label, value)):
+        place = (4, large.shape[0] + 14 + 15 * line)
+        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return canvas
+
+
+def row(hr_file: Path, dataset: str, folders: list[Path], results: list[dict[str, Any]]) -> np.ndarray:
+    """Return HR, bicubic and all methods for one picture, side by side."""
+    scale = results[0]["scale"]
+    hr = crop_to_multiple(read_image(hr_file), scale)
+    bicubic = upscale_uint8(downscale_uint8(hr, scale), scale)
+    outputs = [read_image(folder / "visualization" / dataset / f"{hr_file.stem}.png") for folder in folders]
+    top, left = most_different([hr, *outputs])
+    tiles = [tile(hr, top, left, "HR", hr_file.stem), tile(bicubic, top, left, "bicubic", "")]
+    for result, output in zip(results, outputs, strict=True):
+        values = result["datasets"][dataset]["images"][hr_file.stem]
+        bits = "" if result["w_bits"] == 32 else f" {result['w_bits']}/{result['a_bits']} bit"
+        tiles.append(tile(output, top, left, f"{result['method']}{bits}", f"{values['psnr']:.2f} dB"))
+    return np.hstack(tiles)
+
+
+def main() -> None:
+    """Write the table and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folders", nargs="+", type=Path, help="result folders; the first one is the full-precision network"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for table.md and comparison.png")
+    parser.add_argument("--hr", type=Path, default=Path("datasets/demo/test/HR"), help="HR pictures of the dataset")
+    arguments = parser.parse_args()
+    results = [read_results(folder) for folder in arguments.folders]
+    text = table(results)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "table.md").write_text(text + "\n", encoding="utf-8")
+    dataset = next(iter(results[0]["datasets"]))
+    rows = [row(file, dataset, arguments.folders, results) for file in image_files(arguments.hr)]
+    write_image(arguments.out / "comparison.png", np.vstack(rows))
+    print(text)
+    print(f"Crops side by side: {arguments.out / 'comparison.png'}")
+
+
+if __name__ == "__main__":
+    main()

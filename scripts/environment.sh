@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Make .venv with what a requirements file names, once; source it or run it from the root of the checkout.
+#   bash scripts/environment.sh [requirements-dev.txt]
+# PYTHON chooses the interpreter (3.10 to 3.13); TORCH the torch to install first, such as a CUDA build of one's own.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+requirements=${1:-requirements.txt}
+torch=${TORCH:-torch==2.13.0}
+stamp=".venv/.installed-$requirements"
+wanted=$(cat requirements*.txt; echo "$torch")
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$torch"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    printf '%s\n' "$wanted" > "$stamp"
+fi

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Environment, linter, all tests. Arguments go to pytest: bash scripts/run_tests.sh tests/quant -k dobi
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/environment.sh requirements-dev.txt
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+export OMP_NUM_THREADS=1
+exec .venv/bin/python -m pytest -n "${TEST_WORKERS:-2}" "$@"

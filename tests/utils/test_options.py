@@ -1,0 +1,136 @@
+"""Options: inheritance, overrides, strictness."""
+
+from pathlib import Path
+
+import pytest
+
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.options import apply_override, load_options, merge, read_with_bases
+from basicsr.utils.yaml_loader import parse_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / "options/train/train_2DQuant_x4.yml"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_scientific_notation_is_a_number():
+    assert parse_yaml("[1e-4, 1.5e3, -2E5, .5, 1e5]", "x") == [1e-4, 1500.0, -2e5, 0.5, 1e5]
+    assert parse_yaml("[1.0.0, 1e, e5, x4, '1e-4', 3, 0x1F]", "x") == ["1.0.0", "1e", "e5", "x4", "1e-4", 3, 31]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2", "line 2.*'a' is given twice"),
+        ("s:\n  b: 1\n  c: 2\n  b: 3", "line 4.*'b' is given twice"),
+        ("a: !!python/object:os.system {}", "could not determine a constructor"),
+        ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("a: [1, 2", "cannot be read"),
+        ("- 1", "must hold a mapping"),
+        ("", "must hold a mapping"),
+        ("? [1, 2]\n: 3", "is not text"),
+    ],
+)
+def test_yaml_that_is_refused(tmp_path, text, message):
+    with pytest.raises(OptionsError, match=message):
+        read_with_bases(write(tmp_path / "a.yml", text))
+
+
+def test_missing_and_binary_files(tmp_path):
+    with pytest.raises(OptionsError, match="does not exist"):
+        load_options(tmp_path / "none.yml")
+    (tmp_path / "b.yml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(OptionsError, match="cannot be read"):
+        load_options(tmp_path / "b.yml")
+
+
+def test_bases_are_merged_in_order_and_the_file_wins(tmp_path):
+    write(tmp_path / "one.yml", "a: {x: 1, y: 1}\nb: 1")
+    write(tmp_path / "two.yml", "a: {y: 2, z: 2}")
+    write(tmp_path / "top.yml", "base: [one.yml, two.yml]\na: {z: 3}")
+    assert read_with_bases(tmp_path / "top.yml") == {"a": {"x": 1, "y": 2, "z": 3}, "b": 1}
+
+
+def test_a_file_that_builds_on_itself(tmp_path):
+    write(tmp_path / "one.yml", "base: two.yml")
+    write(tmp_path / "two.yml", "base: one.yml")
+    with pytest.raises(OptionsError, match="builds on itself"):
+        read_with_bases(tmp_path / "one.yml")
+
+
+def test_a_component_of_another_type_replaces_the_old_one():
+    base = {"loss": {"type": "A", "alpha": 1}, "other": {"type": "B", "beta": 2}}
+    merged = merge(base, {"loss": {"type": "C"}, "other": {"beta": 3}})
+    assert merged == {"loss": {"type": "C"}, "other": {"type": "B", "beta": 3}}
+    assert base["loss"] == {"type": "A", "alpha": 1}
+
+
+def test_overrides_are_yaml_and_reach_sections():
+    options = {"a": {"b": 1}, "c": None}
+    for override in ("a:b=2", "a:d=[1, 1e-3]", "c:e=true", "name=x=y"):
+        apply_override(options, override)
+    assert options == {"a": {"b": 2, "d": [1, 1e-3]}, "c": {"e": True}, "name": "x=y"}
+
+
+@pytest.mark.parametrize("override", ["abc", "=3", "a:b:c=3"])
+def test_overrides_of_a_wrong_form(override):
+    with pytest.raises(OptionsError, match=override):
+        apply_override({"a": {"b": 1}}, override)
+
+
+def test_bit_is_the_short_form_of_both_widths():
+    options = load_options(TRAIN, ["bit=3", "quantization:a_bits=5"])
+    assert (options.w_bits, options.a_bits) == (3, 5)
+    assert options.name == "train_2DQuant_x4_bit3"
+    assert options.network_g["upscale"] == 4
+    assert options.path.pretrain_network_FP.endswith("_x4.pth")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bit=1", "'bit' has the value 1"),
+        ("bit=9", "'bit' has the value 9"),
+        ("bit=four", "'bit' has the value 'four'"),
+        ("bit=2.5", "'bit' has the value 2.5"),
+        ("bits=4", "Unknown option 'bits'. Did you mean 'bit'"),
+        ("train:total_iters=4", "Unknown option 'train:total_iters'. Did you mean 'total_iter'"),
+        ("train:total_iter=-1", "'train:total_iter' has the value -1"),
+        ("train:total_iter=!!python/name:os.system", "cannot be read"),
+        ("train:optim_bound:lr=fast", "train:optim_bound"),
+        ("val:val_frq=10", "Unknown option 'val:val_frq'. Did you mean 'val_freq'"),
+        ("val:save_img=1", "'val:save_img' has the value 1"),
+        ("scale=5", "'scale' has the value 5"),
+        ("name=", "'name' has the value None"),
+        ("name=../x", "'name' has the value '../x'"),
+        ("network_g:depth=[6]", "Unknown option 'network_g:depth'. Did you mean 'depths'"),
+        ("network_g:type=SwinIRR", "'SwinIRR', which does not exist. Did you mean 'SwinIR'"),
+        ("network_g:upscale=2", "'network_g:upscale' is 2, but 'scale' is 4"),
+        ("datasets:trian:name=x", "'trian' must be train"),
+        ("datasets:val:typ=x", "Unknown option 'datasets:val:typ'. Did you mean 'type'"),
+        ("calibration:activations:type=Dobi", "'Dobi', which does not exist. Did you mean 'DOBI'"),
+        ("calibration:activations:search=fast", "'calibration:activations:search' has the value 'fast'"),
+        ("quantization:w_bits=12", "'quantization:w_bits' has the value 12"),
+        ("plugins=[/nowhere/at/all]", "does not exist"),
+        ("model_type=PTQ", "Did you mean 'PTQModel'"),
+    ],
+)
+def test_wrong_options_are_named_with_value_and_remedy(override, message):
+    with pytest.raises(OptionsError, match=message.replace("(", r"\(")):
+        load_options(TRAIN, [override])
+
+
+def test_a_plugin_folder_adds_a_component(tmp_path):
+    write(
+        tmp_path / "my_loss.py",
+        "import torch\nfrom basicsr.utils.registry import LOSS_REGISTRY\n"
+        "@LOSS_REGISTRY.register()\nclass MyLoss(torch.nn.Module):\n    def __init__(self, *, power: float = 3.0): super().__init__()\n",
+    )
+    from basicsr.utils.registry import LOSS_REGISTRY
+
+    load_options(TRAIN, [f"plugins=[{tmp_path}]"])
+    assert LOSS_REGISTRY.build({"type": "MyLoss", "power": 2.0}, where="x") is not None
