@@ -1,0 +1,73 @@
+"""Small pieces that several architectures share."""
+
+import torch
+from torch import Tensor, nn
+
+RGB_MEAN_DIV2K = (0.4488, 0.4371, 0.4040)
+
+
+class MatMul(nn.Module):
+    """Product of two activations, as a module without parameters so that it can be observed, hooked and quantized by type."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the batched matrix product of `a` (..., n, k) and `b` (..., k, m), shape (..., n, m)."""
+        return a @ b
+
+
+def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether `module` is exactly a `kind` that nobody listens to, so that its work may be merged with its neighbours'."""
+    listeners = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return type(module) is kind and not any(listeners)
+
+
+def mirror_index(length: int, total: int, device: torch.device, *, repeat_edge: bool) -> Tensor:
+    """Return the positions in a line of `length` pixels that continue it by mirroring up to `total` pixels.
+
+    Args:
+        length: number of pixels that exist, at least 1.
+        total: number of pixels wanted; the line is mirrored as often as this needs.
+        device: where the index is used.
+        repeat_edge: True gives 0 1 2 2 1 0 0 1 .. (a flipped copy follows), False gives 0 1 2 1 0 1 .. (`reflect`).
+
+    Returns:
+        int64 tensor of shape (total,), values 0 .. length - 1.
+    """
+    period = max(2 * length if repeat_edge else 2 * (length - 1), 1)
+    position = torch.arange(total, device=device) % period
+    return torch.minimum(position, (period - 1 if repeat_edge else period) - position)
+
+
+def mirror_to_size(x: Tensor, height: int, width: int, *, repeat_edge: bool) -> Tensor:
+    """Continue images (..., h, w) to the right and below by mirroring, to (..., height, width); see `mirror_index`."""
+    if x.shape[-2] != height:
+        x = x.index_select(-2, mirror_index(x.shape[-2], height, x.device, repeat_edge=repeat_edge))
+    if x.shape[-1] != width:
+        x = x.index_select(-1, mirror_index(x.shape[-1], width, x.device, repeat_edge=repeat_edge))
+    return x
+
+
+def pixel_shuffle_steps(upscale: int, channels: int) -> nn.Sequential:
+    """Return convolutions and pixel shuffles that enlarge by 2 several times, or by 3 once.
+
+    Args:
+        upscale: a power of two, or 3.
+        channels: number of channels before and after each step.
+
+    Raises:
+        ValueError: any other factor.
+    """
+    if upscale == 3:
+        factors = [3]
+    elif upscale > 0 and upscale & (upscale - 1) == 0:
+        factors = [2] * (upscale.bit_length() - 1)
+    else:
+        raise ValueError(f"upscale is {upscale}, but must be 3 or a power of two for this upsampler.")
+    steps: list[nn.Module] = []
+    for factor in factors:
+        steps += [nn.Conv2d(channels, channels * factor**2, 3, 1, 1), nn.PixelShuffle(factor)]
+    return nn.Sequential(*steps)

@@ -1,0 +1,235 @@
+"""Self-attention in windows on a feature map whose tokens are kept in the order of the windows.
+
+Everything between two convolutions of SwinIR treats tokens one by one (normalisation, linear layers) or window by window
+(attention), so the tokens are put into the order of the windows once and only reordered where the windows move. Windows of
+the shifted map are grouped by the part of the mask that applies to them: all windows of a group share one sum of position
+bias and mask, whatever the size of the image, and no mask of the size of the image is ever built.
+"""
+
+from functools import lru_cache
+from itertools import accumulate
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from basicsr.archs.arch_util import MatMul, is_bare
+
+Order = Literal["image", "aligned", "shifted"]
+
+_MASKED = -100.0  # added to the logit of two tokens that are no neighbours in the image, as in Swin Transformer
+_WINDOWS_AT_ONCE = (
+    24  # attention maps of these many windows stay in the cache of a CPU (2.4 MB for 6 heads of 64 tokens)
+)
+_HEAD_DIM_MULTIPLE = 8  # head dimensions are padded to this: matrix products are much faster with aligned rows
+
+
+class _Reorder(torch.autograd.Function):
+    """Permute tokens. The gradient is the inverse permutation, a gather, where index_select would scatter."""
+
+    @staticmethod
+    def forward(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:  # noqa: ARG004
+        return x.index_select(1, index)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        index, inverse = ctx.saved_tensors
+        return _Reorder.apply(gradient, inverse, index), None, None
+
+
+class TokenLayouts:
+    """The orders in which the tokens of one feature map are kept, and the ways from one to another.
+
+    `image`: row by row. `aligned`: window by window. `shifted`: window by window of the map after a cyclic shift by half a
+    window to the top left; first the windows inside, then those at the right edge, at the bottom edge, and the corner.
+
+    Args:
+        height, width: size of the feature map, multiples of `window`.
+        window: side of a window in tokens.
+        device: where the indices live.
+
+    Attributes:
+        groups: number of windows in each group that shares a mask; one group in `aligned`, four in `shifted`.
+    """
+
+    def __init__(self, height: int, width: int, window: int, device: torch.device) -> None:
+        image = torch.arange(height * width, device=device).view(height, width)
+        shift = window // 2
+        aligned = _cut(image, window)
+        shifted = _cut(image.roll((-shift, -shift), (0, 1)), window)
+        parts = (shifted[:-1, :-1], shifted[:-1, -1], shifted[-1, :-1], shifted[-1, -1])
+        parts = [part.reshape(-1, window * window) for part in parts]  # windows, tokens
+        self.groups: dict[Order, tuple[int, ...]] = {
+            "aligned": (aligned.shape[0] * aligned.shape[1],),
+            "shifted": tuple(len(part) for part in parts),
+        }
+        places: dict[Order, Tensor] = {
+            "image": image.flatten(),
+            "aligned": aligned.flatten(),
+            "shifted": torch.cat(parts).flatten(),
+        }
+        ranks = {order: place.argsort() for order, place in places.items()}
+        self._index = {(old, new): ranks[old][places[new]] for old in places for new in places if old != new}
+
+    def reorder(self, x: Tensor, old: Order, new: Order) -> Tensor:
+        """Return tokens (n, tokens, channels) of order `old` in order `new`."""
+        if old == new:
+            return x
+        return _Reorder.apply(x, self._index[old, new], self._index[new, old])
+
+
+def _cut(image: Tensor, window: int) -> Tensor:
+    """Cut (h, w) into windows, (rows of windows, columns of windows, tokens of a window)."""
+    height, width = image.shape
+    windows = image.view(height // window, window, width // window, window)
+    return windows.transpose(1, 2).reshape(height // window, width // window, -1)
+
+
+@lru_cache(maxsize=8)
+def token_layouts(height: int, width: int, window: int, device: torch.device) -> TokenLayouts:
+    """Return the layouts for one size, kept for the next image of that size."""
+    with torch.inference_mode(False):  # tensors made in inference mode could not be used in training later
+        return TokenLayouts(height, width, window, device)
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Return the row of the bias table for each pair of tokens, int64 of shape (window**4,), query-major."""
+    row = torch.arange(window).repeat_interleave(window)
+    column = torch.arange(window).repeat(window)
+    rows_apart = row[:, None] - row[None, :] + window - 1  # 0 .. 2 * window - 2
+    columns_apart = column[:, None] - column[None, :] + window - 1
+    return (rows_apart * (2 * window - 1) + columns_apart).flatten()
+
+
+def shifted_window_masks(window: int) -> Tensor:
+    """Return what is added to the logits in the four groups of windows of `shifted`, shape (4, 1, tokens, tokens)."""
+    wrapped = torch.arange(window) >= window - window // 2  # what the cyclic shift brought from the opposite side
+    below = wrapped.repeat_interleave(window).long()
+    right = wrapped.repeat(window).long()
+    region = torch.stack([torch.zeros_like(below), right, below, 2 * below + right])  # groups, tokens
+    apart = region[:, None, :, None] != region[:, None, None, :]
+    return torch.zeros(apart.shape).masked_fill(apart, _MASKED)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention in windows with a learned relative position bias (Swin Transformer, equation 4).
+
+    The two products of activations are the modules `qk` and `av`. As long as these are bare `MatMul` modules, a fused
+    attention does their work; a quantized or hooked one is called, and then sees q * scale and k, the softmax and v.
+
+    Args:
+        dim: number of channels, a multiple of `num_heads`.
+        window_size: side of a window in tokens.
+        num_heads: number of heads.
+        order: order of the tokens that this attention gets.
+        qkv_bias: whether q, k and v have a bias.
+    """
+
+    def __init__(self, dim: int, window_size: int, num_heads: int, order: Order, qkv_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_tokens = window_size**2
+        self.scale = (dim // num_heads) ** -0.5
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
+        self.register_buffer("relative_position_index", relative_position_index(window_size), persistent=False)
+        masks = shifted_window_masks(window_size) if order == "shifted" else None
+        self.register_buffer("masks", masks, persistent=False)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.qk = MatMul()
+        self.av = MatMul()
+        self.proj = nn.Linear(dim, dim)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, x: Tensor, groups: tuple[int, ...]) -> Tensor:
+        """Attend within windows.
+
+        Args:
+            x: tokens in the order of the windows, (n, tokens, dim).
+            groups: number of windows that share a mask, in this order; they sum to tokens / window_tokens.
+
+        Returns:
+            Tokens of the same shape and order.
+        """
+        n, tokens, dim = x.shape
+        qkv = self.qkv(x).view(n, -1, self.window_tokens, 3, self.num_heads, dim // self.num_heads)
+        bias = self._bias().to(qkv.dtype)
+        if not (is_bare(self.qk, MatMul) and is_bare(self.av, MatMul)):
+            attended = self._attend_by_modules(qkv, bias, groups)
+        elif qkv.is_cpu and not (torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad)):
+            attended = _attend_in_cache(qkv, bias, groups, self.scale)
+        else:
+            attended = _attend_fused(qkv, bias, groups, self.scale)
+        return self.proj(attended.reshape(n, tokens, dim))
+
+    def _bias(self) -> Tensor:
+        """Return position bias plus mask for each group of windows, (groups, heads, window tokens, window tokens)."""
+        bias = self.relative_position_bias_table.t().index_select(1, self.relative_position_index)
+        bias = bias.view(1, self.num_heads, self.window_tokens, self.window_tokens)
+        return bias if self.masks is None else bias + self.masks
+
+    def _attend_by_modules(self, qkv: Tensor, bias: Tensor, groups: tuple[int, ...]) -> Tensor:
+        q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # each n * windows, heads, window tokens, head dim
+        logits = self.qk(q * self.scale, k.transpose(-2, -1))
+        if len(groups) > 1:
+            bias = torch.cat([part.expand(count, -1, -1, -1) for part, count in zip(bias, groups, strict=True)])
+        logits = logits.unflatten(0, qkv.shape[:2]) + bias  # n, windows, heads, window tokens, window tokens
+        attended = self.av(logits.softmax(dim=-1).flatten(0, 1), v)
+        return attended.transpose(1, 2)  # n * windows, window tokens, heads, head dim
+
+
+def _attend_fused(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: float) -> Tensor:
+    """Attend with torch's fused kernels, one call for each group of windows.
+
+    Args:
+        qkv: (n, windows, window tokens, 3, heads, head dim).
+        bias: (groups, heads, window tokens, window tokens).
+        groups: number of windows of each group.
+        scale: factor of q.
+
+    Returns:
+        (n, windows, window tokens, heads, head dim).
+    """
+    attended = []
+    for part, group_bias in zip(qkv.split(groups, dim=1), bias, strict=True):
+        if part.shape[1] == 0:
+            continue
+        q, k, v = (
+            part.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
+        )  # each n * windows, heads, window tokens, head dim
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=group_bias[None], scale=scale)
+        attended.append(y.transpose(1, 2).unflatten(0, part.shape[:2]))
+    return torch.cat(attended, dim=1)
+
+
+def _attend_in_cache(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: float) -> Tensor:
+    """Attend a few windows at a time in memory that is used again and again; arguments and result as `_attend_fused`.
+
+    On a CPU this is faster than the fused kernel, whose matrix products for windows of 64 tokens are tiny, and several times
+    faster than attention maps of the whole image, which are written to and read from main memory. Not differentiable.
+    """
+    n, _, tokens, _, heads, head_dim = qkv.shape
+    padded = -(-head_dim // _HEAD_DIM_MULTIPLE) * _HEAD_DIM_MULTIPLE
+    attended = qkv.new_empty(*qkv.shape[:3], heads, head_dim)
+    qkv_memory = qkv.new_zeros(3, _WINDOWS_AT_ONCE, heads, tokens, padded)
+    logits_memory = qkv.new_empty(_WINDOWS_AT_ONCE, heads, tokens, tokens)
+    stops = list(accumulate(groups))
+    for sample in range(n):
+        for group_bias, count, stop in zip(bias, groups, stops, strict=True):
+            for start in range(stop - count, stop, _WINDOWS_AT_ONCE):
+                windows = slice(start, min(start + _WINDOWS_AT_ONCE, stop))
+                at_once = windows.stop - windows.start
+                aligned = qkv_memory[:, :at_once]  # 3, windows, heads, window tokens, padded head dim
+                aligned[..., :head_dim] = qkv[sample, windows].permute(2, 0, 3, 1, 4)
+                q, k, v = aligned.flatten(1, 2)  # each windows * heads, window tokens, padded head dim
+                logits_memory[:at_once] = group_bias
+                logits = logits_memory[:at_once].flatten(0, 1)
+                logits.baddbmm_(q, k.transpose(1, 2), alpha=scale)
+                torch.softmax(logits, dim=-1, out=logits)
+                y = torch.bmm(logits, v).view(at_once, heads, tokens, padded)
+                attended[sample, windows] = y[..., :head_dim].transpose(1, 2)
+    return attended

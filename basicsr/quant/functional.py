@@ -1,0 +1,143 @@
+"""Uniform quantization between two bounds, as pure functions.
+
+With N = 2**bits - 1 and the step s = (upper - lower) / N, the code of x is round((clip(x, lower, upper) - lower) / s), a
+whole number from 0 to N, and stands for the value code * s + lower (2DQuant, arXiv 2406.06649). Rounding is half to even.
+
+Bounds have the shape () or (1,), or (C,) together with the axis of the C channels. Whatever the type of the input, the
+arithmetic is done in float32 or better, so that half-precision tensors get the codes of their float32 values.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+MINIMAL_WIDTH = 1e-12
+"""Training may drive the bounds together or past each other. The quantizer then works as if the upper bound were the
+lower one and this apart, so that a step is never zero and nothing becomes NaN, while both bounds keep their gradients
+and can move apart again. Written as tensor arithmetic: no value is read back from the device."""
+
+
+def quantize(x: Tensor, lower_bound: Tensor, upper_bound: Tensor, bits: int, channel_axis: int | None = None) -> Tensor:
+    """Return the integer codes of `x`.
+
+    Args:
+        x: values of any shape.
+        lower_bound: shape () or, with `channel_axis`, (C,).
+        upper_bound: as `lower_bound`.
+        bits: 2 to 8.
+        channel_axis: axis of `x` that the bounds run along; None for one pair of bounds.
+
+    Returns:
+        uint8 codes from 0 to 2**bits - 1 in the shape of `x`.
+    """
+    with torch.no_grad():
+        lower, _, step = _range(x, lower_bound, upper_bound, bits, channel_axis)
+        return _codes(x, lower, step, bits).to(torch.uint8)
+
+
+def dequantize(
+    codes: Tensor, lower_bound: Tensor, upper_bound: Tensor, bits: int, channel_axis: int | None = None
+) -> Tensor:
+    """Return the values that `codes` stand for, in the type of the bounds (float32 or better).
+
+    Args:
+        codes: whole numbers from 0 to 2**bits - 1, of any shape.
+        lower_bound: shape () or, with `channel_axis`, (C,).
+        upper_bound: as `lower_bound`.
+        bits: 2 to 8.
+        channel_axis: axis of `codes` that the bounds run along.
+    """
+    with torch.no_grad():
+        lower, _, step = _range(codes, lower_bound, upper_bound, bits, channel_axis)
+        return codes.to(lower.dtype, copy=True).mul_(step).add_(lower)
+
+
+def fake_quantize(
+    x: Tensor, lower_bound: Tensor, upper_bound: Tensor, bits: int, channel_axis: int | None = None
+) -> Tensor:
+    """Quantize and dequantize `x`; gradients reach the input and both bounds.
+
+    The backward pass takes the round for the identity (straight-through). With c = clip(x), r = round((c - lower) / s)
+    and e = (r - (c - lower) / s) / N the gradients are, for an upstream gradient g,
+    d/dx = g inside the bounds and 0 outside, d/dupper = sum g (1[x >= upper] + e), d/dlower = sum g (1[x <= lower] - e).
+    An element exactly on a bound gives its gradient to both the input and that bound.
+    Nothing but the arguments is kept for the backward pass. Second derivatives are not available.
+
+    Args:
+        x: floating-point values of any shape.
+        lower_bound: shape () or, with `channel_axis`, (C,). Bounds that meet or cross are kept `MINIMAL_WIDTH` apart.
+        upper_bound: as `lower_bound`.
+        bits: 2 to 8.
+        channel_axis: axis of `x` that the bounds run along; None for one pair of bounds.
+
+    Returns:
+        At most 2**bits distinct values (in each channel), in the shape and type of `x`.
+    """
+    return _FakeQuantize.apply(x, lower_bound, upper_bound, bits, channel_axis)
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, lower_bound: Tensor, upper_bound: Tensor, bits: int, channel_axis: int | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, lower_bound, upper_bound)
+        ctx.bits, ctx.channel_axis = bits, channel_axis
+        lower, _, step = _range(x, lower_bound, upper_bound, bits, channel_axis)
+        return _codes(x, lower, step, bits).mul_(step).add_(lower).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, lower_bound, upper_bound = ctx.saved_tensors
+        needs_x, needs_lower, needs_upper = ctx.needs_input_grad[:3]
+        lower, upper, step = _range(x, lower_bound, upper_bound, ctx.bits, ctx.channel_axis)
+        value = x.to(lower.dtype)
+
+        grad_x = grad_lower = grad_upper = None
+        if needs_x:
+            # comparisons write ones and zeros into floating-point tensors: a third of the time of masks of booleans
+            grad_x = value.clamp(lower, upper).eq_(value).to(grad.dtype).mul_(grad)
+        if needs_lower or needs_upper:
+            grad = grad.to(lower.dtype)
+            terms = _rounding_error(value, lower, step, ctx.bits).mul_(grad)
+            rounding = _sum_like(terms, lower_bound, lower) / (2**ctx.bits - 1)
+        if needs_lower:
+            grad_lower = _sum_like(torch.le(value, lower, out=terms).mul_(grad), lower_bound, lower) - rounding
+        if needs_upper:
+            grad_upper = _sum_like(torch.ge(value, upper, out=terms).mul_(grad), lower_bound, lower) + rounding
+        return grad_x, grad_lower, grad_upper, None, None
+
+
+def _range(
+    x: Tensor, lower_bound: Tensor, upper_bound: Tensor, bits: int, channel_axis: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return lower bound, upper bound and step, in the type to compute in, in a shape that broadcasts against `x`."""
+    dtype = torch.promote_types(lower_bound.dtype, torch.float32)
+    if x.is_floating_point():
+        dtype = torch.promote_types(dtype, x.dtype)
+    lower, upper = lower_bound.to(dtype), upper_bound.to(dtype)
+    if channel_axis is not None:
+        shape = [1] * x.dim()
+        shape[channel_axis] = -1
+        lower, upper = lower.view(shape), upper.view(shape)  # 1, .., C, .., 1
+    upper = torch.maximum(upper, lower)
+    return lower, upper, (upper - lower).clamp_min_(MINIMAL_WIDTH).div_(2**bits - 1)
+
+
+def _codes(x: Tensor, lower: Tensor, step: Tensor, bits: int) -> Tensor:
+    """Return the codes as floating-point numbers, in a new tensor that the caller may change in place."""
+    return torch.sub(x.to(lower.dtype), lower).div_(step).round_().clamp_(0, 2**bits - 1)
+
+
+def _rounding_error(value: Tensor, lower: Tensor, step: Tensor, bits: int) -> Tensor:
+    """Return N times the e of the closed form: the rounding error of the clipped value in steps, in a new tensor."""
+    position = torch.sub(value, lower).div_(step).clamp_(0, 2**bits - 1)
+    return position.round().sub_(position)
+
+
+def _sum_like(terms: Tensor, bound: Tensor, broadcast: Tensor) -> Tensor:
+    """Sum `terms` over all elements that share a bound; returns the shape and type of `bound`."""
+    return terms.sum_to_size(broadcast.shape).reshape(bound.shape).to(bound.dtype)

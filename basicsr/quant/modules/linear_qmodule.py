@@ -1,0 +1,91 @@
+"""Quantized linear layers."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_and_input_slots
+from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.spec import QuantizationError
+from basicsr.utils.registry import QMODULE_REGISTRY
+
+
+@QMODULE_REGISTRY.register("QLinear")
+class QLinear(QModule):
+    """A linear layer with quantized input and weight; the bias stays in full precision."""
+
+    source_type = "Linear"
+    weight: Tensor
+    bias: Tensor | None
+    weight_quantizer: Quantizer
+    act_quantizer: Quantizer
+
+    @classmethod
+    def slots(cls, source: nn.Module, split: tuple[str, ...], /) -> list[QuantizerSlot]:
+        """Return a slot for the weight and one for the input."""
+        refuse_split("QLinear", split)
+        return weight_and_input_slots(source)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        return F.linear(self.act_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+
+
+class Projection(nn.Module):
+    """The quantizers of one part of a split linear layer."""
+
+    weight_quantizer: Quantizer
+    act_quantizer: Quantizer
+
+
+@QMODULE_REGISTRY.register("QSplitLinear")
+class QSplitLinear(QModule):
+    """A linear layer whose rows are several projections of the same size, each with its own two quantizers.
+
+    The `attn.qkv` layer of a Swin transformer is one: split into q, k and v it has the children `q`, `k` and `v`, which
+    hold the quantizers, while weight and bias stay whole under their official keys. The output has the layout of the
+    linear layer: the projections one after the other along the last axis.
+    """
+
+    source_type = "Linear"
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, source: nn.Linear, quantizers: Mapping[str, Quantizer], /) -> None:
+        super().__init__(source, {})
+        self.split = tuple(dict.fromkeys(slot.partition(".")[0] for slot in quantizers))
+        for part in self.split:
+            self.add_module(part, Projection())
+        for slot, quantizer in quantizers.items():
+            part, _, name = slot.partition(".")
+            getattr(self, part).add_module(name, quantizer)
+
+    @classmethod
+    def slots(cls, source: nn.Module, split: tuple[str, ...], /) -> list[QuantizerSlot]:
+        """Return a slot for the weight and one for the input of each part."""
+        rows = source.weight.shape[0]
+        if len(split) < 2 or len(set(split)) < len(split) or rows % len(split):
+            raise QuantizationError(
+                f"A linear layer with {rows} rows cannot be split into ({', '.join(split)}): it needs two or more different "
+                "names, and a number of rows that they share equally."
+            )
+        return [
+            slot
+            for part in split
+            for slot in (
+                QuantizerSlot(f"{part}.weight_quantizer", "weight", rows // len(split)),
+                QuantizerSlot(f"{part}.act_quantizer", "activation"),
+            )
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        weights = self.weight.chunk(len(self.split))
+        biases = [None] * len(self.split) if self.bias is None else self.bias.chunk(len(self.split))
+        outputs = []
+        for part, weight, bias in zip(self.split, weights, biases, strict=True):
+            projection = getattr(self, part)
+            outputs.append(F.linear(projection.act_quantizer(x), projection.weight_quantizer(weight), bias))
+        return torch.cat(outputs, dim=-1)

@@ -1,0 +1,91 @@
+"""Uniform quantizer with learnable bounds."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.quant import functional
+from basicsr.quant.functional import MINIMAL_WIDTH
+from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.spec import QuantizationError, QuantSpec
+from basicsr.utils.registry import QUANTIZER_REGISTRY
+
+
+@QUANTIZER_REGISTRY.register("Affine")
+class AffineQuantizer(Quantizer):
+    """Uniform grid of 2**bits values from a lower to an upper bound, both learnable (2DQuant, arXiv 2406.06649).
+
+    The bounds are the parameters `lower_bound` and `upper_bound`, float32, of the shape () or (C,). A symmetric quantizer
+    has `upper_bound` alone, and its lower bound is the negative of it; note that 2**bits values between -u and u do not
+    contain 0. Bounds that training drives together are kept apart, see `functional.MINIMAL_WIDTH`.
+
+    Args:
+        spec: bits, symmetry and granularity.
+        num_channels: number of channels along `spec.channel_axis`, for a per-channel quantizer.
+    """
+
+    def __init__(self, spec: QuantSpec, num_channels: int | None = None, /) -> None:
+        super().__init__(spec, num_channels)
+        if not spec.symmetric:
+            self.lower_bound = nn.Parameter(torch.full(self.bounds_shape, -1.0))
+        self.upper_bound = nn.Parameter(torch.full(self.bounds_shape, 1.0))
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Return the lower and the upper bound, each of the shape () or (C,)."""
+        return (-self.upper_bound if self.spec.symmetric else self.lower_bound), self.upper_bound
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Return the values that the codes of `x` stand for, with gradients to `x` and to the bounds."""
+        return functional.fake_quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
+        self.require_calibrated()
+        return functional.quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
+
+    @torch.no_grad()
+    def set_bounds(self, lower: float | Tensor, upper: float | Tensor) -> None:
+        """Take the bounds that calibration found; a symmetric quantizer takes the larger magnitude of the two.
+
+        Args:
+            lower: a number, or a tensor of the shape () or (C,).
+            upper: as `lower`; greater than `lower`.
+
+        Raises:
+            QuantizationError: a bound is not finite, the bounds meet or cross, or their shape does not fit.
+        """
+        lower, upper = (
+            torch.as_tensor(bound, dtype=torch.float32).to(self.upper_bound.device) for bound in (lower, upper)
+        )
+        try:
+            lower, upper = lower.expand(self.bounds_shape), upper.expand(self.bounds_shape)
+        except RuntimeError as error:
+            raise QuantizationError(
+                f"The bounds for the quantizer '{self.name}' have the shapes {tuple(lower.shape)} and {tuple(upper.shape)}, "
+                f"but it needs {self.bounds_shape}."
+            ) from error
+        unusable = ~(torch.isfinite(lower) & torch.isfinite(upper) & (upper - lower >= MINIMAL_WIDTH))
+        if bool(unusable.any()):
+            index = tuple(unusable.nonzero()[0].tolist())
+            raise QuantizationError(
+                f"The bounds {lower[index].item()} and {upper[index].item()} for the quantizer '{self.name}' cannot be "
+                f"used{f' (channel {index[0]})' if index else ''}: both must be finite and the lower one must be smaller. "
+                "A tensor that is constant or holds NaN gives such bounds; look at what was calibrated."
+            )
+        if self.spec.symmetric:
+            upper = torch.maximum(lower.abs(), upper.abs())
+        else:
+            self.lower_bound.copy_(lower)
+        self.upper_bound.copy_(upper)
+        self.mark_calibrated()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in self._parameters:
+            bound = state_dict.get(prefix + name)
+            if bound is not None and not bool(torch.isfinite(bound).all()):
+                raise QuantizationError(
+                    f"The checkpoint holds a value that is not finite in '{prefix}{name}': the bounds of a quantizer must be "
+                    "finite. The run that wrote it diverged; take an earlier checkpoint."
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)

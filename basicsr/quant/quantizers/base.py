@@ -1,0 +1,110 @@
+"""What every quantizer has in common: its state lives in the state dict, and it never runs uncalibrated."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.quant.spec import QuantizationError, QuantSpec
+
+
+class Quantizer(nn.Module, ABC):
+    """Maps a tensor to at most 2**bits distinct values (in each channel, if it is per channel).
+
+    The buffers `bits` and `calibrated` and the parameters of the subclass are its whole state, so that a state dict alone
+    restores it. A subclass defines `fake_quantize`, `codes` and `set_bounds`, and creates its parameters in its constructor.
+
+    Args:
+        spec: bits, symmetry and granularity.
+        num_channels: number of channels along `spec.channel_axis`; given for a per-channel quantizer only.
+
+    Attributes:
+        name: where the quantizer sits in its network, for messages; filled in by the insertion.
+        bypass: lets the full-precision tensor through. Only the context managers of `capture.py` switch it.
+
+    Raises:
+        QuantizationError: `num_channels` does not go with the granularity.
+    """
+
+    bits: Tensor
+    calibrated: Tensor
+
+    def __init__(self, spec: QuantSpec, num_channels: int | None = None, /) -> None:
+        super().__init__()
+        if (num_channels is not None) != (spec.granularity == "per_channel"):
+            raise QuantizationError(
+                f"The number of channels is {num_channels!r} with granularity '{spec.granularity}': "
+                "per_channel needs a number of channels, per_tensor has none."
+            )
+        self.spec = spec
+        self.name = ""
+        self.bypass = False
+        self.bounds_shape = () if num_channels is None else (num_channels,)
+        self.register_buffer("bits", torch.tensor(spec.bits))
+        self.register_buffer("calibrated", torch.tensor(False))
+        # `calibrated` is asked for in every forward pass; reading it from a GPU each time would stall the device
+        self._seen_calibrated = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the fake-quantized tensor, in the shape and type of `x`.
+
+        Raises:
+            QuantizationError: the quantizer has not been calibrated.
+        """
+        if self.bypass:
+            return x
+        self.require_calibrated()
+        return self.fake_quantize(x)
+
+    @abstractmethod
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Return the values that the codes of `x` stand for, with gradients to `x` and to the parameters."""
+
+    @abstractmethod
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
+
+    @abstractmethod
+    def set_bounds(self, lower: float | Tensor, upper: float | Tensor) -> None:
+        """Take the range that calibration found and mark the quantizer as calibrated.
+
+        Args:
+            lower: a number, or a tensor of the shape () or (C,).
+            upper: as `lower`.
+
+        Raises:
+            QuantizationError: a bound is not finite, or the bounds meet or cross.
+        """
+
+    def mark_calibrated(self) -> None:
+        """Record that the parameters hold calibrated values."""
+        self.calibrated.fill_(True)
+        self._seen_calibrated = True
+
+    def require_calibrated(self) -> None:
+        """Raise a QuantizationError unless the quantizer has been calibrated."""
+        if self._seen_calibrated:
+            return
+        if not bool(self.calibrated):
+            raise QuantizationError(
+                f"The quantizer '{self.name}' has no bounds yet. Calibrate the network, or load a checkpoint of a "
+                "calibrated one, before running it."
+            )
+        self._seen_calibrated = True
+
+    def extra_repr(self) -> str:
+        """Return the specification and whether the quantizer is calibrated, for `print(network)`."""
+        symmetry = "symmetric" if self.spec.symmetric else "asymmetric"
+        state = "calibrated" if bool(self.calibrated) else "not calibrated"
+        return f"bits={self.spec.bits}, {symmetry}, {self.spec.granularity}, {state}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        stored_bits = state_dict.get(f"{prefix}bits")
+        if stored_bits is not None and int(stored_bits) != self.spec.bits:
+            raise QuantizationError(
+                f"The quantizer '{self.name or prefix.rstrip('.')}' has {self.spec.bits} bits, but the checkpoint was made "
+                f"with {int(stored_bits)} bits. Ask for the bits of the checkpoint, or calibrate the network anew."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._seen_calibrated = False
