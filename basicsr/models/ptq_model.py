@@ -12,11 +12,13 @@ from torch import nn
 from basicsr.models.calibration import CalibratedQuantizer, calibrate_network
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.quant.capture import tap_outputs
-from basicsr.quant.insertion import insert_quantizers, quantizer_parameters
+from basicsr.quant.coverage import CoverageOverride
+from basicsr.quant.insertion import QuantizerChoice, insert_quantizers, quantizer_parameters
+from basicsr.quant.quantization_map import QuantizationMap
 from basicsr.quant.released import convert_released_2dquant, is_released_2dquant
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.options import Component, Options
+from basicsr.utils.options import Component, Options, QuantizerOptions
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from basicsr.utils.signature import suggestion
 from basicsr.utils.weights import load_network_weights, load_weights_file
@@ -149,7 +151,7 @@ class PTQModel:
         self.scheduler.load_state_dict(state["scheduler"])
 
 
-def quantized_copy(network: nn.Module, options: Options) -> tuple[nn.Module, Any]:
+def quantized_copy(network: nn.Module, options: Options) -> tuple[nn.Module, QuantizationMap]:
     """Return a copy of a network that shares its parameters, with quantizers inserted, and the quantization map."""
     shared = {id(parameter): parameter for parameter in network.parameters()}
     quantized = copy.deepcopy(network, memo=dict(shared))
@@ -161,13 +163,15 @@ def quantized_copy(network: nn.Module, options: Options) -> tuple[nn.Module, Any
         chosen.coverage,
         options.w_bits,
         options.a_bits,
-        weight_quantizer=chosen.weight_quantizer,
-        activation_quantizer=chosen.activation_quantizer,
-        overrides=[override.model_dump() for override in chosen.overrides],
-        exclude=chosen.exclude,
+        overrides=[CoverageOverride(**override.model_dump()) for override in chosen.overrides],
+        weights=_choice(chosen.weights),
+        activations=_choice(chosen.activations),
     )
-    device = next(network.parameters()).device
-    return quantized.to(device).eval(), quantization_map
+    return quantized.eval(), quantization_map
+
+
+def _choice(options: QuantizerOptions) -> QuantizerChoice:
+    return QuantizerChoice(options.type, options.symmetric, options.granularity, options.model_extra or {})
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

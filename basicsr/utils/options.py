@@ -47,11 +47,22 @@ class PathOptions(_Section):
 
 
 class OverrideOptions(_Section):
-    """Bits for the layers whose name matches a glob."""
+    """Other bits, or full precision, for the layers whose name matches a glob."""
 
     match: str
     w_bits: Bits | None = None
     a_bits: Bits | None = None
+    exclude: bool = False
+
+
+class QuantizerOptions(_Section):
+    """How quantizers are made. Further keys belong to the quantizer and are checked against its constructor."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    type: str = "Affine"
+    symmetric: bool = False
+    granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
 
 
 class QuantizationOptions(_Section):
@@ -61,11 +72,9 @@ class QuantizationOptions(_Section):
     """Preset: 2dquant, body or full."""
     w_bits: Bits | None = None
     a_bits: Bits | None = None
-    weight_quantizer: Component = {"type": "Affine"}
-    activation_quantizer: Component = {"type": "Affine"}
+    weights: QuantizerOptions = QuantizerOptions()
+    activations: QuantizerOptions = QuantizerOptions()
     overrides: list[OverrideOptions] = []
-    exclude: list[str] = []
-    """Globs of layer names that stay in full precision."""
 
 
 class CalibrationOptions(_Section):
@@ -306,8 +315,9 @@ def check_components(options: Options) -> None:
             raise OptionsError(
                 "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
             )
-        QUANTIZER_REGISTRY.resolve(options.quantization.weight_quantizer, "quantization:weight_quantizer")
-        QUANTIZER_REGISTRY.resolve(options.quantization.activation_quantizer, "quantization:activation_quantizer")
+        for key in ("weights", "activations"):
+            chosen = getattr(options.quantization, key)
+            QUANTIZER_REGISTRY.resolve({"type": chosen.type, **(chosen.model_extra or {})}, f"quantization:{key}")
         CALIBRATOR_REGISTRY.resolve(options.calibration.weights, "calibration:weights")
         CALIBRATOR_REGISTRY.resolve(options.calibration.activations, "calibration:activations")
     if options.train is not None:

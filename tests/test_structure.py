@@ -1,0 +1,84 @@
+"""The rules of the house: who may import whom, what no file contains, how long files are."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "basicsr"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# utils <- {archs, data, losses, metrics, quant} <- models <- pipeline <- {train, test}
+MAY_IMPORT = {
+    "utils": {"utils"},
+    "archs": {"archs", "utils"},
+    "data": {"data", "utils"},
+    "losses": {"losses", "utils"},
+    "metrics": {"metrics", "utils"},
+    "quant": {"quant"},
+    "models": {"models", "archs", "data", "losses", "metrics", "quant", "utils"},
+    "pipeline": {"models", "archs", "data", "losses", "metrics", "quant", "utils"},
+    "train": {"pipeline", "utils"},
+    "test": {"pipeline", "utils"},
+    "__init__": set(),
+}
+FORBIDDEN_CALLS = {"eval", "exec", "print", "input", "breakpoint"}
+FORBIDDEN_MODULES = {"torchvision", "pickle", "timm", "basicsr_wheel"}
+
+
+def imports_of(file: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            module = node.module or ""
+            names += [f"{module}.{alias.name}" for alias in node.names] if module == "basicsr" else [module]
+    return names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_go_downwards(file):
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imports_of(file):
+        top, *rest = name.split(".")
+        assert top not in FORBIDDEN_MODULES, f"{file} imports {name}"
+        if top == "basicsr" and rest:
+            if room == "quant" and name.startswith("basicsr.utils"):
+                assert name == "basicsr.utils.registry", f"{file} imports {name}; quant knows the registry only"
+            else:
+                assert rest[0] in MAY_IMPORT[room], f"{file} in {room} imports {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_no_dangerous_or_leftover_calls(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                assert node.func.id not in FORBIDDEN_CALLS, f"{file}:{node.lineno} calls {node.func.id}"
+            for keyword in node.keywords:
+                unsafe = keyword.arg == "weights_only" and getattr(keyword.value, "value", None) is not True
+                assert not unsafe, f"{file}:{node.lineno} loads without weights_only=True"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_files_and_functions_stay_readable(file):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400, f"{file} is too long; split it by concept"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno <= 80, f"{file}:{node.lineno} {node.name} is too long"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_everything_public_is_documented_and_typed(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if file.name != "__init__.py":
+        assert ast.get_docstring(tree), f"{file} has no docstring"
+    scopes = [tree, *[n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]]
+    for scope in scopes:
+        for node in scope.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{file}:{node.lineno} {node.name} has no docstring"
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                assert node.returns is not None, f"{file}:{node.lineno} {node.name} has no return type"
