@@ -1,0 +1,121 @@
+"""Pairs of LR and HR images from folders, whole for evaluation or as random crops for training."""
+
+import logging
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from basicsr.data.cache import ImageCache
+from basicsr.data.pairs import find_pairs, load_pair
+from basicsr.data.transforms import orient, paired_random_crop, random_orientation
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.image import image_to_tensor
+from basicsr.utils.registry import DATASET_REGISTRY
+
+_logger = logging.getLogger(__name__)
+
+
+@DATASET_REGISTRY.register()
+class PairedImageDataset(Dataset):
+    """LR/HR pairs of a folder, in the order of their names.
+
+    HR images are cropped at the bottom and right to a multiple of the scale. Without `dataroot_lq`, the LR images are made
+    by Matlab's bicubic reduction, bit for bit what the field's LR files are.
+
+    Args:
+        scale: the scale factor.
+        phase: `train` needs a `gt_size`.
+        name: name of the data set in logs and results.
+        dataroot_gt: folder of HR images.
+        dataroot_lq: folder of LR images.
+        filename_tmpl: name of an LR file without suffix, such as `{}x{scale}`; found out if not given.
+        gt_size: side of the HR squares that are cut for training, in pixels, a multiple of the scale.
+        use_hflip: mirror training samples at random.
+        use_rot: turn training samples at random.
+        num_images: use only so many images, the first by name.
+        cache_budget_mb: decoded images kept in memory, in MiB per process; 0 decodes anew each time.
+
+    Raises:
+        OptionsError: `gt_size` is missing for training or no multiple of the scale.
+        DataError: a folder is missing or empty, or HR and LR images do not match.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        phase: Literal["train", "val"],
+        /,
+        *,
+        name: str,
+        dataroot_gt: str,
+        dataroot_lq: str | None = None,
+        filename_tmpl: str | None = None,
+        gt_size: Annotated[int, Field(gt=0)] | None = None,
+        use_hflip: bool = True,
+        use_rot: bool = True,
+        num_images: Annotated[int, Field(gt=0)] | None = None,
+        cache_budget_mb: Annotated[int, Field(ge=0)] = 1024,
+    ) -> None:
+        if phase == "train":
+            _check_gt_size(gt_size, scale, name)
+        self.name = name
+        self.scale = scale
+        self._gt_size = gt_size
+        self._use_hflip = use_hflip
+        self._use_rot = use_rot
+        self._pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl)[:num_images]
+        self._cache = ImageCache(cache_budget_mb * 2**20)
+        if dataroot_lq is None:
+            _logger.info(
+                "Data set %s: %d images of '%s', LR made by bicubic reduction.", name, len(self._pairs), dataroot_gt
+            )
+        else:
+            _logger.info("Data set %s: %d images of '%s' and '%s'.", name, len(self._pairs), dataroot_gt, dataroot_lq)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        """Return a whole pair.
+
+        Returns:
+            `name`: name of the HR file without suffix; `lq`: 3,h,w and `gt`: 3,h*scale,w*scale, RGB float32 in 0..1.
+
+        Raises:
+            DataError: an image cannot be read, or LR and HR differ in size.
+        """
+        lq, gt = self._load(index)
+        return {"name": self._pairs[index].name, "lq": image_to_tensor(lq), "gt": image_to_tensor(gt)}
+
+    def sample(self, index: int, seed: tuple[int, ...]) -> dict[str, Tensor]:
+        """Return a random crop of a pair in a random orientation, both given by `seed` alone.
+
+        Returns:
+            `lq`: 3,gt_size/scale,gt_size/scale and `gt`: 3,gt_size,gt_size, RGB float32 in 0..1.
+
+        Raises:
+            DataError: an image cannot be read or is smaller than `gt_size`, or LR and HR differ in size.
+        """
+        lq, gt = self._load(index)
+        random = np.random.default_rng(seed)
+        lq, gt = paired_random_crop(lq, gt, self._gt_size, self.scale, random, str(self._pairs[index].gt))
+        orientation = random_orientation(random, self._use_hflip, self._use_rot)
+        return {"lq": image_to_tensor(orient(lq, **orientation)), "gt": image_to_tensor(orient(gt, **orientation))}
+
+    def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._cache.get(index, lambda: load_pair(self._pairs[index], self.scale))
+
+
+def _check_gt_size(gt_size: int | None, scale: int, name: str) -> None:
+    if gt_size is None:
+        raise OptionsError(
+            f"The training data set '{name}' needs the option gt_size, the side of its HR crops in pixels."
+        )
+    if gt_size % scale:
+        nearest = gt_size - gt_size % scale or scale
+        raise OptionsError(
+            f"Option gt_size of the data set '{name}' is {gt_size}, no multiple of the scale factor {scale}; use {nearest}."
+        )

@@ -1,0 +1,58 @@
+"""Random crops and orientations that hit the LR and the HR image of a pair alike. Images are H,W,3."""
+
+import numpy as np
+
+from basicsr.data.pairs import size_of
+from basicsr.utils.errors import DataError
+
+
+def paired_random_crop(
+    lq: np.ndarray, gt: np.ndarray, gt_size: int, scale: int, random: np.random.Generator, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the same random square out of both images.
+
+    Args:
+        lq: LR image h,w,3.
+        gt: HR image h*scale,w*scale,3.
+        gt_size: side of the HR square, a multiple of `scale`.
+        scale: the scale factor.
+        random: where the position is drawn from.
+        name: name of the image, for the message.
+
+    Returns:
+        Views: LR gt_size/scale,gt_size/scale,3 and HR gt_size,gt_size,3.
+
+    Raises:
+        DataError: the image is smaller than the square.
+    """
+    if min(gt.shape[:2]) < gt_size:
+        raise DataError(
+            f"The HR image '{name}' has {size_of(gt)} pixels (cropped to a multiple of the scale factor), too few for "
+            f"gt_size {gt_size}. Set a smaller gt_size, or remove the image from the training folder."
+        )
+    size = gt_size // scale
+    top = int(random.integers(lq.shape[0] - size + 1))
+    left = int(random.integers(lq.shape[1] - size + 1))
+    gt_top, gt_left = top * scale, left * scale
+    return (
+        lq[top : top + size, left : left + size],
+        gt[gt_top : gt_top + gt_size, gt_left : gt_left + gt_size],
+    )
+
+
+def orient(image: np.ndarray, *, hflip: bool = False, vflip: bool = False, rot90: bool = False) -> np.ndarray:
+    """Return a view that is flipped left-right, then top-bottom, then transposed, each if asked for.
+
+    The three choices together give the 8 orientations of a square; `rot90` swaps the axes, as in BasicSR's `augment`.
+    """
+    if hflip:
+        image = image[:, ::-1]
+    if vflip:
+        image = image[::-1]
+    return image.transpose(1, 0, 2) if rot90 else image
+
+
+def random_orientation(random: np.random.Generator, use_hflip: bool, use_rot: bool) -> dict[str, bool]:
+    """Draw the arguments of `orient`: a flip half of the time, and with `use_rot` also its vertical and transposed kin."""
+    hflip, vflip, rot90 = (bool(draw) for draw in random.integers(2, size=3))
+    return {"hflip": hflip and use_hflip, "vflip": vflip and use_rot, "rot90": rot90 and use_rot}

@@ -1,0 +1,49 @@
+"""Writing files so that a reader never sees half of one, whenever the writer is stopped."""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary name in the folder of `path`; what was written there becomes `path` when the block ends well.
+
+    The folder is made if it is absent. The temporary name starts with a dot and has the suffix of `path`, for writers that
+    choose their format by it. If anything is raised, the temporary file is removed and an older `path` stays as it was.
+
+    Args:
+        path: the file to write.
+
+    Yields:
+        The path to write to, in the same folder and so on the same file system.
+
+    Raises:
+        OSError: the folder or file cannot be written, or the disk is full; callers name the file in a UserError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:  # a rename may reach the disk before the data does
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as indented JSON in UTF-8, atomically.
+
+    Raises:
+        OSError: see `atomic_path`.
+    """
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

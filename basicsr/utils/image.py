@@ -1,0 +1,146 @@
+"""Reading and writing images. In numpy they are H,W,3 RGB, uint8 or uint16; as tensors 3,H,W RGB, float32 in 0..1.
+
+The order of channels is changed from and to OpenCV's BGR here and nowhere else.
+"""
+
+import functools
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from basicsr.utils.errors import DataError
+from basicsr.utils.files import atomic_path
+
+IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+_SUFFIXES_OF_16_BITS = (".png", ".tif", ".tiff")
+_LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
+_JPEG_SIGNATURE = b"\xff\xd8"
+
+_logger = logging.getLogger(__name__)
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """Return the images directly in `folder`, sorted by name; subfolders and names with a leading dot are left out.
+
+    Raises:
+        DataError: the folder is missing, is no folder, cannot be listed or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"The image folder '{folder}' {problem}. Check the path in the options or on the command line.")
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"The image folder '{folder}' cannot be listed ({error.strerror}). Check its permissions."
+        ) from error
+    files = [entry for entry in entries if _has_image_name(entry) and not entry.is_dir()]
+    if not files:
+        raise DataError(f"The folder '{folder}' holds no image. Images end in {', '.join(IMAGE_SUFFIXES)}.")
+    return files
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a PNG, WebP, JPEG, BMP or TIFF file.
+
+    Grey images are repeated into three channels; an alpha channel is dropped, with one warning per process. The orientation
+    tag (EXIF) of a JPEG photo is applied, so that it looks as in a viewer; PNG, WebP and BMP files are read as stored.
+
+    Returns:
+        H,W,3 RGB, uint8, or uint16 for a file of 16 bits per channel.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, no image, or its pixels are neither 8 nor 16 bits wide.
+    """
+    pixels = _decode(_read_bytes(Path(path)), path)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"The image '{path}' has pixels of type {pixels.dtype}; convert it to 8 or 16 bits per channel."
+        )
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.shape[2] == 4:
+        _warn_about_alpha()
+    return np.ascontiguousarray(pixels[..., 2::-1])  # BGR or BGRA to RGB
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an image atomically, in the format that the suffix names; WebP is written lossless, JPEG at OpenCV's quality.
+
+    Args:
+        path: ends in one of `IMAGE_SUFFIXES`; its folder is made if absent.
+        image: H,W,3 RGB, uint8, or uint16 for PNG and TIFF.
+
+    Raises:
+        DataError: the suffix names no format or one without 16 bits, or the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise DataError(f"The image '{path}' cannot be written: its name must end in {', '.join(IMAGE_SUFFIXES)}.")
+    if image.dtype == np.uint16 and suffix not in _SUFFIXES_OF_16_BITS:
+        raise DataError(f"The image '{path}' has 16 bits, which its format cannot hold; use .png or .tif.")
+    _, encoded = cv2.imencode(suffix, image[..., ::-1], _LOSSLESS.get(suffix, []))
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise DataError(
+            f"The image '{path}' cannot be written ({error.strerror}). Check the permissions and the free disk space."
+        ) from error
+
+
+def image_to_tensor(image: np.ndarray) -> Tensor:
+    """Return H,W,3 uint8 (0..255) or uint16 (0..65535) as 3,H,W float32 in 0..1."""
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)  # H,W,3 -> 3,H,W
+    return torch.from_numpy(planes).div_(np.iinfo(image.dtype).max)
+
+
+def tensor_to_image(tensor: Tensor) -> np.ndarray:
+    """Return 3,H,W floats as H,W,3 uint8: clipped to 0..1, times 255, rounded half to even as BasicSR's `tensor2img` does."""
+    pixels = tensor.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())  # 3,H,W -> H,W,3
+
+
+def _has_image_name(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"The image '{path}' does not exist. Check the path.") from None
+    except OSError as error:
+        raise DataError(
+            f"The image '{path}' cannot be read ({error.strerror}). Check the path and its permissions."
+        ) from error
+    if not data:
+        raise DataError(f"The image '{path}' is empty (0 bytes). Copy or download it again.")
+    return data
+
+
+def _decode(data: bytes, path: str | Path) -> np.ndarray:
+    """Decode into H,W or H,W,3 BGR or H,W,4 BGRA; from memory, since OpenCV cannot open every non-ASCII path itself."""
+    # IMREAD_UNCHANGED shows whether there is alpha but ignores orientation tags, IMREAD_COLOR the reverse; JPEG has no alpha
+    is_jpeg = data.startswith(_JPEG_SIGNATURE)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise DataError(
+            f"The file '{path}' is damaged or is not an image. Copy or download it again, or take it out of the folder."
+        )
+    return pixels
+
+
+@functools.cache
+def _warn_about_alpha() -> None:
+    _logger.warning("An image has an alpha channel; it is dropped, here and in all further images.")

@@ -1,0 +1,282 @@
+"""Lay out a folder of images for training or evaluation, or check one.
+
+    python scripts/prepare_data.py --hr my_photos --out datasets/benchmark/MySet --scales 2 3 4
+    python scripts/prepare_data.py --check datasets/benchmark/Set5
+
+The layout is HR/<image> and LR_bicubic/X<scale>/<image>x<scale>.png. HR files are copied as they are. LR images are Matlab's
+bicubic reduction of the HR image cropped at the bottom and right to a multiple of the scale. An interrupted run is
+continued by the same command; files that exist are never overwritten.
+"""
+
+import argparse
+import filecmp
+import functools
+import hashlib
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from basicsr.data.pairs import NAME_TEMPLATES, files_by_name, lq_name, match_names, size_of
+from basicsr.utils.errors import DataError, UserError
+from basicsr.utils.files import atomic_path
+from basicsr.utils.image import image_files, read_image, write_image
+from basicsr.utils.resize import crop_to_multiple, downscale_image
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of a prepared folder."""
+
+    root: Path
+
+    @property
+    def hr(self) -> Path:
+        return self.root / "HR"
+
+    def lr(self, scale: int) -> Path:
+        return self.root / "LR_bicubic" / f"X{scale}"
+
+    def scales(self) -> list[int]:
+        """Return the scale factors that have a folder of LR images."""
+        names = [folder.name for folder in (self.root / "LR_bicubic").glob("X*") if folder.is_dir()]
+        return sorted(int(name[1:]) for name in names if re.fullmatch(r"X[1-9]\d*", name))
+
+
+@dataclass
+class ImageReport:
+    """What `check_image` found out about one HR image."""
+
+    name: str
+    checksum: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parse(arguments)
+    try:
+        if options.check:
+            return _report(check_layout(Layout(options.check), options.workers), f"'{options.check}' is in order.")
+        layout = Layout(options.out)
+        problems = lay_out(options.hr, layout, options.scales, options.link, options.workers)
+        return _report(problems, f"'{options.out}' is ready for the scale factors {options.scales}.")
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; the same command continues the work.", file=sys.stderr)
+        return 130
+
+
+def lay_out(source: Path, layout: Layout, scales: list[int], link: bool, workers: int) -> list[str]:
+    """Bring the images of `source` into the layout; return what went wrong, one sentence an image.
+
+    Raises:
+        DataError: the source is unusable, or the layout holds other images already.
+    """
+    files = files_by_name(image_files(source))
+    if any(source.resolve() == layout.lr(scale).resolve() for scale in scales):
+        raise DataError(f"The HR images in '{source}' lie where the LR images would go. Choose another --out.")
+    in_place = source.resolve() == layout.hr.resolve()
+    if not in_place and layout.hr.is_dir():
+        foreign = sorted({file.name for file in _images_if_any(layout.hr)} - {file.name for file in files.values()})
+        if foreign:
+            raise DataError(
+                f"'{layout.hr}' holds files that are not in '{source}', such as {foreign[0]}. Choose another --out."
+            )
+    prepare = functools.partial(prepare_image, layout=layout, scales=scales, in_place=in_place, link=link)
+    return [problem for problem in _parallel(prepare, files.values(), workers) if problem]
+
+
+def prepare_image(file: Path, layout: Layout, scales: list[int], in_place: bool, link: bool) -> str | None:
+    """Make the files of one image that are not there yet; return what went wrong."""
+    try:
+        missing = {scale: layout.lr(scale) / f"{lq_name(file.stem, NAME_TEMPLATES[0], scale)}.png" for scale in scales}
+        missing = {scale: target for scale, target in missing.items() if not target.exists()}
+        image = read_image(file) if missing else None
+        if not in_place:
+            _copy(file, layout.hr / file.name, link)
+        for scale, target in missing.items():
+            cropped = crop_to_multiple(image, scale)
+            if not cropped.size:
+                return f"The image '{file}' has {size_of(image)} pixels, too few for scale factor {scale}."
+            write_image(target, downscale_image(cropped, scale))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def check_layout(layout: Layout, workers: int) -> list[str]:
+    """Return everything that is wrong with a prepared folder, one sentence each.
+
+    Raises:
+        DataError: there are no HR images.
+    """
+    files = files_by_name(image_files(layout.hr))
+    scales = layout.scales()
+    if not scales:
+        return [f"'{layout.root}' has no LR images: '{layout.lr(4)}' or that of another scale factor is expected."]
+    problems: list[str] = []
+    partners: dict[str, list[tuple[int, Path]]] = {name: [] for name in files}
+    for scale in scales:
+        lr_files = {file.stem: file for file in _images_if_any(layout.lr(scale))}
+        match = match_names(files, lr_files, scale)
+        problems += [f"HR image '{files[name]}' has no LR image in X{scale}." for name in match.without_lq]
+        problems += [f"LR image '{lr_files[name]}' has no HR image." for name in match.without_gt]
+        for name, partner in match.lq_names.items():
+            if partner in lr_files:
+                partners[name].append((scale, lr_files[partner]))
+    jobs = [(file, partners[name]) for name, file in files.items()]
+    reports = sorted(_parallel(check_image, jobs, workers), key=lambda report: report.name)
+    problems += [problem for report in reports for problem in report.problems]
+    return problems + _duplicates(reports)
+
+
+def check_image(job: tuple[Path, list[tuple[int, Path]]]) -> ImageReport:
+    """Compare the LR images of one HR image with Matlab's bicubic reduction."""
+    file, partners = job
+    report = ImageReport(file.name)
+    try:
+        image = read_image(file)
+    except DataError as error:
+        report.problems.append(str(error))
+        return report
+    report.checksum = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    for scale, lr_file in partners:
+        try:
+            problem = _compare(read_image(lr_file), crop_to_multiple(image, scale), scale)
+        except DataError as error:
+            report.problems.append(str(error))
+            continue
+        if problem:
+            report.problems.append(f"LR image '{lr_file}' {problem}")
+    return report
+
+
+def _compare(lr: np.ndarray, hr: np.ndarray, scale: int) -> str | None:
+    expected_size = f"{hr.shape[1] // scale}x{hr.shape[0] // scale}"
+    if size_of(lr) != expected_size:
+        return f"has {size_of(lr)} pixels; its HR image needs {expected_size} (width x height)."
+    expected = downscale_image(hr, scale)
+    if lr.dtype != expected.dtype:
+        return f"has pixels of type {lr.dtype}, its HR image of {expected.dtype}."
+    difference = np.abs(lr.astype(np.int64) - expected)
+    if not difference.any():
+        return None
+    psnr = 10 * np.log10(np.iinfo(lr.dtype).max ** 2 / np.mean(difference**2))
+    return (
+        f"is not Matlab's bicubic reduction: {np.mean(difference != 0):.1%} of the values differ, "
+        f"by at most {difference.max()} ({psnr:.1f} dB)."
+    )
+
+
+def _duplicates(reports: Iterable[ImageReport]) -> list[str]:
+    first: dict[str, str] = {}
+    problems = []
+    for report in reports:
+        if report.checksum is None:
+            continue
+        other = first.setdefault(report.checksum, report.name)
+        if other != report.name:
+            problems.append(f"HR images '{other}' and '{report.name}' are the same picture.")
+    return problems
+
+
+def _copy(file: Path, target: Path, link: bool) -> None:
+    if target.exists():
+        if not filecmp.cmp(file, target, shallow=False):
+            raise DataError(f"'{target}' exists and differs from '{file}'; it is left as it is. Choose another --out.")
+        return
+    try:
+        if link:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(file.resolve())
+        else:
+            with atomic_path(target) as temporary:
+                shutil.copyfile(file, temporary)
+    except OSError as error:
+        raise DataError(
+            f"'{target}' cannot be written ({error.strerror}). Check the permissions and the free disk space."
+        ) from error
+
+
+def _images_if_any(folder: Path) -> list[Path]:
+    try:
+        return image_files(folder)
+    except DataError:
+        return []
+
+
+def _parallel(work: Callable[..., Result], jobs: Iterable, workers: int) -> Iterator[Result]:
+    """Yield the results as they come, with a progress bar."""
+    jobs = list(jobs)
+    if workers == 1:
+        _single_threaded()
+        yield from map(work, tqdm(jobs, unit="image"))
+        return
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded)
+    try:
+        futures = [executor.submit(work, job) for job in jobs]
+        for future in tqdm(as_completed(futures), total=len(jobs), unit="image"):
+            yield future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _single_threaded() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _report(problems: list[str], success: str) -> int:
+    for problem in problems:
+        print(problem)
+    print(f"Problems found: {len(problems)}." if problems else success)
+    return 1 if problems else 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hr", type=Path, metavar="FOLDER", help="folder of HR images; it is only read")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to lay out")
+    parser.add_argument("--scales", type=_scale, nargs="+", default=[2, 3, 4], help="scale factors, by default 2 3 4")
+    parser.add_argument("--link", action="store_true", help="link to the HR images instead of copying them")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="check a folder that is laid out")
+    parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes, by default one a core")
+    options = parser.parse_args(arguments)
+    if bool(options.check) == bool(options.hr or options.out) or bool(options.hr) != bool(options.out):
+        parser.error("give either --hr and --out, or --check")
+    return options
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _scale(text: str) -> int:
+    if _positive(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text} is no scale factor; it must be 2 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
