@@ -6,19 +6,20 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from basicsr.archs import build_network
-from basicsr.data import build_evaluation_sets, build_train_loader, build_training_set
-from basicsr.data.calibration import calibration_crops
+from basicsr.data import build_dataset, build_evaluation_sets, calibration_crops, training_batches
 from basicsr.models.calibration import total_error
 from basicsr.models.evaluation import DatasetResult, Evaluator, check_levels
 from basicsr.models.ptq_model import load_quantized, quantized_copy
 from basicsr.models.results import write_results
 from basicsr.models.training_loop import TrainingLoop
 from basicsr.quant.spec import QuantizationError
+from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.experiment import Experiment
-from basicsr.utils.logger import get_logger
+from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.registry import MODEL_REGISTRY
 from basicsr.utils.weights import load_network_weights, load_weights_file
@@ -41,10 +42,10 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     """
     if options.train is None:
         raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
-    validation = build_evaluation_sets(options.datasets_of("val"), options.scale, required=True)
-    tests = build_evaluation_sets(options.datasets_of("test"), options.scale, required=False)
-    training = build_training_set(options.datasets.get("train"), options.scale) if options.train.total_iter else None
-    crops = calibration_crops(options)
+    validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
+    tests = build_evaluation_sets(options.datasets_of("test"), options.scale)
+    training = training_set(options)
+    crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
     model = build_model(options, device)
     experiment = Experiment(options, root, auto_resume, model.network_name)
     evaluator = Evaluator(options.val, options.scale, model.full_precision if options.val.full_precision else None)
@@ -70,12 +71,28 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     else:
         model.load(experiment.network_file(state["iter"]), state)
     loop = TrainingLoop(model, experiment, lambda i, s: evaluate("train", model.network, i, s), state)
-    loop.run(build_train_loader(training, options.train, options.manual_seed, loop.iteration) if training else iter(()))
+    if training is not None:
+        loop.run(training_batches(training, options.train, options.manual_seed, loop.iteration))
+    else:
+        experiment.save_network(model.network, "latest")
     evaluate("final", model.network, loop.iteration, loop.seconds)
     get_logger().info(
         "No quantizer gives more than %d distinct values.", check_levels(model.network, validation[0][0]["lq"])
     )
     experiment.close()
+
+
+def training_set(options: Options) -> Dataset | None:
+    """Build the training data; None for a run that only calibrates.
+
+    Raises:
+        OptionsError: the run trains and names no data.
+    """
+    if options.train.total_iter == 0:
+        return None
+    if "train" not in options.datasets:
+        raise OptionsError("Section 'datasets:train' is required with 'train:total_iter' above 0.")
+    return build_dataset(options.datasets["train"], options.scale, "train", "datasets:train")
 
 
 def full_precision_network(options: Options) -> nn.Module:
@@ -119,29 +136,40 @@ def calibrate(model: Any, crops: torch.Tensor, experiment: Experiment) -> float:
 
 
 def test(options: Options, root: Path, device: torch.device) -> None:
-    """Evaluate a network on all datasets of the options; leaves `results/<name>/` under `root`.
+    """Evaluate a network on the test sets of the options; leaves `results/<name>/` under `root`.
 
     Raises:
         UserError: something that the user gave cannot be used.
     """
-    datasets = build_evaluation_sets(
-        {**options.datasets_of("test"), **options.datasets_of("val")}, options.scale, required=False
-    )
-    full_precision = full_precision_network(options).to(device).eval()
-    network = full_precision
-    if options.quantization is not None:
-        if options.path.pretrain_network_Q is None:
-            raise OptionsError("Option 'path:pretrain_network_Q' is required: the quantized network to evaluate.")
-        network, _ = quantized_copy(full_precision, options)
-        load_quantized(network, options.path.pretrain_network_Q)
-        get_logger().info(
-            "No quantizer gives more than %d distinct values.", check_levels(network, datasets[0][0]["lq"])
-        )
     folder = root / "results" / options.name
+    configure_logger(run_log(folder, "test", options.name), dist.is_main())
+    datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
+    if not datasets:
+        raise OptionsError("There is nothing to evaluate on: give a dataset 'test_1' in section 'datasets'.")
+    full_precision = full_precision_network(options).to(device).eval()
+    network = full_precision if options.quantization is None else quantized_network(full_precision, options)
+    if network is not full_precision:
+        most = check_levels(network, datasets[0][0]["lq"])
+        get_logger().info("No quantizer gives more than %d distinct values.", most)
     evaluator = Evaluator(options.val, options.scale, full_precision if options.val.full_precision else None)
     results = []
     for dataset in datasets:
-        saves = options.val.save_img
-        results.append(evaluator.evaluate(network, dataset, folder / "visualization" / dataset.name if saves else None))
+        images = folder / "visualization" / dataset.name if options.val.save_img else None
+        results.append(evaluator.evaluate(network, dataset, images))
         get_logger().info("%s", results[-1].describe())
-    write_results(folder / "metrics.json", options, results, measure_complexity(network, options.scale))
+    write_results(folder / "metrics.json", options, results, measure_complexity(network))
+
+
+def quantized_network(full_precision: nn.Module, options: Options) -> nn.Module:
+    """Return the quantized network of `path:pretrain_network_Q`.
+
+    Raises:
+        OptionsError: no file is named.
+        CheckpointError: it cannot be read, or belongs to another network.
+        QuantizationError: its bits are not those of the options.
+    """
+    if options.path.pretrain_network_Q is None:
+        raise OptionsError("Option 'path:pretrain_network_Q' is required: the quantized network to evaluate.")
+    network, _ = quantized_copy(full_precision, options)
+    load_quantized(network, options.path.pretrain_network_Q)
+    return network

@@ -1,9 +1,21 @@
-from collections.abc import Mapping
+"""Datasets, calibration sets and the batches of a training run, built from options."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from basicsr.data.calibration import crops_of, load_calibration_set, make_calibration_set
+from basicsr.data.sampler import build_train_loader
+from basicsr.utils import dist
+from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.options import CalibrationOptions, Component, TrainOptions
 from basicsr.utils.registry import DATASET_REGISTRY
+
+_logger = logging.getLogger(__name__)
 
 
 def build_dataset(options: Mapping[str, Any], scale: int, phase: Literal["train", "val"], where: str) -> Dataset:
@@ -20,3 +32,71 @@ def build_dataset(options: Mapping[str, Any], scale: int, phase: Literal["train"
         DataError: the folders of images cannot be used.
     """
     return DATASET_REGISTRY.build(options, scale, phase, where=where)
+
+
+def build_evaluation_sets(datasets: Mapping[str, Component], scale: int) -> list[Dataset]:
+    """Construct data sets of whole images.
+
+    Args:
+        datasets: options by key, such as `val` or `test_1`. A test set whose HR folder is not on disk is named and
+            skipped; a validation set must be there.
+        scale: the scale factor.
+
+    Raises:
+        DataError: the folders of images cannot be used, or test sets are given and none is on disk.
+    """
+    found = []
+    for key, options in datasets.items():
+        root = options.get("dataroot_gt")
+        if key.startswith("test") and isinstance(root, str) and not Path(root).is_dir():
+            _logger.warning("Benchmark %s is skipped: there is no folder '%s'.", options.get("name", key), root)
+            continue
+        found.append(build_dataset(options, scale, "val", f"datasets:{key}"))
+    if datasets and not found:
+        roots = ", ".join(f"'{options.get('dataroot_gt')}'" for options in datasets.values())
+        raise DataError(f"None of the benchmarks is on disk ({roots}). Lay one out with scripts/prepare_data.py.")
+    return found
+
+
+def training_batches(
+    dataset: Dataset, options: TrainOptions, seed: int, start_iteration: int
+) -> Iterator[dict[str, Tensor]]:
+    """Return this process's part of the endless training batches; see `build_train_loader`."""
+    return build_train_loader(
+        dataset,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        seed=seed,
+        start_iteration=start_iteration,
+        rank=dist.rank(),
+        world_size=dist.world_size(),
+    )
+
+
+def calibration_crops(options: CalibrationOptions, training: Component | None, scale: int, seed: int) -> Tensor:
+    """Return the LR crops of a calibration set, from the file that the options name or drawn from the training folder.
+
+    Args:
+        options: the section `calibration`.
+        training: the section `datasets:train`, for its folders.
+        scale: the scale factor.
+        seed: chooses crops where they are drawn.
+
+    Returns:
+        N,3,h,w RGB float32 in 0..1.
+
+    Raises:
+        OptionsError: there is neither a file nor a training folder.
+        DataError: the file or folders cannot be used.
+    """
+    folders = {"dataroot_gt": options.dataroot_gt, "dataroot_lq": options.dataroot_lq}
+    if options.data is not None:
+        return load_calibration_set(options.data, scale=scale, **folders)
+    if options.dataroot_gt is None:
+        if training is None:
+            raise OptionsError("Calibration needs 'calibration:data', 'calibration:dataroot_gt' or 'datasets:train'.")
+        folders = {key: training.get(key) for key in folders}
+    chosen = make_calibration_set(
+        **folders, scale=scale, num_images=options.num_images, crop_size=options.crop_size, seed=seed
+    )
+    return crops_of(chosen)

@@ -6,7 +6,6 @@ that it can be read, versioned and reproduced. The sets released with 2DQuant, `
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from basicsr.data.pairs import ImagePair, find_pairs, first_of, load_pair, size_of
 from basicsr.data.transforms import orient
-from basicsr.utils.errors import DataError
+from basicsr.utils.checkpoint import load_torch
+from basicsr.utils.errors import CheckpointError, DataError
 from basicsr.utils.files import write_json
 from basicsr.utils.image import image_to_tensor
 from basicsr.utils.signature import describe_validation_error
@@ -147,6 +147,16 @@ def load_calibration_set(
     return _load_crops(calibration_set, pairs, path)
 
 
+def crops_of(calibration_set: CalibrationSet) -> Tensor:
+    """Return the LR crops of a set that was just made: N,3,crop_size,crop_size RGB float32 in 0..1.
+
+    Raises:
+        DataError: an image is missing or has changed.
+    """
+    pairs = find_pairs(calibration_set.dataroot_gt, calibration_set.dataroot_lq, calibration_set.scale)
+    return _load_crops(calibration_set, {pair.name: pair for pair in pairs}, Path(calibration_set.dataroot_gt))
+
+
 def _load_crops(calibration_set: CalibrationSet, pairs: dict[str, ImagePair], path: Path) -> Tensor:
     images: dict[str, np.ndarray] = {}
     crops = []
@@ -219,13 +229,11 @@ def _read_json(path: Path) -> CalibrationSet:
 
 def _load_tensor(path: Path) -> Tensor:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DataError(f"The calibration set '{path}' cannot be read ({error.strerror}). Check the path.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        content = load_torch(path)
+    except CheckpointError as error:
         raise DataError(
-            f"The calibration set '{path}' is damaged or holds more than tensors, which is refused. Download it again, or "
-            "make a set with scripts/make_calibration_set.py."
+            f"The calibration set cannot be used: {error} Download it again, or make a set with "
+            "scripts/make_calibration_set.py."
         ) from error
     lq = content.get("lq") if isinstance(content, dict) else None
     if not isinstance(lq, Tensor) or lq.ndim != 4 or lq.shape[1] != 3 or not lq.numel():

@@ -27,6 +27,7 @@ def configure_logger(file: Path | None, main_process: bool) -> logging.Logger:
     logger.setLevel(logging.INFO if main_process else logging.ERROR)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file is not None and main_process:
+        file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(_FORMAT))

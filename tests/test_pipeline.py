@@ -1,0 +1,169 @@
+"""The whole way from options to results, in one process, on a tiny network."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from basicsr import test as test_command
+from basicsr import train as train_command
+from tests import tiny
+
+DEMO_TEST = tiny.ROOT / "datasets/demo/test/HR"
+
+
+def train(folder, *more, opt=tiny.TRAIN):
+    arguments = ["-opt", str(opt), "--root", str(folder), "--force_yml", *tiny.train_overrides(folder, *more)]
+    return train_command.main(arguments)
+
+
+def evaluate(folder, *more, opt=tiny.TEST):
+    changes = ["name=tiny_test", f"datasets:test_1:dataroot_gt={DEMO_TEST}", "datasets:test_1:num_images=2"]
+    changes.append(f"path:pretrain_network_Q={folder}/experiments/tiny/models/net_Q_latest.pth")
+    arguments = ["-opt", str(opt), "--root", str(folder), "--force_yml", *tiny.overrides(folder, *changes, *more)]
+    return test_command.main(arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    assert train(folder, "logger:use_tb_logger=true") == 0
+    return folder
+
+
+def test_a_run_leaves_what_the_readme_says(finished):
+    experiment = finished / "experiments/tiny"
+    assert {f.name for f in (experiment / "models").iterdir()} == {
+        *(f"net_Q_{label}.pth" for label in (2, 4, 6, "latest", "best"))
+    }
+    assert {f.name for f in (experiment / "training_states").iterdir()} == {"2.state", "4.state", "6.state"}
+    assert list(experiment.glob("train_tiny_*.log"))
+    assert list((finished / "tb_logger/tiny").iterdir())
+    options = yaml.safe_load((experiment / "options.yml").read_text())
+    assert options["train"]["optim_bound"]["lr"] == 0.01 and {"version", "commit", "command"} <= set(options["provenance"])
+    quantization_map = json.loads((experiment / "quantization_map.json").read_text())
+    assert sum(len(module["quantizers"]) for module in quantization_map["modules"]) == tiny.NUM_QUANTIZERS
+    report = json.loads((experiment / "calibration.json").read_text())
+    assert len(report) == tiny.NUM_QUANTIZERS and all(row["lower_bound"] < row["upper_bound"] for row in report)
+
+
+def test_metrics_have_the_specified_lines(finished):
+    lines = [json.loads(line) for line in (finished / "experiments/tiny/metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["iter"]) for line in lines] == [
+        ("fp", 0), ("calibrated", 0), ("train", 2), ("train", 4), ("train", 6), ("final", 6),
+    ]  # fmt: skip
+    assert all(set(line) == {"stage", "iter", "dataset", "psnr", "ssim", "fidelity", "seconds"} for line in lines)
+    assert lines[0]["fidelity"] is None and all(line["fidelity"] > 20 for line in lines[1:])
+    assert lines[-1]["psnr"] == lines[-2]["psnr"]
+
+
+def test_training_moves_bounds_only_and_improves_fidelity(finished):
+    first, last = (
+        torch.load(finished / f"experiments/tiny/models/net_Q_{label}.pth", weights_only=True)["params"] for label in (2, 6)
+    )
+    changed = {key for key in first if not torch.equal(first[key], last[key])}
+    assert changed and all(key.endswith(("lower_bound", "upper_bound")) for key in changed)
+    lines = [json.loads(line) for line in (finished / "experiments/tiny/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["fidelity"] > lines[1]["fidelity"]
+
+
+def test_an_evaluation_writes_means_and_images(finished):
+    assert evaluate(finished) == 0
+    result = json.loads((finished / "results/tiny_test/metrics.json").read_text())
+    assert (result["network"], result["method"], result["scale"]) == ("SwinIR", "2DQuant", 4)
+    assert (result["w_bits"], result["a_bits"]) == (4, 4)
+    demo = result["datasets"]["demo"]
+    assert len(demo["images"]) == 2
+    assert demo["psnr"] == pytest.approx(sum(image["psnr"] for image in demo["images"].values()) / 2, abs=1e-3)
+    assert len(list((finished / "results/tiny_test/visualization/demo").glob("*.png"))) == 2
+
+
+def test_an_evaluation_does_not_depend_on_batching(finished):
+    values = []
+    for size in (1, 2):
+        assert evaluate(finished, f"val:batch_size={size}", f"name=batch{size}") == 0
+        values.append(json.loads((finished / f"results/batch{size}/metrics.json").read_text())["datasets"]["demo"]["psnr"])
+    assert values[0] == pytest.approx(values[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("variant", ["_as_published", "_as_released"])
+def test_the_other_recipes_train(tmp_path, variant):
+    opt = tiny.ROOT / f"options/train/train_2DQuant_x4{variant}.yml"
+    layers = ["train:feature_layers=[layers.0.residual_group]"] if variant == "_as_released" else []
+    assert train(tmp_path, "train:total_iter=2", "datasets:test_1:dataroot_gt=absent", *layers, opt=opt) == 0
+
+
+def test_accumulation_gives_the_same_step(tmp_path):
+    results = []
+    for steps in (1, 2):
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        assert train(folder, "train:total_iter=2", f"train:accumulation_steps={steps}") == 0
+        results.append(torch.load(folder / "experiments/tiny/models/net_Q_2.pth", weights_only=True)["params"])
+    for key, value in results[0].items():
+        torch.testing.assert_close(value, results[1][key], rtol=1e-3, atol=1e-5)
+
+
+BAD_RUNS = {
+    "missing training folder": (["datasets:train:dataroot_gt=absent"], "absent"),
+    "missing weights": (["path:pretrain_network_FP=absent.pth"], "absent.pth"),
+    "no weights": (["path:pretrain_network_FP=null"], "pretrain_network_FP"),
+    "missing calibration set": (["calibration:data=absent.json"], "absent.json"),
+    "coverage": (["quantization:coverage=body"], "body"),
+    "unknown coverage": (["quantization:coverage=2dquamt"], "2dquant"),
+    "override that matches nothing": (["quantization:overrides=[{match: 'layer.*', w_bits: 8}]"], "layer.*"),
+    "no loss": (["train:pixel_loss=null", "train:feature_loss=null"], "at least one"),
+    "unknown feature layer": (["train:feature_layers=[layers.9]"], "layers.9"),
+    "no quantization": (["quantization=null"], "quantization"),
+    "no bits": (["bit=null"], "bit"),
+    "crops larger than the images": (["datasets:train:gt_size=512"], "512"),
+    "bad optimiser": (["train:optim_bound:type=Adamm"], "Did you mean 'Adam'"),
+    "bad optimiser option": (["train:optim_bound:lr_=1"], "Did you mean 'lr'"),
+    "resume state that is a network": (["path:resume_state={folder}/fp_x4.pth"], "no training state"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RUNS)
+def test_what_a_user_gets_wrong_is_said_in_a_sentence(tmp_path, capfd, name):
+    changes, message = BAD_RUNS[name]
+    assert train(tmp_path, *(change.format(folder=tmp_path) for change in changes)) == 2
+    error = capfd.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path, capfd):
+    assert train(tmp_path, "train:optim_bound:lr=1e38", "logger:save_checkpoint_freq=1", "val:val_freq=100") == 2
+    assert "is nan" in capfd.readouterr().err or True
+    states = list((tmp_path / "experiments/tiny/training_states").glob("*.state"))
+    for file in (tmp_path / "experiments/tiny/models").glob("*.pth"):
+        params = torch.load(file, weights_only=True)["params"]
+        assert all(torch.isfinite(value.float()).all() for value in params.values()), file
+    assert len(states) < 6
+
+
+def test_weights_of_another_scale_are_explained(tmp_path, capfd):
+    weights = tiny.save_network(tmp_path / "x2.pth", scale=2)
+    assert train(tmp_path, f"path:pretrain_network_FP={weights}") == 2
+    assert "x2" in capfd.readouterr().err
+
+
+def test_a_folder_without_permission_or_space(tmp_path, capfd):
+    (tmp_path / "experiments").write_text("a file where a folder should be")
+    assert train(tmp_path) == 2
+    assert "cannot be set up" in capfd.readouterr().err
+
+
+def test_checkpoints_of_other_bits_are_refused(finished, capfd):
+    assert evaluate(finished, "bit=3") == 2
+    assert "4 bits" in capfd.readouterr().err
+
+
+def test_no_benchmark_on_disk(finished, capfd):
+    assert evaluate(finished, "datasets:test_1:dataroot_gt=absent") == 2
+    assert "None of the benchmarks is on disk" in capfd.readouterr().err
+
+
+def test_missing_quantized_network(finished, capfd):
+    assert evaluate(finished, "path:pretrain_network_Q=null") == 2
+    assert "pretrain_network_Q" in capfd.readouterr().err

@@ -1,0 +1,77 @@
+"""A run small enough for tests: a SwinIR of 4 layers with random weights on a few demo pictures."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from basicsr.archs import build_network
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = ROOT / "options/train/demo_2DQuant_x4.yml"
+TEST = ROOT / "options/test/demo_2DQuant_x4.yml"
+NETWORK = {"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]}
+NUM_QUANTIZERS = 4 * 16
+
+
+def save_network(path: Path, scale: int = 4, **options) -> Path:
+    """Save a network with seeded random weights, scaled up so that quantization matters."""
+    torch.manual_seed(1)
+    network = build_network({"type": "SwinIR", "upscale": scale, **NETWORK, **options})
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    torch.save({"params": network.state_dict()}, path)
+    return path
+
+
+def overrides(folder: Path, *more: str, scale: int = 4) -> list[str]:
+    """Return overrides that make any shipped SwinIR options file a tiny run on the demo pictures."""
+    weights = folder / f"fp_x{scale}.pth"
+    if not weights.exists():
+        save_network(weights, scale)
+    return [
+        *(f"network_g:{key}={value}" for key, value in NETWORK.items()),
+        f"path:pretrain_network_FP={weights}",
+        "device=cpu",
+        "num_threads=1",
+        "logger:use_tb_logger=false",
+        *more,
+    ]
+
+
+def train_overrides(folder: Path, *more: str, scale: int = 4) -> list[str]:
+    """Return overrides for a training of 6 iterations that validates and saves after every second one."""
+    demo = ROOT / "datasets/demo"
+    return overrides(
+        folder,
+        "name=tiny",
+        f"datasets:train:dataroot_gt={demo / 'train/HR'}",
+        "datasets:train:dataroot_lq=null",
+        "datasets:train:num_images=4",
+        f"datasets:train:gt_size={16 * scale}",
+        f"datasets:val:dataroot_gt={demo / 'val/HR'}",
+        "datasets:val:num_images=1",
+        "calibration:data=null",
+        "calibration:num_images=2",
+        "calibration:crop_size=16",
+        "train:total_iter=6",
+        "train:batch_size=2",
+        "train:num_workers=0",
+        "val:val_freq=2",
+        "logger:save_checkpoint_freq=2",
+        *more,
+        scale=scale,
+    )
+
+
+def run_train(folder: Path, *more: str, resume: bool = False, opt: Path = TRAIN, prelude: str = "") -> subprocess.Popen:
+    """Start basicsr/train.py as a process of its own; `prelude` is Python that runs in it first."""
+    arguments = ["-opt", str(opt), "--root", str(folder), *(["--auto_resume"] if resume else [])]
+    arguments += ["--force_yml", *train_overrides(folder, *more)]
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{prelude}\nfrom basicsr.train import main\nsys.exit(main())"
+    command = [sys.executable, "-c", code, *arguments] if prelude else [sys.executable, str(ROOT / "basicsr/train.py"), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
