@@ -41,7 +41,9 @@ def test_a_run_leaves_what_the_readme_says(finished):
     assert list(experiment.glob("train_tiny_*.log"))
     assert list((finished / "tb_logger/tiny").iterdir())
     options = yaml.safe_load((experiment / "options.yml").read_text())
-    assert options["train"]["optim_bound"]["lr"] == 0.01 and {"version", "commit", "command"} <= set(options["provenance"])
+    assert options["train"]["optim_bound"]["lr"] == 0.01 and {"version", "commit", "command"} <= set(
+        options["provenance"]
+    )
     quantization_map = json.loads((experiment / "quantization_map.json").read_text())
     assert sum(len(module["quantizers"]) for module in quantization_map["modules"]) == tiny.NUM_QUANTIZERS
     report = json.loads((experiment / "calibration.json").read_text())
@@ -60,7 +62,8 @@ def test_metrics_have_the_specified_lines(finished):
 
 def test_training_moves_bounds_only_and_improves_fidelity(finished):
     first, last = (
-        torch.load(finished / f"experiments/tiny/models/net_Q_{label}.pth", weights_only=True)["params"] for label in (2, 6)
+        torch.load(finished / f"experiments/tiny/models/net_Q_{label}.pth", weights_only=True)["params"]
+        for label in (2, 6)
     )
     changed = {key for key in first if not torch.equal(first[key], last[key])}
     assert changed and all(key.endswith(("lower_bound", "upper_bound")) for key in changed)
@@ -83,7 +86,9 @@ def test_an_evaluation_does_not_depend_on_batching(finished):
     values = []
     for size in (1, 2):
         assert evaluate(finished, f"val:batch_size={size}", f"name=batch{size}") == 0
-        values.append(json.loads((finished / f"results/batch{size}/metrics.json").read_text())["datasets"]["demo"]["psnr"])
+        values.append(
+            json.loads((finished / f"results/batch{size}/metrics.json").read_text())["datasets"]["demo"]["psnr"]
+        )
     assert values[0] == pytest.approx(values[1], abs=1e-3)
 
 

@@ -30,7 +30,9 @@ def finish(process, expected=0):
 
 def final_files(folder):
     experiment = folder / "experiments" / "tiny"
-    networks = {file.name: torch.load(file, weights_only=True)["params"] for file in sorted(experiment.glob("models/*.pth"))}
+    networks = {
+        file.name: torch.load(file, weights_only=True)["params"] for file in sorted(experiment.glob("models/*.pth"))
+    }
     state = torch.load(experiment / "training_states/6.state", weights_only=True)
     lines = [json.loads(line) for line in (experiment / "metrics.jsonl").read_text().splitlines()]
     for line in lines:

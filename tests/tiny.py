@@ -72,6 +72,12 @@ def run_train(folder: Path, *more: str, resume: bool = False, opt: Path = TRAIN,
     arguments = ["-opt", str(opt), "--root", str(folder), *(["--auto_resume"] if resume else [])]
     arguments += ["--force_yml", *train_overrides(folder, *more)]
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{prelude}\nfrom basicsr.train import main\nsys.exit(main())"
-    command = [sys.executable, "-c", code, *arguments] if prelude else [sys.executable, str(ROOT / "basicsr/train.py"), *arguments]
+    command = (
+        [sys.executable, "-c", code, *arguments]
+        if prelude
+        else [sys.executable, str(ROOT / "basicsr/train.py"), *arguments]
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from basicsr.quant.calibrators.base import Bounds, Calibrator, calibrate_tensor
 from basicsr.quant.capture import observe_quantizer_inputs
-from basicsr.quant.insertion import named_quantizers, named_weights
+from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.utils import dist
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import CalibrationOptions, Component
@@ -53,7 +53,7 @@ def calibrate_network(
     Returns:
         One entry for each quantizer, in the order of the network.
     """
-    weights = dict(named_weights(network))
+    weights = quantized_weights(network)
     calibrators = {
         name: _build(options.activations, quantizer, "calibration:activations")
         for name, quantizer in named_quantizers(network)

@@ -12,13 +12,12 @@ from torch import nn
 from basicsr.models.calibration import CalibratedQuantizer, calibrate_network
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.quant.capture import tap_outputs
-from basicsr.quant.coverage import CoverageOverride
-from basicsr.quant.insertion import QuantizerChoice, insert_quantizers, quantizer_parameters
+from basicsr.quant.insertion import insert_quantizers, quantizer_parameters
 from basicsr.quant.quantization_map import QuantizationMap
 from basicsr.quant.released import convert_released_2dquant, is_released_2dquant
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.options import Component, Options, QuantizerOptions
+from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from basicsr.utils.signature import suggestion
 from basicsr.utils.weights import load_network_weights, load_weights_file
@@ -158,20 +157,9 @@ def quantized_copy(network: nn.Module, options: Options) -> tuple[nn.Module, Qua
     chosen = options.quantization
     if chosen is None:
         raise OptionsError(f"Section 'quantization' is required with 'model_type: {options.model_type}'.")
-    quantization_map = insert_quantizers(
-        quantized,
-        chosen.coverage,
-        options.w_bits,
-        options.a_bits,
-        overrides=[CoverageOverride(**override.model_dump()) for override in chosen.overrides],
-        weights=_choice(chosen.weights),
-        activations=_choice(chosen.activations),
-    )
+    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits"})
+    quantization_map = insert_quantizers(quantized, chosen.coverage, options.w_bits, options.a_bits, **arguments)
     return quantized.eval(), quantization_map
-
-
-def _choice(options: QuantizerOptions) -> QuantizerChoice:
-    return QuantizerChoice(options.type, options.symmetric, options.granularity, options.model_extra or {})
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

@@ -47,22 +47,11 @@ class PathOptions(_Section):
 
 
 class OverrideOptions(_Section):
-    """Other bits, or full precision, for the layers whose name matches a glob."""
+    """Other bits for the layers whose name matches a glob."""
 
     match: str
     w_bits: Bits | None = None
     a_bits: Bits | None = None
-    exclude: bool = False
-
-
-class QuantizerOptions(_Section):
-    """How quantizers are made. Further keys belong to the quantizer and are checked against its constructor."""
-
-    model_config = pydantic.ConfigDict(extra="allow")
-
-    type: str = "Affine"
-    symmetric: bool = False
-    granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
 
 
 class QuantizationOptions(_Section):
@@ -72,9 +61,15 @@ class QuantizationOptions(_Section):
     """Preset: 2dquant, body or full."""
     w_bits: Bits | None = None
     a_bits: Bits | None = None
-    weights: QuantizerOptions = QuantizerOptions()
-    activations: QuantizerOptions = QuantizerOptions()
+    weight_quantizer: Component = {"type": "Affine"}
+    activation_quantizer: Component = {"type": "Affine"}
+    weight_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
+    """One pair of bounds for a weight, or one for each output channel."""
+    weight_symmetric: bool = False
+    activation_symmetric: bool = False
     overrides: list[OverrideOptions] = []
+    exclude: list[str] = []
+    """Globs on the names of layers that stay in full precision."""
 
 
 class CalibrationOptions(_Section):
@@ -315,9 +310,8 @@ def check_components(options: Options) -> None:
             raise OptionsError(
                 "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
             )
-        for key in ("weights", "activations"):
-            chosen = getattr(options.quantization, key)
-            QUANTIZER_REGISTRY.resolve({"type": chosen.type, **(chosen.model_extra or {})}, f"quantization:{key}")
+        for key in ("weight_quantizer", "activation_quantizer"):
+            QUANTIZER_REGISTRY.resolve(getattr(options.quantization, key), f"quantization:{key}")
         CALIBRATOR_REGISTRY.resolve(options.calibration.weights, "calibration:weights")
         CALIBRATOR_REGISTRY.resolve(options.calibration.activations, "calibration:activations")
     if options.train is not None:

@@ -1,0 +1,120 @@
+"""The commands of the README run as they stand there, on a small copy of what they need."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import tiny
+
+README = (tiny.ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:^    .*\n?)+", README, flags=re.MULTILINE)
+TEXT = "\n".join(re.sub(r"\\\n\s+", "", block) for block in BLOCKS)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for line in TEXT.splitlines()
+    if line.strip().startswith(("python ", "bash ", "torchrun ", "BIT="))
+]
+# they install an environment, or take minutes: run by continuous integration and by hand
+WHOLE_SCRIPTS = {"bash scripts/quickstart.sh", "bash scripts/run_tests.sh"}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A folder that looks like a checkout in which a user has put small data and a small network."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("basicsr", "options", "scripts", "tests"):
+        os.symlink(tiny.ROOT / name, folder / name)
+    (folder / "datasets").mkdir()
+    (folder / "keydata").mkdir()
+    os.symlink(tiny.ROOT / "datasets/demo", folder / "datasets/demo")
+    picture = cv2.imread(str(sorted((tiny.ROOT / "datasets/demo/test/HR").iterdir())[0]))[:192, :192]
+    for name in ("datasets/DF2K/HR", "datasets/benchmark/Set5/HR", "my_pictures"):
+        (folder / name).mkdir(parents=True)
+        for i in range(2):
+            cv2.imwrite(str(folder / name / f"p{i}.png"), np.roll(picture, 40 * i, 1))
+    for name in ("DF2K", "benchmark/Set5"):
+        command = [
+            sys.executable,
+            "scripts/prepare_data.py",
+            "--hr",
+            f"datasets/{name}/HR",
+            "--out",
+            f"datasets/{name}",
+        ]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    weights = folder / "experiments/pretrained_models/SwinIR"
+    weights.mkdir(parents=True)
+    for scale in (2, 3, 4):
+        tiny.save_network(weights / f"002_lightweightSR_DIV2K_s64w8_SwinIR-S_x{scale}.pth", scale)
+    shutil.copy(weights / "002_lightweightSR_DIV2K_s64w8_SwinIR-S_x4.pth", folder / "my_swinir_light_x4.pth")
+    return folder
+
+
+SHORT = [*(f"network_g:{k}={v}".replace(" ", "") for k, v in tiny.NETWORK.items()), "device=cpu", "num_threads=1"]
+SHORTER = [*SHORT, "train:total_iter=2", "train:batch_size=2", "train:num_workers=0", "datasets:train:gt_size=32",
+           "calibration:num_images=2", "calibration:crop_size=16", "logger:use_tb_logger=false"]  # fmt: skip
+
+
+def prepared(command, folder):
+    """Return the command with its length cut, and put in place what an earlier command would have left."""
+    words = shlex.split(command)
+    environment = {}
+    if "train.py" in command:
+        if "--force_yml" not in words:
+            words.append("--force_yml")
+        words += SHORTER
+        if "--launcher" in words:  # overrides end at the next flag
+            words.remove("--launcher")
+            words.remove("pytorch")
+            words += ["--launcher", "pytorch"]
+    elif "basicsr/test.py" in command:
+        wanted = folder / next(w for w in words if "pretrain_network_Q" in w).split("=")[1]
+        made = sorted(wanted.parent.glob("net_Q_*.pth"))
+        if not wanted.exists():
+            shutil.copy(made[0], wanted)
+        words += SHORT
+    elif "2DQuant-" in command:
+        environment = {"SCALES": "4", "BITS": "2"}
+    return words, environment
+
+
+def run(words, folder, environment):
+    python = os.path.dirname(sys.executable)
+    path = f"{python}:{os.environ['PATH']}"
+    everything = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
+    done = subprocess.run(words, cwd=folder, env=everything, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_the_readme_has_the_commands():
+    assert len(COMMANDS) >= 8 and WHOLE_SCRIPTS <= set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c.startswith(("python basicsr", "python scripts/prepare", "torchrun"))]
+)
+def test_command(command, checkout):
+    words, environment = prepared(command, checkout)
+    run(words, checkout, environment)
+
+
+def test_sweep_scripts(checkout):
+    (command,) = [line for line in README.splitlines() if "2DQuant-getcalidata.sh ;" in line]
+    scripts = re.findall(r"bash (scripts/\S+\.sh)", command)
+    assert len(scripts) == 3
+    for script in scripts:
+        extra = {"train": SHORTER, "test": SHORT}.get(script.removesuffix(".sh").rsplit("-")[-1], [])
+        words = ["bash", script, *[word for word in extra if not word.startswith("calibration:")]]
+        run(words, checkout, {"SCALES": "4", "BITS": "2", "NUM": "2", "CROP_SIZE": "16"})
+
+
+def test_whole_scripts_are_valid_shell():
+    for command in WHOLE_SCRIPTS:
+        subprocess.run(["bash", "-n", tiny.ROOT / command.split()[1]], check=True)
