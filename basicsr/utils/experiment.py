@@ -85,7 +85,7 @@ class Experiment:
                 folder.mkdir(parents=True, exist_ok=True)
             configure_logger(run_log(self.folder, "train", self.options.name), main_process=True)
             with atomic_path(self.folder / "options.yml") as temporary:
-                content = {"provenance": provenance(), **self.options.model_dump()}
+                content = {"provenance": provenance(), **self.options.model_dump(mode="json")}
                 temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         except OSError as error:
             raise CheckpointError(
@@ -214,6 +214,6 @@ def provenance() -> dict[str, str]:
         "commit": commit,
         "command": " ".join(sys.argv),
         "python": sys.version.split()[0],
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }

@@ -19,6 +19,7 @@ from basicsr.utils.registry import (
     DATASET_REGISTRY,
     MODEL_REGISTRY,
     QUANTIZER_REGISTRY,
+    Registry,
 )
 from basicsr.utils.signature import options_of, suggestion, validate_arguments, validate_model
 from basicsr.utils.yaml_loader import parse_yaml, read_yaml
@@ -302,18 +303,18 @@ def check_components(options: Options) -> None:
             raise OptionsError(
                 f"Option 'network_g:upscale' is {upscale}, but 'scale' is {options.scale}. Leave out 'upscale'."
             )
-    ARCH_REGISTRY.resolve(options.network_g, "network_g")
+    _complete(ARCH_REGISTRY, options.network_g, "network_g")
     for key, dataset in options.datasets.items():
-        DATASET_REGISTRY.resolve(dataset, f"datasets:{key}")
+        _complete(DATASET_REGISTRY, dataset, f"datasets:{key}")
     if options.quantization is not None:
         if options.w_bits is None or options.a_bits is None:
             raise OptionsError(
                 "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
             )
         for key in ("weight_quantizer", "activation_quantizer"):
-            QUANTIZER_REGISTRY.resolve(getattr(options.quantization, key), f"quantization:{key}")
-        CALIBRATOR_REGISTRY.resolve(options.calibration.weights, "calibration:weights")
-        CALIBRATOR_REGISTRY.resolve(options.calibration.activations, "calibration:activations")
+            _complete(QUANTIZER_REGISTRY, getattr(options.quantization, key), f"quantization:{key}")
+        _complete(CALIBRATOR_REGISTRY, options.calibration.weights, "calibration:weights")
+        _complete(CALIBRATOR_REGISTRY, options.calibration.activations, "calibration:activations")
     if options.train is not None:
         model = MODEL_REGISTRY.get(options.model_type, "model_type")
         extras = options.train.model_extra or {}
@@ -321,4 +322,9 @@ def check_components(options: Options) -> None:
         for key in extras:
             if key not in known:
                 raise OptionsError(f"Unknown option 'train:{key}'. {suggestion(key, known)}")
-        validate_arguments(model, extras, "train")
+        extras.update(validate_arguments(model, extras, "train"))
+
+
+def _complete(registry: Registry, component: Component, where: str) -> None:
+    """Check a component and fill in its defaults, in place."""
+    component.update(registry.resolve(component, where)[1])
