@@ -55,6 +55,7 @@ class TrainingLoop:
         self._validate = validate
         self._total = experiment.options.train.total_iter
         self.iteration = int(state["iter"]) if state else 0
+        self._first = self.iteration
         self.best: dict[str, Any] = dict(state["best"]) if state else {}
         self._seconds_before = float(state["seconds"]) if state else 0.0
         self._started = time.monotonic()
@@ -116,7 +117,8 @@ class TrainingLoop:
         shown = {name: f"{value:.3e}" for name, value in means.items()}
         bar.set_postfix({**shown, **({"dB": f"{self.best['last']:.3f}"} if self.best else {})})
         if means:
-            left = (self._total - self.iteration) * (time.monotonic() - self._started) / max(bar.n - bar.initial, 1)
+            per_iteration = (time.monotonic() - self._started) / (self.iteration - self._first)
+            left = (self._total - self.iteration) * per_iteration
             losses = " ".join(f"{name} {text}" for name, text in shown.items())
             get_logger().info(
                 "iteration %d/%d, lr %.2e, %s, %.0f s left", self.iteration, self._total, learning_rate, losses, left
