@@ -119,7 +119,7 @@ def _find(known: Mapping[str, nn.Module], name: str, kind: str) -> nn.Module:
 def _channels(output: Tensor, channel_axis: int | None) -> Iterable[Tensor]:
     if channel_axis is None:
         return [output.flatten()]
-    return output.movedim(channel_axis, 0).flatten(1)  # C, all the rest
+    return output.movedim(channel_axis, 0).flatten(1).contiguous()  # C, all the rest
 
 
 def _merge_distinct(known: Tensor | None, values: Tensor) -> Tensor:

@@ -13,6 +13,16 @@ END_BITS = 8
 """Bits of the first and the last layer in the preset `full`, as in PTQ4SR (CVPR 2023)."""
 
 
+def check_bits(bits: int | None, what: str) -> None:
+    """Raise a QuantizationError that says `what`, unless `bits` is None or can be used."""
+    if bits is None:
+        return
+    try:
+        QuantSpec(bits)
+    except QuantizationError as error:
+        raise QuantizationError(f"Cannot use {what}: {error}") from error
+
+
 @dataclass(frozen=True)
 class CoverageRule:
     """Selects the modules to replace by one type of quantized module.
@@ -124,16 +134,6 @@ def find_preset(name: str) -> CoveragePreset:
     if name not in PRESETS:
         raise QuantizationError(f"There is no coverage preset '{name}'. {nearest(name, PRESETS)}")
     return PRESETS[name]
-
-
-def check_bits(bits: int | None, what: str) -> None:
-    """Raise a QuantizationError that says `what`, unless `bits` is None or can be used."""
-    if bits is None:
-        return
-    try:
-        QuantSpec(bits)
-    except QuantizationError as error:
-        raise QuantizationError(f"Cannot use {what}: {error}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
