@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
@@ -66,6 +66,10 @@ class QModule(nn.Module, ABC):
         Raises:
             QuantizationError: the module cannot be split as asked, or not be quantized at all.
         """
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what each weight quantizer quantizes, by the name of its slot: the weight, or rows of it."""
+        return {"weight_quantizer": self.weight} if "weight" in self._parameters else {}
 
 
 def weight_and_input_slots(source: nn.Module) -> list[QuantizerSlot]:

@@ -80,6 +80,11 @@ class QSplitLinear(QModule):
             )
         ]
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return the rows of the weight that belong to each part, by the name of the slot of their quantizer."""
+        rows = self.weight.chunk(len(self.split))
+        return {f"{part}.weight_quantizer": weight for part, weight in zip(self.split, rows, strict=True)}
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
         weights = self.weight.chunk(len(self.split))
