@@ -1,0 +1,218 @@
+"""What a calibrator is: it sees the calibration data, as often as it asks for, and answers with bounds."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from basicsr.quant.spec import QuantizationError, QuantSpec
+
+CONSTANT_RELATIVE_WIDTH = 2.0**-8
+CONSTANT_MINIMUM_WIDTH = 2.0**-20
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The bounds of one quantizer, and how they were found.
+
+    Attributes:
+        lower_bound: float32, shape () per tensor or (C,) per channel.
+        upper_bound: as `lower_bound`, and larger than it everywhere.
+        mean_squared_error: mean over the calibration data of (x - quantized x)**2, before the bounds are rounded to
+            float32; None where the calibrator does not measure it.
+        search: which search found the bounds, for reports; None where there is only one.
+        constant: the data, or the data of at least one channel, had only one value; see `Calibrator.finish`.
+    """
+
+    lower_bound: Tensor
+    upper_bound: Tensor
+    mean_squared_error: float | None = None
+    search: str | None = None
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class FoundBounds:
+    """What a calibrator hands to `Calibrator.finish`: float64 bounds of shape (C,), one channel if per tensor."""
+
+    lower: Tensor
+    upper: Tensor
+    mean_squared_error: float | None = None
+    search: str | None = None
+
+
+class Calibrator(ABC):
+    """Finds the bounds of one quantizer in one or more passes over the same data.
+
+        while True:
+            for batch in data:
+                calibrator.update(batch)
+            if not calibrator.end_pass():
+                break
+        bounds = calibrator.finish()
+
+    The data may be cut into batches in any way and order, the same or another in every pass. All arithmetic on
+    elements starts from float32: other types are converted first. Every process of a distributed run calibrates on
+    the whole data and so finds the same bounds.
+
+    Args:
+        spec: the quantizer; with `symmetric`, the bounds are -u and u.
+    """
+
+    def __init__(self, spec: QuantSpec, /) -> None:
+        self.spec = spec
+        self._lowest: Tensor | None = None  # (C,) float32, over all passes
+        self._highest: Tensor | None = None
+        self._elements_of_pass = 0
+        self._elements_of_first_pass: int | None = None
+        self._complete = False
+
+    def update(self, tensor: Tensor) -> None:
+        """Look at one batch of the current pass.
+
+        Args:
+            tensor: any shape (with `per_channel`: the same number of channels in every batch), any device.
+
+        Raises:
+            QuantizationError: the batch is empty or holds NaN or infinity (also after conversion to float32), it has
+                another number of channels than the first, a later pass leaves the range of the first, or all passes
+                are over.
+        """
+        if self._complete:
+            raise QuantizationError("The calibrator needs no more data: end_pass() returned False. Call finish().")
+        rows = self._as_rows(tensor)
+        lowest, highest = _finite_range(rows)
+        self._widen_range(lowest, highest)
+        self._elements_of_pass += rows.numel()
+        self._observe(rows)
+
+    def end_pass(self) -> bool:
+        """Close the pass; return True if another one over the same data is needed.
+
+        Raises:
+            QuantizationError: the pass saw no data, or another number of elements than the first pass.
+        """
+        if self._complete:
+            return False
+        if self._elements_of_pass == 0:
+            raise QuantizationError("The calibrator saw no data in this pass; call update() with at least one batch.")
+        if self._elements_of_first_pass is None:
+            self._elements_of_first_pass = self._elements_of_pass
+        elif self._elements_of_pass != self._elements_of_first_pass:
+            raise QuantizationError(
+                f"A later calibration pass saw {self._elements_of_pass} elements, the first "
+                f"{self._elements_of_first_pass}; every pass must see the same data."
+            )
+        self._elements_of_pass = 0
+        self._complete = not self._needs_another_pass()
+        return not self._complete
+
+    def finish(self) -> Bounds:
+        """Return the bounds, after `end_pass()` returned False.
+
+        Data of one value c have no range. They get the lower bound c, which is code 0 and so c exactly, and the upper
+        bound c + max(|c| / 256, 2**-20), also where c is 0. With `symmetric`, u is |c|, or 2**-20 where c is 0.
+        Bounds that rounding to float32 made equal are moved apart by one float32.
+
+        Raises:
+            QuantizationError: passes are missing, or the range upper - lower is beyond float32.
+        """
+        if not self._complete:
+            raise QuantizationError("Calibration is not complete: call end_pass() until it returns False.")
+        found = self._find_bounds()
+        constant = self._lowest == self._highest
+        lower, upper = found.lower.float(), found.upper.float()
+        if constant.any():
+            constant_lower, constant_upper = self._bounds_of_constant()
+            lower = torch.where(constant, constant_lower, lower)
+            upper = torch.where(constant, constant_upper, upper)
+        upper = torch.where(upper > lower, upper, torch.nextafter(lower, lower.new_tensor(torch.inf)))
+        if not (upper - lower).isfinite().all():
+            raise QuantizationError(
+                f"The bounds {lower.min().item():g} and {upper.max().item():g} are too far apart for float32; "
+                "scale the tensor down."
+            )
+        per_channel = self.spec.channel_axis is not None
+        return Bounds(
+            lower_bound=lower if per_channel else lower.squeeze(0),  # (C,) or ()
+            upper_bound=upper if per_channel else upper.squeeze(0),
+            mean_squared_error=found.mean_squared_error,
+            search=found.search,
+            constant=bool(constant.any()),
+        )
+
+    @abstractmethod
+    def _find_bounds(self) -> FoundBounds:
+        """Return the bounds after the last pass; those of a constant channel are ignored."""
+
+    def _observe(self, rows: Tensor) -> None:  # noqa: B027 - the range is all that some calibrators need
+        """Look at the batch as float32 of shape (C, elements); its range is in `_lowest` and `_highest` already."""
+
+    def _needs_another_pass(self) -> bool:
+        """Return whether another pass is needed after the one that ends."""
+        return False
+
+    def _as_rows(self, tensor: Tensor) -> Tensor:
+        if tensor.numel() == 0:
+            raise QuantizationError(
+                f"The calibration data are empty: a batch has the shape {tuple(tensor.shape)}. Give at least one element."
+            )
+        if tensor.is_complex():
+            raise QuantizationError(f"The calibration data are {tensor.dtype}; only real numbers can be quantized.")
+        tensor = tensor.detach().to(torch.float32)
+        axis = self.spec.channel_axis
+        if axis is None:
+            return tensor.reshape(1, -1)  # any shape -> 1,M
+        if not -tensor.ndim <= axis < tensor.ndim:
+            raise QuantizationError(f"channel_axis is {axis}, but the tensor has the shape {tuple(tensor.shape)}.")
+        rows = tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)  # ...,C,... -> C,M
+        if self._lowest is not None and len(self._lowest) != len(rows):
+            raise QuantizationError(
+                f"A batch has {len(rows)} channels (shape {tuple(tensor.shape)}, channel_axis {axis}), "
+                f"the first had {len(self._lowest)}."
+            )
+        return rows
+
+    def _widen_range(self, lowest: Tensor, highest: Tensor) -> None:
+        if self._lowest is None:
+            self._lowest, self._highest = lowest, highest
+            return
+        if self._elements_of_first_pass is None:
+            self._lowest = torch.minimum(self._lowest, lowest)
+            self._highest = torch.maximum(self._highest, highest)
+        elif (lowest < self._lowest).any() or (highest > self._highest).any():
+            raise QuantizationError(
+                "A later calibration pass has values outside the range of the first; every pass must see the same "
+                "data. Put the network into eval mode and fix the random crops."
+            )
+
+    def _bounds_of_constant(self) -> tuple[Tensor, Tensor]:
+        value = self._lowest
+        if self.spec.symmetric:
+            magnitude = torch.where(value == 0, CONSTANT_MINIMUM_WIDTH, value.abs())
+            return -magnitude, magnitude
+        return value, value + (value.abs() * CONSTANT_RELATIVE_WIDTH).clamp_min(CONSTANT_MINIMUM_WIDTH)
+
+
+def calibrate_tensor(calibrator: Calibrator, tensor: Tensor) -> Bounds:
+    """Run all passes of a calibrator over one tensor, such as a weight, and return the bounds."""
+    calibrator.update(tensor)
+    while calibrator.end_pass():
+        calibrator.update(tensor)
+    return calibrator.finish()
+
+
+def _finite_range(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return minimum and maximum of each row, shape (C,); NaN and infinity are refused."""
+    if len(rows) == 1:
+        lowest, highest = (bound.reshape(1) for bound in rows.aminmax())  # over rows it would use one thread
+    else:
+        lowest, highest = rows.aminmax(dim=1)
+    if not (lowest.isfinite() & highest.isfinite()).all():  # NaN propagates into both
+        num_nan, num_infinite = int(rows.isnan().sum()), int(rows.isinf().sum())
+        raise QuantizationError(
+            f"The calibration data hold {num_nan} NaN and {num_infinite} infinite values (as float32) among "
+            f"{rows.numel()}; bounds need finite values. Check the network and its inputs."
+        )
+    return lowest, highest
