@@ -17,7 +17,7 @@ from basicsr.models.results import write_results
 from basicsr.models.training_loop import TrainingLoop
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
-from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.errors import DataError, OptionsError, UserError
 from basicsr.utils.experiment import Experiment
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
@@ -145,7 +145,10 @@ def test(options: Options, root: Path, device: torch.device) -> None:
     configure_logger(run_log(folder, "test", options.name), dist.is_main())
     datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
     if not datasets:
-        raise OptionsError("There is nothing to evaluate on: give a dataset 'test_1' in section 'datasets'.")
+        raise DataError(
+            "None of the benchmarks is on disk. Lay one out with scripts/prepare_data.py, or name another folder with "
+            "--force_yml datasets:test_1:dataroot_gt=FOLDER datasets:test_1:dataroot_lq=null."
+        )
     full_precision = full_precision_network(options).to(device).eval()
     network = full_precision if options.quantization is None else quantized_network(full_precision, options)
     if network is not full_precision:

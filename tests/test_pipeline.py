@@ -132,7 +132,7 @@ BAD_RUNS = {
 @pytest.mark.parametrize("name", BAD_RUNS)
 def test_what_a_user_gets_wrong_is_said_in_a_sentence(tmp_path, capfd, name):
     changes, message = BAD_RUNS[name]
-    assert train(tmp_path, *(change.format(folder=tmp_path) for change in changes)) == 2
+    assert train(tmp_path, *(change.replace("{folder}", str(tmp_path)) for change in changes)) == 2
     error = capfd.readouterr().err
     assert message in error and "Traceback" not in error
 
