@@ -6,7 +6,6 @@ that it can be read, versioned and reproduced. The sets released with 2DQuant, `
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
 from typing import Literal
 
@@ -222,7 +221,7 @@ def _load_tensor(path: Path) -> Tensor:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"The calibration set '{path}' cannot be read ({error.strerror}). Check the path.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # the restricted unpickler meets damaged data with errors of any kind
         raise DataError(
             f"The calibration set '{path}' is damaged or holds more than tensors, which is refused. Download it again, or "
             "make a set with scripts/make_calibration_set.py."
