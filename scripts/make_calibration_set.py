@@ -4,14 +4,13 @@ python scripts/make_calibration_set.py --dataroot_gt datasets/DF2K/HR --scale 4 
 """
 
 import argparse
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.data.calibration import make_calibration_set, save_calibration_set
+from basicsr.utils.arguments import integer_from
 from basicsr.utils.errors import UserError
 
 
@@ -38,21 +37,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataroot_gt", required=True, help="folder of HR images")
     parser.add_argument("--dataroot_lq", help="folder of LR images; by default they are made by bicubic reduction")
-    parser.add_argument("--scale", type=_at_least(1), required=True, help="scale factor")
-    parser.add_argument("--num", type=_at_least(1), default=32, help="number of crops, by default 32")
-    parser.add_argument("--crop_size", type=_at_least(1), default=64, help="side of a crop in LR pixels, by default 64")
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="chooses the crops, by default 0")
+    parser.add_argument("--scale", type=integer_from(1), required=True, help="scale factor")
+    parser.add_argument("--num", type=integer_from(1), default=32, help="number of crops, by default 32")
+    parser.add_argument(
+        "--crop_size", type=integer_from(1), default=64, help="side of a crop in LR pixels, by default 64"
+    )
+    parser.add_argument("--seed", type=integer_from(0), default=0, help="chooses the crops, by default 0")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     return parser.parse_args(arguments)
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\d+", text) or int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"'{text}' is not an integer from {minimum} on")
-        return int(text)
-
-    return parse
 
 
 if __name__ == "__main__":

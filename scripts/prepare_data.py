@@ -31,6 +31,7 @@ import torch
 from tqdm import tqdm
 
 from basicsr.data.pairs import NAME_TEMPLATES, files_by_name, lq_name, match_names, size_of
+from basicsr.utils.arguments import integer_from
 from basicsr.utils.errors import DataError, UserError
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image import image_files, read_image, write_image
@@ -256,24 +257,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--hr", type=Path, metavar="FOLDER", help="folder of HR images; it is only read")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to lay out")
     parser.add_argument(
-        "--scales", type=_at_least(2), nargs="+", default=[2, 3, 4], help="scale factors, by default 2 3 4"
+        "--scales", type=integer_from(2), nargs="+", default=[2, 3, 4], help="scale factors, by default 2 3 4"
     )
     parser.add_argument("--link", action="store_true", help="link to the HR images instead of copying them")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="check a folder that is laid out")
-    parser.add_argument("--workers", type=_at_least(1), default=os.cpu_count(), help="processes, by default one a core")
+    parser.add_argument(
+        "--workers", type=integer_from(1), default=os.cpu_count(), help="processes, by default one a core"
+    )
     options = parser.parse_args(arguments)
     if bool(options.check) == bool(options.hr or options.out) or bool(options.hr) != bool(options.out):
         parser.error("give either --hr and --out, or --check")
     return options
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\d+", text) or int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"'{text}' is not an integer from {minimum} on")
-        return int(text)
-
-    return parse
 
 
 if __name__ == "__main__":
