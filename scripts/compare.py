@@ -18,7 +18,7 @@ import numpy as np
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from basicsr.utils.image import image_files, read_image, write_image
-from basicsr.utils.resize import crop_to_multiple, downscale_uint8, upscale_uint8
+from basicsr.utils.resize import crop_to_multiple, downscale_image, upscale_image
 
 CROP, ZOOM, LABEL = 64, 3, 34
 
@@ -72,7 +72,7 @@ def row(hr_file: Path, dataset: str, folders: list[Path], results: list[dict[str
     """Return HR, bicubic and all methods for one picture, side by side."""
     scale = results[0]["scale"]
     hr = crop_to_multiple(read_image(hr_file), scale)
-    bicubic = upscale_uint8(downscale_uint8(hr, scale), scale)
+    bicubic = upscale_image(downscale_image(hr, scale), scale)
     outputs = [read_image(folder / "visualization" / dataset / f"{hr_file.stem}.png") for folder in folders]
     top, left = most_different([hr, *outputs])
     tiles = [tile(hr, top, left, "HR", hr_file.stem), tile(bicubic, top, left, "bicubic", "")]

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.data.calibration import make_calibration_set, save_calibration_set
+from basicsr.utils.arguments import integer_from
 from basicsr.utils.errors import UserError
 
 
@@ -36,19 +37,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataroot_gt", required=True, help="folder of HR images")
     parser.add_argument("--dataroot_lq", help="folder of LR images; by default they are made by bicubic reduction")
-    parser.add_argument("--scale", type=_positive, required=True, help="scale factor")
-    parser.add_argument("--num", type=_positive, default=32, help="number of crops, by default 32")
-    parser.add_argument("--crop_size", type=_positive, default=64, help="side of a crop in LR pixels, by default 64")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the crops, by default 0")
+    parser.add_argument("--scale", type=integer_from(1), required=True, help="scale factor")
+    parser.add_argument("--num", type=integer_from(1), default=32, help="number of crops, by default 32")
+    parser.add_argument(
+        "--crop_size", type=integer_from(1), default=64, help="side of a crop in LR pixels, by default 64"
+    )
+    parser.add_argument("--seed", type=integer_from(0), default=0, help="chooses the crops, by default 0")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
 
 
 if __name__ == "__main__":

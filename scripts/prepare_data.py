@@ -31,6 +31,7 @@ import torch
 from tqdm import tqdm
 
 from basicsr.data.pairs import NAME_TEMPLATES, files_by_name, lq_name, match_names, size_of
+from basicsr.utils.arguments import integer_from
 from basicsr.utils.errors import DataError, UserError
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image import image_files, read_image, write_image
@@ -255,27 +256,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hr", type=Path, metavar="FOLDER", help="folder of HR images; it is only read")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to lay out")
-    parser.add_argument("--scales", type=_scale, nargs="+", default=[2, 3, 4], help="scale factors, by default 2 3 4")
+    parser.add_argument(
+        "--scales", type=integer_from(2), nargs="+", default=[2, 3, 4], help="scale factors, by default 2 3 4"
+    )
     parser.add_argument("--link", action="store_true", help="link to the HR images instead of copying them")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="check a folder that is laid out")
-    parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes, by default one a core")
+    parser.add_argument(
+        "--workers", type=integer_from(1), default=os.cpu_count(), help="processes, by default one a core"
+    )
     options = parser.parse_args(arguments)
     if bool(options.check) == bool(options.hr or options.out) or bool(options.hr) != bool(options.out):
         parser.error("give either --hr and --out, or --check")
     return options
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _scale(text: str) -> int:
-    if _positive(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text} is no scale factor; it must be 2 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class Options(_Section):
     scale: Literal[2, 3, 4]
     bit: Bits | None = None
     """Short form for w_bits and a_bits together."""
-    manual_seed: int = 0
+    manual_seed: Annotated[int, pydantic.Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_threads: Positive | None = None
     """CPU threads; by default what torch chooses."""

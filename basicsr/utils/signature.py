@@ -70,7 +70,8 @@ def validate_arguments(component: Callable[..., Any], arguments: Mapping[str, An
     Raises:
         OptionsError: an unknown name, a missing one, or a value of another type than the annotation.
     """
-    hints = typing.get_type_hints(component.__init__ if inspect.isclass(component) else component)
+    annotated = component.__init__ if inspect.isclass(component) else component
+    hints = typing.get_type_hints(annotated, include_extras=True)  # Annotated carries ranges
     fields: dict[str, Any] = {}
     for name, parameter in options_of(component).items():
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default

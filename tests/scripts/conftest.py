@@ -1,0 +1,38 @@
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture
+def load_script() -> Iterator[Callable[[str], ModuleType]]:
+    """Import a script by its name."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in [script.stem for script in SCRIPTS.glob("*.py")]:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def script_command() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a script as a user does: as a program, from another folder, the package not installed."""
+
+    def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd="/", env={**os.environ, "PYTHONPATH": ""})
+
+    return run

@@ -1,0 +1,208 @@
+import errno
+import logging
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from basicsr.utils import image as image_module
+from basicsr.utils.errors import DataError
+from basicsr.utils.image import image_files, image_to_tensor, read_image, tensor_to_image, write_image
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def smooth():
+    """An 8-bit RGB picture that survives JPEG, its channels all different."""
+    rows, columns = np.mgrid[:48, :64]
+    return np.stack([rows * 4, columns * 3, (rows + columns) * 2], axis=2).astype(np.uint8)
+
+
+def _write_with_opencv(path, pixels):
+    ok, encoded = cv2.imencode(path.suffix, pixels)
+    assert ok
+    path.write_bytes(encoded.tobytes())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".tiff", ".PNG"])
+def test_lossless_formats_keep_every_pixel(tmp_path, random, suffix):
+    image = random.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    write_image(tmp_path / f"image{suffix}", image)
+    result = read_image(tmp_path / f"image{suffix}")
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, image)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
+def test_jpeg_keeps_the_order_of_the_channels(tmp_path, smooth, suffix):
+    write_image(tmp_path / f"image{suffix}", smooth)
+    assert np.abs(read_image(tmp_path / f"image{suffix}").astype(int) - smooth).max() <= 8
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bits_are_read_in_full(tmp_path, random, suffix):
+    image = random.integers(0, 65536, (9, 11, 3), dtype=np.uint16)
+    write_image(tmp_path / f"image{suffix}", image)
+    result = read_image(tmp_path / f"image{suffix}")
+    assert result.dtype == np.uint16
+    np.testing.assert_array_equal(result, image)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".jpg", ".bmp"])
+def test_16_bits_are_refused_where_they_would_be_lost(tmp_path, suffix):
+    with pytest.raises(DataError, match="16 bits"):
+        write_image(tmp_path / f"image{suffix}", np.zeros((4, 4, 3), np.uint16))
+
+
+@pytest.mark.parametrize(("suffix", "dtype"), [(".png", np.uint8), (".png", np.uint16), (".tif", np.uint8)])
+def test_grey_images_become_rgb(tmp_path, random, suffix, dtype):
+    grey = random.integers(0, 256, (8, 9), dtype=dtype)
+    _write_with_opencv(tmp_path / f"grey{suffix}", grey)
+    result = read_image(tmp_path / f"grey{suffix}")
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, np.stack([grey] * 3, axis=2))
+
+
+@pytest.mark.parametrize(("suffix", "dtype"), [(".png", np.uint8), (".png", np.uint16), (".tif", np.uint8)])
+def test_alpha_is_dropped_with_one_warning(tmp_path, random, caplog, suffix, dtype):
+    image_module._warn_about_alpha.cache_clear()
+    bgra = random.integers(0, 256, (8, 9, 4), dtype=dtype)
+    _write_with_opencv(tmp_path / f"a{suffix}", bgra)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), bgra[..., 2::-1])
+    assert [record.message for record in caplog.records if "alpha" in record.message] == [
+        "An image has an alpha channel; it is dropped, here and in all further images."
+    ]
+
+
+def test_the_orientation_tag_of_a_jpeg_is_applied(tmp_path, smooth):
+    _, encoded = cv2.imencode(".jpg", smooth[..., ::-1])
+    orientation_6 = (
+        b"MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+    )
+    segment = b"Exif\x00\x00" + orientation_6
+    marker = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big")
+    data = encoded.tobytes()
+    (tmp_path / "photo.jpg").write_bytes(data[:2] + marker + segment + data[2:])
+    (tmp_path / "plain.jpg").write_bytes(data)
+    turned = np.rot90(read_image(tmp_path / "plain.jpg"), -1)
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.jpg"), turned)
+
+
+def test_paths_need_not_be_ascii(tmp_path, smooth):
+    path = tmp_path / "Größe 图像" / "日本.png"
+    write_image(path, smooth)
+    np.testing.assert_array_equal(read_image(path), smooth)
+    assert image_files(path.parent) == [path]
+
+
+def test_a_missing_image_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.png' does not exist"):
+        read_image(tmp_path / "nowhere.png")
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(DataError, match=r"empty\.png' is empty \(0 bytes\)\. Copy"):
+        read_image(tmp_path / "empty.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg", ".bmp", ".tif"])
+@pytest.mark.parametrize("part", [0.3, 0.98])
+def test_a_truncated_image_is_named(tmp_path, random, suffix, part):
+    path = tmp_path / f"broken{suffix}"
+    write_image(path, random.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(DataError, match=rf"broken{suffix}' is damaged or is not an image\. Copy"):
+        read_image(path)
+
+
+def test_text_is_no_image(tmp_path):
+    (tmp_path / "text.png").write_text("This is not a picture. " * 50)
+    with pytest.raises(DataError, match="not an image"):
+        read_image(tmp_path / "text.png")
+
+
+def test_pixels_of_other_types_are_refused(tmp_path):
+    _write_with_opencv(tmp_path / "float.tif", np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(DataError, match="float32; convert it to 8 or 16 bits"):
+        read_image(tmp_path / "float.tif")
+
+
+def test_an_image_needs_a_known_suffix(tmp_path):
+    with pytest.raises(DataError, match="must end in"):
+        write_image(tmp_path / "image.xyz", np.zeros((4, 4, 3), np.uint8))
+
+
+def test_no_space_is_an_error_that_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "image.png"
+    write_image(path, np.full((4, 4, 3), 7, np.uint8))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"image\.png' cannot be written \(No space left on device\)"):
+        write_image(path, np.zeros((4, 4, 3), np.uint8))
+    assert read_image(path).max() == 7
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        write_image(tmp_path / "file" / "image.png", np.zeros((4, 4, 3), np.uint8))
+
+
+def test_image_files_are_sorted_and_nothing_else(tmp_path):
+    for name in ("b.png", "a.JPG", "c.webp", "notes.txt", ".hidden.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [file.name for file in image_files(tmp_path)] == ["a.JPG", "b.png", "c.webp"]
+
+
+def test_unusable_folders_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"missing' does not exist"):
+        image_files(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"file' is not a folder"):
+        image_files(tmp_path / "file")
+    with pytest.raises(DataError, match="holds no image"):
+        image_files(tmp_path)
+
+
+def test_tensors_have_the_full_range():
+    image = np.array([[[0, 128, 255]]], np.uint8)
+    tensor = image_to_tensor(image)
+    assert tensor.shape == (3, 1, 1)
+    assert tensor.dtype == torch.float32
+    assert tensor.flatten().tolist() == pytest.approx([0, 128 / 255, 1])
+    assert image_to_tensor(np.array([[[0, 32768, 65535]]], np.uint16)).flatten().tolist() == pytest.approx(
+        [0, 32768 / 65535, 1]
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3))))
+def test_images_survive_the_way_to_tensors_and_back(image):
+    np.testing.assert_array_equal(tensor_to_image(image_to_tensor(image)), image)
+
+
+def test_tensors_are_clipped_and_rounded_half_to_even():
+    tensor = torch.tensor([-1.0, 0.5 / 255, 1.5 / 255, 2.5 / 255, 2.0, 0.0]).view(3, 2, 1)
+    assert tensor_to_image(tensor).transpose(2, 0, 1).flatten().tolist() == [0, 0, 2, 2, 255, 0]
