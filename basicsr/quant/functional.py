@@ -122,7 +122,7 @@ def _range(
     if channel_axis is not None:
         shape = [1] * x.dim()
         shape[channel_axis] = -1
-        lower, upper = lower.view(shape), upper.view(shape)  # 1, .., C, .., 1
+        lower, upper = lower.reshape(shape), upper.reshape(shape)  # 1, .., C, .., 1
     upper = torch.maximum(upper, lower)
     return lower, upper, (upper - lower).clamp_min_(MINIMAL_WIDTH).div_(2**bits - 1)
 

@@ -17,6 +17,7 @@ from basicsr.quant.insertion import (
 from basicsr.quant.quantization_map import QuantizationMap
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import QMODULE_REGISTRY
 from tests.quant.helpers import set_min_max_bounds
 from tests.quant.networks import TinyEdsr, TinyRdn, TinySwin
 
@@ -51,6 +52,16 @@ def test_2dquant_covers_swinir_light_with_384_quantizers():
     quantization_map = insert_quantizers(network, "2dquant", 2, 2)
     assert len(quantization_map.quantizers) == len(dict(named_quantizers(network))) == 384
     assert len(quantizer_parameters(network)) == 768
+
+
+def test_a_quantized_swinir_light_has_the_official_keys(reference):
+    official = json.loads((reference / "keys_swinir_light_x4.json").read_text())["keys"]
+    network = TinySwin(dim=60, heads=6, groups=4, depth=6)
+    insert_quantizers(network, "2dquant", 4, 4)
+    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+    quantized = [key for key in official if ".attn.qkv." in key or ".attn.proj." in key or ".mlp." in key]
+    assert len(quantized) == 24 * 4 * 2
+    assert all(shapes[key] == official[key] for key in quantized)
 
 
 def test_official_keys_stay_and_weights_are_shared():
@@ -286,6 +297,4 @@ def test_a_map_of_another_version_is_refused():
 
 
 def test_every_preset_names_registered_modules():
-    from basicsr.utils.registry import QMODULE_REGISTRY
-
     assert {rule.type for preset in PRESETS.values() for rule in preset.rules} <= set(QMODULE_REGISTRY.names())

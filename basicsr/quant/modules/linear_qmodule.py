@@ -87,10 +87,9 @@ class QSplitLinear(QModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        weights = self.weight.chunk(len(self.split))
         biases = [None] * len(self.split) if self.bias is None else self.bias.chunk(len(self.split))
         outputs = []
-        for part, weight, bias in zip(self.split, weights, biases, strict=True):
+        for part, weight, bias in zip(self.split, self.weights().values(), biases, strict=True):
             projection = getattr(self, part)
             outputs.append(F.linear(projection.act_quantizer(x), projection.weight_quantizer(weight), bias))
-        return torch.cat(outputs, dim=-1)
+        return torch.cat(outputs, dim=-1)  # ..., out_features
