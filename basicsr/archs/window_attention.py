@@ -7,7 +7,6 @@ bias and mask, whatever the size of the image, and no mask of the size of the im
 """
 
 from functools import lru_cache
-from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -158,9 +157,11 @@ class WindowAttention(nn.Module):
         n, tokens, dim = x.shape
         qkv = self.qkv(x).view(n, -1, self.window_tokens, 3, self.num_heads, dim // self.num_heads)
         bias = self._bias().to(qkv.dtype)
-        if not (is_bare(self.qk, MatMul) and is_bare(self.av, MatMul)):
+        needs_gradient = torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad)
+        # the backward pass of the fused kernel for CPUs is slower than that of separate products
+        if not (is_bare(self.qk, MatMul) and is_bare(self.av, MatMul)) or (qkv.is_cpu and needs_gradient):
             attended = self._attend_by_modules(qkv, bias, groups)
-        elif qkv.is_cpu and not (torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad)):
+        elif qkv.is_cpu:
             attended = _attend_in_cache(qkv, bias, groups, self.scale)
         else:
             attended = _attend_fused(qkv, bias, groups, self.scale)
@@ -212,24 +213,24 @@ def _attend_in_cache(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: 
     On a CPU this is faster than the fused kernel, whose matrix products for windows of 64 tokens are tiny, and several times
     faster than attention maps of the whole image, which are written to and read from main memory. Not differentiable.
     """
-    n, _, tokens, _, heads, head_dim = qkv.shape
+    n, windows_per_sample, tokens, _, heads, head_dim = qkv.shape
+    qkv = qkv.flatten(0, 1)  # n * windows, window tokens, 3, heads, head dim
+    counts = torch.tensor(groups, device=qkv.device)
+    kinds = torch.arange(len(groups), device=qkv.device).repeat_interleave(counts).repeat(n)  # group of each window
     padded = -(-head_dim // _HEAD_DIM_MULTIPLE) * _HEAD_DIM_MULTIPLE
-    attended = qkv.new_empty(*qkv.shape[:3], heads, head_dim)
-    qkv_memory = qkv.new_zeros(3, _WINDOWS_AT_ONCE, heads, tokens, padded)
-    logits_memory = qkv.new_empty(_WINDOWS_AT_ONCE, heads, tokens, tokens)
-    stops = list(accumulate(groups))
-    for sample in range(n):
-        for group_bias, count, stop in zip(bias, groups, stops, strict=True):
-            for start in range(stop - count, stop, _WINDOWS_AT_ONCE):
-                windows = slice(start, min(start + _WINDOWS_AT_ONCE, stop))
-                at_once = windows.stop - windows.start
-                aligned = qkv_memory[:, :at_once]  # 3, windows, heads, window tokens, padded head dim
-                aligned[..., :head_dim] = qkv[sample, windows].permute(2, 0, 3, 1, 4)
-                q, k, v = aligned.flatten(1, 2)  # each windows * heads, window tokens, padded head dim
-                logits_memory[:at_once] = group_bias
-                logits = logits_memory[:at_once].flatten(0, 1)
-                logits.baddbmm_(q, k.transpose(1, 2), alpha=scale)
-                torch.softmax(logits, dim=-1, out=logits)
-                y = torch.bmm(logits, v).view(at_once, heads, tokens, padded)
-                attended[sample, windows] = y[..., :head_dim].transpose(1, 2)
-    return attended
+    windows_at_once = min(_WINDOWS_AT_ONCE, len(kinds))
+    attended = qkv.new_empty(len(kinds), tokens, heads, head_dim)
+    qkv_memory = qkv.new_zeros(3, windows_at_once, heads, tokens, padded)
+    logits_memory = qkv.new_empty(windows_at_once, heads, tokens, tokens)
+    for start in range(0, len(kinds), windows_at_once):
+        kind = kinds[start : start + windows_at_once]
+        part = slice(start, start + len(kind))
+        aligned = qkv_memory[:, : len(kind)]
+        aligned[..., :head_dim] = qkv[part].permute(2, 0, 3, 1, 4)
+        q, k, v = aligned.flatten(1, 2)  # each windows * heads, window tokens, padded head dim
+        logits = torch.index_select(bias, 0, kind, out=logits_memory[: len(kind)]).flatten(0, 1)
+        logits.baddbmm_(q, k.transpose(1, 2), alpha=scale)
+        torch.softmax(logits, dim=-1, out=logits)
+        y = torch.bmm(logits, v).unflatten(0, (-1, heads))  # windows, heads, window tokens, padded head dim
+        attended[part] = y[..., :head_dim].transpose(1, 2)
+    return attended.unflatten(0, (n, windows_per_sample))

@@ -1,0 +1,141 @@
+"""Enlarge images with a network: padding, tiles and self-ensemble, as plain functions.
+
+A network is any module with the attributes `scale` (an image of h x w becomes one of h * scale x w * scale) and
+`size_multiple` (heights and widths that it works on are multiples of this).
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.archs.arch_util import mirror_to_size
+from basicsr.utils.errors import OptionsError
+
+PadMode = Literal["official", "mirror", "reflect"]
+
+
+def pad_to_multiple(x: Tensor, multiple: int, mode: PadMode) -> Tensor:
+    """Continue images to the right and below until height and width are multiples of `multiple`.
+
+    Args:
+        x: (n, c, h, w) of any size; images smaller than the padding are mirrored several times.
+        multiple: positive; 1 leaves every image as it is.
+        mode: `official` continues with a flipped copy to (h // multiple + 1) * multiple, which adds a whole multiple where h
+            fits already (test script of SwinIR); `mirror` with the same copy, only as far as needed (2DQuant); `reflect`
+            without repeating the last pixel, as far as needed (inside of SwinIR).
+
+    Returns:
+        (n, c, height, width) with the images at the top left.
+    """
+    if multiple == 1:
+        return x
+    height, width = (
+        (side // multiple + 1) * multiple if mode == "official" else -(-side // multiple) * multiple
+        for side in x.shape[-2:]
+    )
+    return mirror_to_size(x, height, width, repeat_edge=mode != "reflect")
+
+
+@torch.inference_mode()
+def upscale(
+    network: nn.Module,
+    lr: Tensor,
+    *,
+    pad: PadMode = "official",
+    tile: int | None = None,
+    tile_overlap: int = 32,
+    self_ensemble: bool = False,
+) -> Tensor:
+    """Return images enlarged by a network.
+
+    Args:
+        network: see the head of this file; in evaluation mode.
+        lr: (n, c, h, w) with values 0..1, on the device of the network.
+        pad: how images whose size the network does not work on are continued, see `pad_to_multiple`.
+        tile: side of the tiles in LR pixels, a multiple of the network's `size_multiple`; None processes images at once.
+        tile_overlap: LR pixels that neighbouring tiles share, a multiple of `size_multiple` below `tile`. The outer quarter
+            at each side is discarded and the tiles blend into each other over the rest: the result is that of the whole
+            image if no output depends on inputs farther than `tile_overlap / 4` (and for any network it has no steps).
+        self_ensemble: average over the eight flips and rotations of the input.
+
+    Returns:
+        (n, c, h * scale, w * scale), not clipped.
+
+    Raises:
+        OptionsError: tile or tile_overlap do not fit the network.
+    """
+    if tile is not None:
+        _check_tiles(tile, tile_overlap, network.size_multiple)
+
+    def enlarge(images: Tensor) -> Tensor:
+        h, w = images.shape[-2:]
+        padded = pad_to_multiple(images, network.size_multiple, pad)
+        sr = network(padded) if tile is None else _by_tiles(network, padded, tile, tile_overlap)
+        return sr[..., : h * network.scale, : w * network.scale]
+
+    return _ensemble(enlarge, lr) if self_ensemble else enlarge(lr)
+
+
+def _ensemble(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
+    """Return the mean over flips and rotations, each undone on the result (Timofte et al. 2016, "enhanced prediction")."""
+    total = None
+    for turns in range(4):
+        turned = lr.rot90(turns, (-2, -1))
+        for flipped in (False, True):
+            sr = enlarge(turned.flip(-1)).flip(-1) if flipped else enlarge(turned)
+            sr = sr.rot90(-turns, (-2, -1))
+            total = sr if total is None else total + sr
+    return total / 8
+
+
+def _check_tiles(tile: int, overlap: int, multiple: int) -> None:
+    if tile < 1 or tile % multiple:
+        raise OptionsError(f"tile is {tile}, but must be a positive multiple of {multiple} for this network.")
+    if not 0 <= overlap < tile or overlap % multiple:
+        raise OptionsError(
+            f"tile_overlap is {overlap}, but must be a multiple of {multiple}, at least 0 and below tile ({tile})."
+        )
+
+
+def _by_tiles(network: nn.Module, x: Tensor, tile: int, overlap: int) -> Tensor:
+    scale = network.scale
+    n, _, height, width = x.shape
+    total, weights = None, x.new_zeros(height * scale, width * scale)
+    rows, columns = _tile_starts(height, tile, overlap), _tile_starts(width, tile, overlap)
+    for top in rows:
+        row_weight = _tile_weight(top, height, tile, overlap, scale).to(x)
+        for left in columns:
+            weight = row_weight[:, None] * _tile_weight(left, width, tile, overlap, scale).to(x)
+            sr = network(x[..., top : top + tile, left : left + tile])
+            if total is None:
+                total = sr.new_zeros(n, sr.shape[1], height * scale, width * scale)
+            place = (
+                ...,
+                slice(top * scale, top * scale + sr.shape[-2]),
+                slice(left * scale, left * scale + sr.shape[-1]),
+            )
+            total[place] += sr * weight
+            weights[place] += weight
+    return total / weights
+
+
+def _tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Return where tiles begin on a side; the last one ends where the side ends."""
+    return [*range(0, length - tile, tile - overlap), max(length - tile, 0)]
+
+
+def _tile_weight(start: int, length: int, tile: int, overlap: int, scale: int) -> Tensor:
+    """Return the weight of each SR pixel of a tile on one axis.
+
+    The weight is 0 in the outer quarter of the overlap, rises linearly over its middle half and is 1 further inside; a side
+    at the border of the image has weight 1 throughout.
+    """
+    size = min(tile, length) * scale
+    inward = torch.arange(size) + 0.5  # distance from the first side
+    ramp = overlap * scale / 2
+    rise = ((inward - ramp / 2) / ramp).clamp(0, 1) if overlap else torch.ones(size)
+    at_start = torch.ones(size) if start == 0 else rise
+    at_end = torch.ones(size) if start + tile >= length else rise.flip(0)
+    return torch.minimum(at_start, at_end)

@@ -1,0 +1,167 @@
+"""Read files of network weights and put them into networks."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from basicsr.utils.errors import CheckpointError
+
+_USUAL_KEYS = ("params_ema", "params")
+_NAMES_SHOWN = 3
+
+
+def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from a `.pth`, `.pt` or `.safetensors` file. No code of the file is ever run.
+
+    Args:
+        path: the file.
+        param_key: entry of the file that holds the state dict; by default `params_ema`, else `params`, else the file itself.
+
+    Returns:
+        Tensors on the CPU by name, without the prefix `module.` of wrapped networks; float16 and bfloat16 become float32.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, it needs code to be run, or it holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"The weights '{path}' do not exist; correct the path or put the file there.")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"The file of weights '{path}' is empty (0 bytes); download or copy it again.")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    tensors = _choose_entry(content, path, param_key)
+    return {name.removeprefix("module."): _as_float32(tensor) for name, tensor in tensors.items()}
+
+
+def load_network_weights(
+    network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path, strict: bool = True
+) -> None:
+    """Put weights into a network.
+
+    Args:
+        network: if its class has `remap_state_dict`, that turns other layouts of names into its own.
+        state_dict: tensors by name.
+        path: where they come from, for messages.
+        strict: whether missing and unexpected names are errors. Shapes that differ always are.
+
+    Raises:
+        CheckpointError: the weights do not fit; says what the likely reason is.
+    """
+    if hasattr(type(network), "remap_state_dict"):
+        state_dict = type(network).remap_state_dict(state_dict)
+    try:
+        missing, unexpected = network.load_state_dict(state_dict, strict=False)
+    except RuntimeError as error:  # of shapes, or from a module that loads its state in its own way
+        raise CheckpointError(_explain_mismatch(network, state_dict, path, str(error))) from error
+    if strict and (missing or unexpected):
+        raise CheckpointError(_explain_mismatch(network, state_dict, path, _count_names(missing, unexpected)))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"The file of weights '{path}' is damaged or cut off: {error}.") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error):
+            raise CheckpointError(
+                f"The file of weights '{path}' was refused: it holds objects that would run code when they are read. "
+                "Ask for a file with tensors only, such as {'params': state dict} or .safetensors."
+            ) from error
+        raise _damaged(path) from error
+    except (EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, zipfile.BadZipFile) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"The file of weights '{path}' is damaged, cut off or no file of PyTorch; download or copy it again."
+    )
+
+
+def _choose_entry(content: Any, path: Path, param_key: str | None) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"The file '{path}' holds no weights by name but an object of type {type(content).__name__}."
+        )
+    entries = ", ".join(f"'{key}'" for key in list(content)[:8]) or "none"
+    if param_key is not None:
+        if param_key not in content:
+            raise CheckpointError(f"The file '{path}' has no entry '{param_key}' (param_key). Its entries: {entries}.")
+        chosen = content[param_key]
+    else:
+        chosen = next((content[key] for key in _USUAL_KEYS if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(chosen, Mapping) or not chosen or not all(isinstance(value, Tensor) for value in chosen.values()):
+        raise CheckpointError(
+            f"The file '{path}' holds no tensors where weights are looked for. Its entries: {entries}; "
+            "name the one with the weights as param_key."
+        )
+    return dict(chosen)
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _count_names(missing: list[str], unexpected: list[str]) -> str:
+    parts = []
+    for kind, names in (("missing", missing), ("unexpected", unexpected)):
+        if names:
+            more = ", .." if len(names) > _NAMES_SHOWN else ""
+            parts.append(f"{len(names)} {kind} ({', '.join(names[:_NAMES_SHOWN])}{more})")
+    return " and ".join(parts)
+
+
+def _explain_mismatch(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path, details: str) -> str:
+    """Return one sentence with the most likely reason why weights do not fit a network."""
+    name = type(network).__name__
+    start = f"The weights '{path}' do not fit the network {name}:"
+    own = network.state_dict()
+    shared = [key for key in state_dict if key in own]
+    if 2 * len(shared) < min(len(own), len(state_dict)):
+        names = _count_names(
+            [key for key in own if key not in state_dict], [key for key in state_dict if key not in own]
+        )
+        return f"{start} hardly a name is the same, so they belong to another architecture; tensors: {names}."
+    differences = _differing_options(network, state_dict, own)
+    if differences:
+        return f"{start} the file holds a network with {differences[0]}, the options ask for {differences[1]}."
+    shapes = [
+        f"{key} is {tuple(state_dict[key].shape)} in the file and {tuple(own[key].shape)} in the network"
+        for key in shared
+        if isinstance(own[key], Tensor) and state_dict[key].shape != own[key].shape
+    ]
+    if not shapes:
+        return f"{start} names of tensors: {details}."
+    if all("upsample" in shape or "tail" in shape or "UPNet" in shape for shape in shapes):
+        return f"{start} only the upsampler differs, so they belong to another scale factor; {'; '.join(shapes[:_NAMES_SHOWN])}."
+    return f"{start} {len(shapes)} shapes differ; {'; '.join(shapes[:_NAMES_SHOWN])}."
+
+
+def _differing_options(
+    network: nn.Module, state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[str, str] | None:
+    """Return the options in which file and network differ, if the architecture can tell options from shapes."""
+    detect = getattr(type(network), "options_from_state_dict", None)
+    if detect is None:
+        return None
+    try:
+        in_file, wanted = detect(state_dict), detect(own)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
+        return None
+    names = [name for name in wanted if in_file[name] != wanted[name]]
+    if not names:
+        return None
+    return tuple(", ".join(f"{name} {options[name]}" for name in names) for options in (in_file, wanted))

@@ -1,0 +1,71 @@
+"""Orders of tokens, masks, and the three ways to compute attention."""
+
+import pytest
+import torch
+from plain_swinir import cut_windows, position_index, shift_mask
+
+from basicsr.archs.window_attention import (
+    WindowAttention,
+    _attend_fused,
+    _attend_in_cache,
+    relative_position_index,
+    shifted_window_masks,
+    token_layouts,
+)
+
+SIZES = [(8, 8), (8, 24), (24, 8), (16, 16), (24, 40)]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tokens_are_those_of_the_windows(size):
+    h, w = size
+    layouts = token_layouts(h, w, 8, CPU)
+    image = torch.rand(2, h * w, 3)
+    aligned = layouts.reorder(image, "image", "aligned")
+    assert torch.equal(aligned.view(-1, 64, 3), cut_windows(image.view(2, h, w, 3), 8))
+    shifted = layouts.reorder(aligned, "aligned", "shifted")
+    expected = cut_windows(image.view(2, h, w, 3).roll((-4, -4), (1, 2)), 8).view(2, -1, 64, 3)
+    found = shifted.view(2, -1, 64, 3)
+    order = [(expected == found[:, i : i + 1]).all(dim=(0, 2, 3)).nonzero().item() for i in range(h * w // 64)]
+    assert sorted(order) == list(range(h * w // 64))
+    assert torch.equal(layouts.reorder(shifted, "shifted", "image"), image)
+    # the windows of a group have the mask that the plain implementation gives them
+    masks = shifted_window_masks(8)[:, 0]
+    groups = torch.arange(4).repeat_interleave(torch.tensor(layouts.groups["shifted"]))
+    assert torch.equal(masks[groups], shift_mask(h, w, 8, 4)[order])
+
+
+def test_reordering_passes_gradients_to_the_tokens_they_came_from():
+    x = torch.rand(2, 128, 3, dtype=torch.float64, requires_grad=True)
+    layouts = token_layouts(16, 8, 8, CPU)
+    weight = torch.rand(2, 128, 3, dtype=torch.float64)
+    (layouts.reorder(x, "image", "shifted") * weight).sum().backward()
+    assert torch.equal(x.grad, layouts.reorder(weight, "shifted", "image"))
+
+
+def test_layouts_made_in_inference_mode_serve_training():
+    token_layouts.cache_clear()
+    with torch.inference_mode():
+        token_layouts(8, 16, 8, CPU)
+    x = torch.rand(1, 128, 2, requires_grad=True)
+    token_layouts(8, 16, 8, CPU).reorder(x, "image", "aligned").sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+
+
+@pytest.mark.parametrize("window", [2, 4, 8])
+def test_position_index(window):
+    assert torch.equal(relative_position_index(window).view(window**2, -1), position_index(window))
+
+
+@pytest.mark.parametrize("head_dim", [5, 8, 10])
+@pytest.mark.parametrize("groups", [(3,), (60,), (0, 3, 0, 1), (25, 5, 5, 1)])
+def test_all_ways_to_attend_agree(groups, head_dim):
+    heads, tokens = 3, 16
+    qkv = torch.randn(2, sum(groups), tokens, 3, heads, head_dim)
+    bias = torch.randn(len(groups), heads, tokens, tokens)
+    attention = WindowAttention(heads * head_dim, 4, heads, "aligned", True)
+    expected = attention._attend_by_modules(qkv, bias, groups).unflatten(0, qkv.shape[:2])
+    for attend in (_attend_fused, _attend_in_cache):
+        assert torch.allclose(attend(qkv, bias, groups, attention.scale), expected, atol=1e-5)
+    assert torch.isfinite(expected).all()
