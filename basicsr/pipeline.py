@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from basicsr.archs import build_network
 from basicsr.data import build_dataset, build_evaluation_sets, calibration_crops, training_batches
+from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.calibration import total_error
 from basicsr.models.evaluation import DatasetResult, Evaluator, check_levels
 from basicsr.models.ptq_model import load_quantized, quantized_copy
