@@ -129,6 +129,8 @@ class TrainingLoop:
 
     def _run_validation(self, bar: tqdm) -> None:
         results = self._validate(self.iteration, self.seconds)
+        if not results:
+            return
         psnr = results[0].means["psnr"]
         bar.set_postfix({"dB": f"{psnr:.3f}"})
         if psnr > self.best.get("psnr", -math.inf):
@@ -137,6 +139,16 @@ class TrainingLoop:
         self.best["last"] = psnr
 
     def _save(self) -> None:
+        self._require_finite()
         state = {**self._model.training_state(), "best": dict(self.best), "seconds": self.seconds}
         self._experiment.save(self._model.network, self.iteration, state)
         dist.barrier()
+
+    def _require_finite(self) -> None:
+        """Refuse to save a network that has diverged, so that the last checkpoint is always a usable one."""
+        for name, parameter in self._model.network.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise TrainingError(
+                    f"The parameter '{name}' is not finite at iteration {self.iteration}. The last checkpoint is kept; "
+                    "lower the learning rate, or look for values out of range in the calibration report."
+                )
