@@ -125,6 +125,7 @@ BAD_RUNS = {
     "no bits": (["bit=null"], "bit"),
     "crops larger than the images": (["datasets:train:gt_size=512"], "512"),
     "bad optimiser": (["train:optim_bound:type=Adamm"], "Did you mean 'Adam'"),
+    "bad learning rate": (["train:optim_bound:lr=fast"], "'train:optim_bound:lr' has the value 'fast'"),
     "bad optimiser option": (["train:optim_bound:lr_=1"], "Did you mean 'lr'"),
     "resume state that is a network": (["path:resume_state={folder}/fp_x4.pth"], "no training state"),
 }

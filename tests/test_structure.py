@@ -78,7 +78,12 @@ def test_everything_public_is_documented_and_typed(file):
     scopes = [tree, *[n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]]
     for scope in scopes:
         for node in scope.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            # the docstring of a module's class may tell what its forward takes and returns
+            if (
+                isinstance(node, ast.FunctionDef | ast.ClassDef)
+                and not node.name.startswith("_")
+                and node.name != "forward"
+            ):
                 assert ast.get_docstring(node), f"{file}:{node.lineno} {node.name} has no docstring"
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 assert node.returns is not None, f"{file}:{node.lineno} {node.name} has no return type"

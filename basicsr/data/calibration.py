@@ -221,7 +221,7 @@ def _read_json(path: Path) -> CalibrationSet:
             "scripts/make_calibration_set.py."
         ) from error
     except pydantic.ValidationError as error:
-        problems = describe_validation_error(error, "", CalibrationSet.model_fields)
+        problems = describe_validation_error(error, "", CalibrationSet)
         raise DataError(f"The file '{path}' is not a calibration set. {problems}") from error
     except ValueError as error:
         raise DataError(f"The file '{path}' is not a calibration set: it is no JSON ({error}).") from error

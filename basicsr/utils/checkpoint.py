@@ -28,7 +28,7 @@ def save_torch(content: dict[str, Any], path: Path) -> None:
 
 
 def load_torch(path: Path) -> Any:
-    """Read a file of tensors, numbers, text, lists and mappings.
+    """Read a file of tensors, numbers, text, lists and mappings. No code of the file is ever run.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds anything else.
@@ -36,11 +36,15 @@ def load_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"'{path}' does not exist.") from error
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"'{path}' does not exist; correct the path or put the file there.") from error
+    except Exception as error:  # the restricted unpickler meets damaged data with errors of any kind
+        if "Unsupported" in str(error):
+            raise CheckpointError(
+                f"'{path}' was refused: it holds objects that would run code when they are read. "
+                "Ask for a file with tensors only, such as {'params': state dict} or .safetensors."
+            ) from error
         raise CheckpointError(
-            f"'{path}' cannot be read: it is damaged or no file of plain tensors ({reason})."
+            f"'{path}' cannot be read: it is damaged, cut off or no file of PyTorch; make, download or copy it again."
         ) from error
 
 

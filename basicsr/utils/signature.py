@@ -21,19 +21,20 @@ _NOT_OPTIONS = (
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return `Did you mean 'x'?` for the known name nearest to `name`, or the list of known names."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=1)
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
     if nearest:
-        return f"Did you mean '{nearest[0]}'?"
+        return f"Did you mean '{by_lower_case[nearest[0]]}'?"
     return f"Known names: {', '.join(known) or 'none'}."
 
 
-def describe_validation_error(error: pydantic.ValidationError, where: str, known: Iterable[str] = ()) -> str:
+def describe_validation_error(error: pydantic.ValidationError, where: str, model: type[pydantic.BaseModel]) -> str:
     """Return one sentence per problem, each with the path of the key, the value and what was expected.
 
     Args:
         error: what pydantic raised.
         where: path of the validated mapping in the options, such as `network_g`; empty for the top level.
-        known: names that are allowed, to suggest the nearest one for an unknown key.
+        model: what was validated against, to suggest the nearest name for an unknown key.
     """
     sentences = []
     for problem in error.errors():
@@ -41,13 +42,23 @@ def describe_validation_error(error: pydantic.ValidationError, where: str, known
         parts = [str(part) for part in problem["loc"] if "[" not in str(part)]
         path = ":".join([part for part in where.split(":") if part] + parts)
         if problem["type"] == "extra_forbidden":
-            sentences.append(f"Unknown option '{path}'. {suggestion(parts[-1], known)}")
+            sentences.append(f"Unknown option '{path}'. {suggestion(parts[-1], _names_at(model, parts[:-1]))}")
         elif problem["type"] == "missing":
             sentences.append(f"Option '{path}' is required but missing.")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            sentences.append(f"Option '{path}' has the value {problem['input']!r}: {message}.".replace("..", "."))
+            sentences.append(f"Option '{path}' has the value {problem['input']!r}: {message.rstrip('.')}.")
     return " ".join(dict.fromkeys(sentences))
+
+
+def _names_at(model: type[pydantic.BaseModel], path: list[str]) -> Iterable[str]:
+    """Return the names of the fields that a nested model has at a path of keys; indices of lists are passed over."""
+    for key in path:
+        field = model.model_fields.get(key)
+        if field is not None:
+            candidates = (field.annotation, *typing.get_args(field.annotation))
+            model = next((c for c in candidates if inspect.isclass(c) and issubclass(c, pydantic.BaseModel)), model)
+    return model.model_fields
 
 
 def options_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -96,4 +107,4 @@ def validate_model(model: type[pydantic.BaseModel], values: Mapping[str, Any], w
             f"The options '{where}' hold something that is neither text, number, list nor mapping: {error}."
         ) from error
     except pydantic.ValidationError as error:
-        raise OptionsError(describe_validation_error(error, where, model.model_fields)) from error
+        raise OptionsError(describe_validation_error(error, where, model)) from error

@@ -1,7 +1,5 @@
 """Read files of network weights and put them into networks."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError
 
 _USUAL_KEYS = ("params_ema", "params")
@@ -35,7 +34,7 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[st
         raise CheckpointError(f"The weights '{path}' do not exist; correct the path or put the file there.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"The file of weights '{path}' is empty (0 bytes); download or copy it again.")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
     tensors = _choose_entry(content, path, param_key)
     return {name.removeprefix("module."): _as_float32(tensor) for name, tensor in tensors.items()}
 
@@ -69,26 +68,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"The file of weights '{path}' is damaged or cut off: {error}.") from error
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):
-            raise CheckpointError(
-                f"The file of weights '{path}' was refused: it holds objects that would run code when they are read. "
-                "Ask for a file with tensors only, such as {'params': state dict} or .safetensors."
-            ) from error
-        raise _damaged(path) from error
-    except (EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, zipfile.BadZipFile) as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"The file of weights '{path}' is damaged, cut off or no file of PyTorch; download or copy it again."
-    )
 
 
 def _choose_entry(content: Any, path: Path, param_key: str | None) -> dict[str, Tensor]:

@@ -115,7 +115,7 @@ def test_what_is_no_calibration_set_is_refused(tmp_path, content):
 
 def test_a_missing_file_is_named(tmp_path):
     for name in ("set.json", "set.pth"):
-        with pytest.raises(DataError, match=f"{name}' cannot be read"):
+        with pytest.raises(DataError, match=f"{name}' (cannot be read|does not exist)"):
             load_calibration_set(tmp_path / name, scale=4)
 
 
@@ -159,12 +159,12 @@ class _Malicious:
 def test_pickles_that_run_code_and_damaged_files_are_refused(tmp_path):
     path = tmp_path / "set.pth"
     torch.save({"lq": _Malicious()}, path)
-    with pytest.raises(DataError, match="damaged or holds more than tensors"):
+    with pytest.raises(DataError, match="damaged|would run code"):
         load_calibration_set(path, scale=4)
     torch.save({"lq": torch.rand(4, 3, 8, 8)}, path)
     for content in (path.read_bytes()[:500], b"", b"text"):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="damaged or holds more than tensors"):
+        with pytest.raises(DataError, match="damaged|would run code"):
             load_calibration_set(path, scale=4)
 
 

@@ -27,7 +27,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"params": Evil()}))
     torch.save({"params": Evil()}, tmp_path / "evil2.pth")
     for name in ("evil.pth", "evil2.pth"):
-        with pytest.raises(CheckpointError, match="no file of plain tensors"):
+        with pytest.raises(CheckpointError, match="would run code"):
             load_torch(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
