@@ -61,7 +61,9 @@ class CandidateErrors:
         self._sum_above = _sums_of_later(index * counts).double() + _sums_of_later(fractions)
         self._num_elements = float(counts.sum())
         self._sum = float((index * counts).sum()) + float(fractions.sum())
-        self._sum_of_squares = float((index * (index * self._counts + 2 * fractions)).sum() + histogram.fraction_squares)
+        self._sum_of_squares = float(
+            (index * (index * self._counts + 2 * fractions)).sum() + histogram.fraction_squares
+        )
 
     def thresholds(self, lower: Tensor, upper: Tensor) -> Thresholds:
         """Return the thresholds of candidates, float64 (candidates,) each."""

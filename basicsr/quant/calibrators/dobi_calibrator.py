@@ -19,9 +19,8 @@ class DOBICalibrator(Calibrator):
     """The candidate bounds with the smallest squared error ||x - quantized x||_2 (2DQuant, arXiv 2406.06649, Alg. 1).
 
     The winner is that of an exhaustive search in exact arithmetic, at the cost of one or two passes over the data
-    instead of one for each candidate: see `BoundSearch`. `Bounds.mean_squared_error` is exact if there was a second
-    pass; if the histogram alone singled out the winner, it is the middle between the limits that the histogram gives,
-    off by some 1e-5 of itself at 8 bits and less at fewer. Per channel, each channel has its own search, with 4096 bins.
+    instead of one for each candidate: see `BoundSearch`. `Bounds.mean_squared_error` is right to 0.01 percent, and
+    exact if there was a second pass. Per channel, each channel has its own search, with 4096 bins.
 
     The paper looks at plots to tell which data are one-sided; `auto` looks at the median (`candidates.bulk_side`).
     The code released with the paper always searches symmetrically.

@@ -20,9 +20,8 @@ def squared_errors(values: torch.Tensor, bits: int, shares: torch.Tensor, symmet
         highest = max(-lowest, highest)
         lowest = -highest
     extent = highest - lowest
-    return np.array(
-        [squared_error(values, bits, lowest + a * extent, highest - b * extent) for a, b in shares.tolist()]
-    )
+    values = values - lowest  # the search is invariant to shifts; float64 resolves data far from zero better so
+    return np.array([squared_error(values, bits, a * extent, extent - b * extent) for a, b in shares.tolist()])
 
 
 def tensors(num_elements: int = 4096) -> dict[str, torch.Tensor]:

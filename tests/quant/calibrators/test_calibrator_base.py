@@ -117,7 +117,9 @@ def test_single_element(name):
     assert bounds.lower_bound == 3
 
 
-@pytest.mark.parametrize("tensor", [[1.5, 1.5 + 2.0**-23], [1.5, 1.5 + 2.0**-23, 1.5 + 2.0**-22], [0.0, 1e-45], [-1e-45, 0.0]])
+@pytest.mark.parametrize(
+    "tensor", [[1.5, 1.5 + 2.0**-23], [1.5, 1.5 + 2.0**-23, 1.5 + 2.0**-22], [0.0, 1e-45], [-1e-45, 0.0]]
+)
 def test_bounds_stay_apart_after_rounding(name, tensor):
     bounds = calibrate_tensor(build(name), torch.tensor(tensor))
     assert bounds.lower_bound < bounds.upper_bound

@@ -19,7 +19,9 @@ def test_weights_per_channel_parity(reference):
     arrays = np.load(reference / "bounds.npz")
     spec = QuantSpec(4, granularity="per_channel", channel_axis=0)
     bounds = calibrate_tensor(MinMaxCalibrator(spec), torch.from_numpy(arrays["dbdc_weight_x"]))
-    np.testing.assert_array_equal(torch.stack([bounds.lower_bound, bounds.upper_bound], dim=1), arrays["dbdc_weight_bounds"])
+    np.testing.assert_array_equal(
+        torch.stack([bounds.lower_bound, bounds.upper_bound], dim=1), arrays["dbdc_weight_bounds"]
+    )
 
 
 def test_range_of_all_batches():

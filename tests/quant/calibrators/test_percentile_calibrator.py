@@ -22,7 +22,9 @@ def float64_bounds(tensor: torch.Tensor, lower: float, upper: float, spec: Quant
     return torch.stack([found.lower, found.upper], dim=1).numpy()
 
 
-@pytest.mark.parametrize(("key", "lower", "upper"), [("percentile_1_99", 1.0, 99.0), ("percentile_0p1_99p9", 0.1, 99.9)])
+@pytest.mark.parametrize(
+    ("key", "lower", "upper"), [("percentile_1_99", 1.0, 99.0), ("percentile_0p1_99p9", 0.1, 99.9)]
+)
 def test_parity(reference, key, lower, upper):
     tensors, expected = np.load(reference / "dobi.npz"), np.load(reference / "bounds.npz")[key]
     for name, bounds in zip(tensors["names"], expected, strict=True):
@@ -77,7 +79,9 @@ def test_minimum_and_maximum_where_percentiles_coincide():
     assert calibrate_tensor(PercentileCalibrator(SPEC), torch.randn(100)).search is None
 
 
-@pytest.mark.parametrize(("lower", "upper"), [(-1.0, 99.0), (1.0, 100.5), (50.0, 50.0), (99.0, 1.0), (float("nan"), 99.0)])
+@pytest.mark.parametrize(
+    ("lower", "upper"), [(-1.0, 99.0), (1.0, 100.5), (50.0, 50.0), (99.0, 1.0), (float("nan"), 99.0)]
+)
 def test_refused_percentiles(lower, upper):
     with pytest.raises(QuantizationError, match="0 <= lower < upper <= 100"):
         PercentileCalibrator(SPEC, lower=lower, upper=upper)
