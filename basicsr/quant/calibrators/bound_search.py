@@ -9,6 +9,8 @@ from basicsr.quant.calibrators.candidate_errors import CandidateErrors, ExactExc
 from basicsr.quant.calibrators.candidates import OneSidedStep, Search, bulk_side, shrinkages
 from basicsr.quant.calibrators.histogram import AlignedHistogram
 
+_REPORTED_PRECISION = 1e-4  # of the error of the winner; its bounds are exact in any case
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -36,8 +38,8 @@ class BoundSearch:
     """The search for one pair of bounds.
 
     The first pass makes a histogram. It gives limits for the error of every candidate; only those whose lower limit
-    does not exceed the smallest upper limit can be best. If several are left, a second pass finds their errors
-    exactly. The first candidate with the smallest error wins, as in an exhaustive search; errors that differ by less
+    does not exceed the smallest upper limit can be best. If several are left, or one whose error is not known to
+    0.01 percent, a second pass finds their errors exactly. The first candidate with the smallest error wins, as in an exhaustive search; errors that differ by less
     than rounding can cause count as equal, so that the outcome does not depend on the order of the data.
     """
 
@@ -78,7 +80,8 @@ class BoundSearch:
         rounding = errors.rounding(lower)
         possible = (low <= high.min() + rounding).nonzero().squeeze(1)
         self._shares, low, high = self._shares[possible], low[possible], high[possible]
-        if len(possible) == 1 or float((high - low).max()) <= rounding:
+        tolerance = rounding if len(possible) > 1 else max(rounding, _REPORTED_PRECISION * float(high))
+        if float((high - low).max()) <= tolerance:
             self._choose((low + high) / 2, rounding)
         else:
             lower, upper = self._bounds_in_bins()

@@ -129,11 +129,11 @@ class ExactExcess:
     def add(self, values: Tensor) -> None:
         """Look at float32 values, one axis, of the second pass."""
         for bins, fractions in self._histogram.locate(values):
-            chosen = self._is_cut[bins].nonzero().squeeze(1)
+            chosen = self._is_cut.index_select(0, bins).nonzero().squeeze(1)
             positions = bins[chosen] + fractions[chosen].clamp_(max=_LARGEST_FRACTION)
             parts = torch.searchsorted(self._edges, positions, right=True).sub_(1)
-            self._counts += torch.bincount(parts, minlength=len(self._edges))
-            self._sums.index_add_(0, parts, positions)
+            self._counts.scatter_add_(0, parts, torch.ones_like(parts))
+            self._sums.scatter_add_(0, parts, positions)
 
     def total(self) -> Tensor:
         """Return for each candidate the sum over k of E(t_k), (candidates,).

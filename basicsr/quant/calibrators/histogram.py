@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_CHUNK = 2**18  # elements; what is computed from a chunk stays in the cache
+_CHUNK = 2**16  # elements; what is computed from a chunk stays in the cache
 _SMALLEST_EXPONENT = -149  # of the smallest positive float32
 _MERGE_STEP = 30  # halvings at once; keeps integers below 2**53
 
@@ -73,10 +73,11 @@ class AlignedHistogram:
 
     def add(self, values: Tensor) -> None:
         """Count float32 values, one axis, inside the covered range."""
+        ones = self.counts.new_ones(min(len(values), _CHUNK))
         for bins, fractions in self.locate(values):
-            self.counts += torch.bincount(bins, minlength=self.num_bins)
-            self.fraction_sums.index_add_(0, bins, fractions)
-            self.fraction_squares += torch.dot(fractions, fractions)
+            self.counts.scatter_add_(0, bins, ones[: len(bins)])
+            self.fraction_sums.scatter_add_(0, bins, fractions)
+            self.fraction_squares += torch.linalg.vector_norm(fractions).square()
 
     def locate(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield, chunk by chunk, the bin (int64, from 0) and the fraction (float64, in it) of each element.

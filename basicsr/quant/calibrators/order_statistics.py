@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _KEY_BITS = 32
-_CHUNK = 2**18  # elements; what is computed from a chunk stays in the cache
+_CHUNK = 2**16  # elements; what is computed from a chunk stays in the cache
 
 
 class OrderStatistics:

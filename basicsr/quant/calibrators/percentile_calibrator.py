@@ -7,6 +7,7 @@ from torch import Tensor
 
 from basicsr.quant.calibrators.base import Calibrator, FoundBounds
 from basicsr.quant.calibrators.order_statistics import OrderStatistics
+from basicsr.quant.calibrators.threads import single_thread
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
@@ -41,8 +42,9 @@ class PercentileCalibrator(Calibrator):
         if not self._channels:
             digit_bits = 16 if self.spec.channel_axis is None else 8
             self._channels = [OrderStatistics(digit_bits) for _ in rows]
-        for channel, row in zip(self._channels, rows, strict=True):
-            channel.add(row)
+        with single_thread():
+            for channel, row in zip(self._channels, rows, strict=True):
+                channel.add(row)
 
     def _needs_another_pass(self) -> bool:
         if not self._interpolation:

@@ -1,0 +1,52 @@
+"""The benchmark harness finds its benchmarks; the DOBI benchmark compares like with like."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from basicsr.quant.calibrators.base import calibrate_tensor
+from basicsr.quant.calibrators.dobi_calibrator import DOBICalibrator
+from basicsr.quant.spec import QuantSpec
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def dobi_benchmark():
+    spec = importlib.util.spec_from_file_location("dobi_benchmark", REPOSITORY / "scripts/benchmarks/dobi_benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    script = str(REPOSITORY / "scripts" / "benchmark.py")
+    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_names_are_listed():
+    listed, unknown = run(), run("dobi", "speed_of_light")
+    assert listed.returncode == 0
+    assert "dobi" in listed.stdout
+    assert unknown.returncode == 2
+    assert "no benchmark called speed_of_light" in unknown.stderr
+    assert "dobi" in unknown.stderr
+
+
+def test_both_searches_find_the_same_winner():
+    benchmark = dobi_benchmark()
+    values = benchmark.long_tailed(20_000)
+    bounds = calibrate_tensor(DOBICalibrator(QuantSpec(4), search="symmetric"), values)
+    assert benchmark.winner_of(bounds, values, 100) == benchmark.exhaustive_winner(values, 4, 100)
+
+
+def test_table_of_savings():
+    benchmark = dobi_benchmark()
+    table = benchmark.joint_savings([("layer.0", torch.randn(2000)), ("layer.1", torch.randn(2000).relu())], bits=3)
+    rows = [line for line in table.splitlines() if line.startswith("| layer")]
+    assert [row.split("|")[1].strip() for row in rows] == ["layer.0", "layer.1"]
+    for row in rows:
+        automatic, joint = (float(cell) for cell in row.split("|")[2:4])
+        assert joint <= automatic <= 100
