@@ -19,7 +19,7 @@ def run() -> str:
     plain = PlainSwinIR(2).to(device)
     plain.load_state_dict(network.state_dict())
     lines = [
-        "SwinIR-light x2, float32; plain: mask computed in every forward pass, attention maps of the whole image in memory.",
+        "SwinIR-light x2, float32; plain: mask computed in every pass, attention maps of the whole image in memory.",
         "",
         "| work | plain (s) | this package (s) | plain / this package | largest difference |",
         "|---|---|---|---|---|",
