@@ -7,7 +7,7 @@ RGB_MEAN_DIV2K = (0.4488, 0.4371, 0.4040)
 
 
 class MatMul(nn.Module):
-    """Product of two activations, as a module without parameters so that it can be observed, hooked and quantized by type."""
+    """Product of two activations, as a module without parameters, so that it can be hooked and quantized by type."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the batched matrix product of `a` (..., n, k) and `b` (..., k, m), shape (..., n, m)."""
@@ -15,7 +15,7 @@ class MatMul(nn.Module):
 
 
 def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Return whether `module` is exactly a `kind` that nobody listens to, so that its work may be merged with its neighbours'."""
+    """Return whether `module` is exactly a `kind` without hooks, so that a fused operation may do its work."""
     listeners = (
         module._forward_hooks,
         module._forward_pre_hooks,

@@ -16,7 +16,7 @@ def to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class DropPath(nn.Module):
-    """Drop the whole branch of a sample with probability `rate` in training, and enlarge it by 1 / (1 - rate) otherwise."""
+    """In training, drop the branch of a sample with probability `rate`, and enlarge it by 1 / (1 - rate) otherwise."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

@@ -29,7 +29,8 @@ class SwinIR(nn.Module):
     """SwinIR. The defaults are the light network for x4 (929,628 parameters).
 
     Args:
-        upscale: scale factor; a power of two or 3 (`pixelshuffle`), 2 or 4 (`nearest+conv`), any (`pixelshuffledirect`).
+        upscale: scale factor; 3 or a power of two (`pixelshuffle`), 2 or 4 (`nearest+conv`), any
+            (`pixelshuffledirect`).
         in_chans: channels of the image.
         img_size: size of the training patches in LR pixels in official options; any size is accepted at any time.
         window_size: side of an attention window, even.
@@ -39,10 +40,10 @@ class SwinIR(nn.Module):
         num_heads: number of attention heads in each residual group; divides `embed_dim`.
         mlp_ratio: hidden channels of the MLP by `embed_dim`.
         qkv_bias: whether q, k and v have a bias.
-        drop_path_rate: probability to drop the branch of the last layer in training, rising linearly from 0 in the first one
-            (0.1 in official training).
+        drop_path_rate: probability to drop the branch of the last layer in training, rising linearly from 0 in the
+            first one (0.1 in official training).
         upsampler: `pixelshuffledirect` for light, `pixelshuffle` for classical, `nearest+conv` for real-world networks.
-        resi_connection: convolution at the end of each group: one, or three with a quarter of the channels in the middle.
+        resi_connection: convolutions at the end of each group: one, or three with a quarter of the channels inside.
 
     Attributes:
         size_multiple: the forward pass is cheapest for heights and widths that are multiples of this.
@@ -223,8 +224,8 @@ def _check_options(
         raise OptionsError(f"window_size of SwinIR is {window_size}, but must be even and at least 2.")
     if img_size <= window_size:
         raise OptionsError(
-            f"img_size {img_size} of SwinIR must exceed window_size {window_size}: official networks built for a single "
-            "window do not shift it, which is not supported."
+            f"img_size {img_size} of SwinIR must exceed window_size {window_size}: official networks built for a "
+            "single window do not shift it, which is not supported."
         )
     if not 0 <= drop_path_rate < 1:
         raise OptionsError(f"drop_path_rate of SwinIR is {drop_path_rate}, but must be at least 0 and below 1.")

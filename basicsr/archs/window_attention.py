@@ -1,9 +1,10 @@
 """Self-attention in windows on a feature map whose tokens are kept in the order of the windows.
 
-Everything between two convolutions of SwinIR treats tokens one by one (normalisation, linear layers) or window by window
-(attention), so the tokens are put into the order of the windows once and only reordered where the windows move. Windows of
-the shifted map are grouped by the part of the mask that applies to them: all windows of a group share one sum of position
-bias and mask, whatever the size of the image, and no mask of the size of the image is ever built.
+Everything between two convolutions of SwinIR treats tokens one by one (normalisation, linear layers) or window by
+window (attention), so the tokens are put into the order of the windows once and only reordered where the windows
+move. Windows of the shifted map are grouped by the part of the mask that applies to them: all windows of a group
+share one sum of position bias and mask, whatever the size of the image, and no mask of the size of the image is ever
+built.
 """
 
 from functools import lru_cache
@@ -44,8 +45,9 @@ class _Reorder(torch.autograd.Function):
 class TokenLayouts:
     """The orders in which the tokens of one feature map are kept, and the ways from one to another.
 
-    `image`: row by row. `aligned`: window by window. `shifted`: window by window of the map after a cyclic shift by half a
-    window to the top left; first the windows inside, then those at the right edge, at the bottom edge, and the corner.
+    `image`: row by row. `aligned`: window by window. `shifted`: window by window of the map after a cyclic shift by
+    half a window to the top left; first the windows inside, then those at the right edge, at the bottom edge, and the
+    corner.
 
     Args:
         height, width: size of the feature map, multiples of `window`.
@@ -210,8 +212,9 @@ def _attend_fused(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: flo
 def _attend_in_cache(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: float) -> Tensor:
     """Attend a few windows at a time in memory that is used again and again; arguments and result as `_attend_fused`.
 
-    On a CPU this is faster than the fused kernel, whose matrix products for windows of 64 tokens are tiny, and several times
-    faster than attention maps of the whole image, which are written to and read from main memory. Not differentiable.
+    On a CPU this is faster than the fused kernel, whose matrix products for windows of 64 tokens are tiny, and
+    several times faster than attention maps of the whole image, which are written to and read from main memory. Not
+    differentiable.
     """
     n, windows_per_sample, tokens, _, heads, head_dim = qkv.shape
     qkv = qkv.flatten(0, 1)  # n * windows, window tokens, 3, heads, head dim

@@ -60,9 +60,9 @@ def measure_complexity(network: nn.Module, /, *, lr_size: tuple[int, int] = (128
         lr_size: height and width of the LR image that MACs are counted for.
 
     Returns:
-        `parameters` (without those of quantizers); `bytes` (weights at their bits, everything else, bounds included, at 32
-        bits); `macs` and `quantized_macs` (layers both of whose factors are quantized); `bit_operations` (MACs times the
-        bits of both factors).
+        `parameters` (without those of quantizers); `bytes` (weights at their bits, everything else, bounds included,
+        at 32 bits); `macs` and `quantized_macs` (layers both of whose factors are quantized); `bit_operations` (MACs
+        times the bits of both factors).
     """
     costs = count_layers(network, lr_size)
     bounds = sum(p.numel() for name, p in network.named_parameters() if "_quantizer." in name)
@@ -82,8 +82,8 @@ def measure_complexity(network: nn.Module, /, *, lr_size: tuple[int, int] = (128
 def count_layers(network: nn.Module, lr_size: tuple[int, int]) -> list[LayerCost]:
     """Return the cost of every linear layer, activation product, convolution and layer normalisation.
 
-    The layers are counted in one pass over a small image, and scaled: all of them cost the same for each pixel. Sides that
-    are no multiples of the network's `size_multiple` count as the next multiple.
+    The layers are counted in one pass over a small image, and scaled: all of them cost the same for each pixel. Sides
+    that are no multiples of the network's `size_multiple` count as the next multiple.
 
     Args:
         network: a network for RGB images, in any mode.
@@ -114,14 +114,14 @@ def count_layers(network: nn.Module, lr_size: tuple[int, int]) -> list[LayerCost
 def reduction(quantized: float, other: float, bits: float) -> float:
     """Return how many times less something becomes if a part of it shrinks from 32 to `bits` bits.
 
-    With MACs this is the speed-up and with parameters the compression that 2DQuant states (arXiv 2406.06649, table 1). No
-    hardware is that fast: the cost of a quantized product is taken as proportional to its bits.
+    With MACs this is the speed-up and with parameters the compression that 2DQuant states (arXiv 2406.06649, table
+    1). No hardware is that fast: the cost of a quantized product is taken as proportional to its bits.
     """
     return (quantized + other) / (quantized * bits / FULL_PRECISION_BITS + other)
 
 
 def published_swinir_macs(costs: Sequence[LayerCost], scale: int) -> tuple[int, int]:
-    """Return the MACs of linear layers with activation products, and of all the rest, as papers on SwinIR-light give them.
+    """Return the MACs of linear layers with products, and of all the rest, as papers on SwinIR-light give them.
 
     They use the function `flops` of the official code, which counts three of the nine taps of the convolution after the
     body, and the last convolution as if it had three output channels. The true numbers are those of `count_layers`.

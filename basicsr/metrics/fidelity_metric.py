@@ -12,8 +12,8 @@ from basicsr.utils.registry import METRIC_REGISTRY
 def calculate_fidelity(sr: Tensor | np.ndarray, sr2: Tensor | np.ndarray, /, *, crop_border: int) -> float:
     """Return the PSNR in dB between two outputs of networks on the Y channel; infinite for identical ones.
 
-    Both are clipped to 0..1, as when they are saved, but not rounded to 8 bits, since the differences to be measured are
-    often smaller than a grey level. With peak 255: 10 log10(255^2 / mean((Y(sr) - Y(sr2))^2)), Y in 16..235.
+    Both are clipped to 0..1, as when they are saved, but not rounded to 8 bits, since the differences to be measured
+    are often smaller than a grey level. With peak 255: 10 log10(255^2 / mean((Y(sr) - Y(sr2))^2)), Y in 16..235.
 
     Args:
         sr, sr2: RGB in 0..1; tensors (3, h, w) or arrays (h, w, 3), of any floating type.

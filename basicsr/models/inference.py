@@ -22,9 +22,9 @@ def pad_to_multiple(x: Tensor, multiple: int, mode: PadMode) -> Tensor:
     Args:
         x: (n, c, h, w) of any size; images smaller than the padding are mirrored several times.
         multiple: positive; 1 leaves every image as it is.
-        mode: `official` continues with a flipped copy to (h // multiple + 1) * multiple, which adds a whole multiple where h
-            fits already (test script of SwinIR); `mirror` with the same copy, only as far as needed (2DQuant); `reflect`
-            without repeating the last pixel, as far as needed (inside of SwinIR).
+        mode: `official` continues with a flipped copy to (h // multiple + 1) * multiple, which adds a whole multiple
+            where h fits already (test script of SwinIR); `mirror` with the same copy, only as far as needed
+            (2DQuant); `reflect` without repeating the last pixel, as far as needed (inside of SwinIR).
 
     Returns:
         (n, c, height, width) with the images at the top left.
@@ -54,10 +54,11 @@ def upscale(
         network: see the head of this file; in evaluation mode.
         lr: (n, c, h, w) with values 0..1, on the device of the network.
         pad: how images whose size the network does not work on are continued, see `pad_to_multiple`.
-        tile: side of the tiles in LR pixels, a multiple of the network's `size_multiple`; None processes images at once.
-        tile_overlap: LR pixels that neighbouring tiles share, a multiple of `size_multiple` below `tile`. The outer quarter
-            at each side is discarded and the tiles blend into each other over the rest: the result is that of the whole
-            image if no output depends on inputs farther than `tile_overlap / 4` (and for any network it has no steps).
+        tile: side of the tiles in LR pixels, a multiple of `size_multiple`; None processes images at once.
+        tile_overlap: LR pixels that neighbouring tiles share, a multiple of `size_multiple` below `tile`. The outer
+            quarter at each side is discarded and the tiles blend into each other over the rest: the result is that of
+            the whole image if no output depends on inputs farther than `tile_overlap / 4` (and for any network it has
+            no steps).
         self_ensemble: average over the eight flips and rotations of the input.
 
     Returns:
@@ -79,7 +80,7 @@ def upscale(
 
 
 def _ensemble(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
-    """Return the mean over flips and rotations, each undone on the result (Timofte et al. 2016, "enhanced prediction")."""
+    """Return the mean over flips and rotations, each undone on the result (Timofte et al. 2016, arXiv 1511.02228)."""
     total = None
     for turns in range(4):
         turned = lr.rot90(turns, (-2, -1))
@@ -129,8 +130,8 @@ def _tile_starts(length: int, tile: int, overlap: int) -> list[int]:
 def _tile_weight(start: int, length: int, tile: int, overlap: int, scale: int) -> Tensor:
     """Return the weight of each SR pixel of a tile on one axis.
 
-    The weight is 0 in the outer quarter of the overlap, rises linearly over its middle half and is 1 further inside; a side
-    at the border of the image has weight 1 throughout.
+    The weight is 0 in the outer quarter of the overlap, rises linearly over its middle half and is 1 further inside;
+    a side at the border of the image has weight 1 throughout.
     """
     size = min(tile, length) * scale
     inward = torch.arange(size) + 0.5  # distance from the first side

@@ -21,10 +21,10 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[st
 
     Args:
         path: the file.
-        param_key: entry of the file that holds the state dict; by default `params_ema`, else `params`, else the file itself.
+        param_key: entry that holds the state dict; by default `params_ema`, else `params`, else the whole file.
 
     Returns:
-        Tensors on the CPU by name, without the prefix `module.` of wrapped networks; float16 and bfloat16 become float32.
+        Tensors on the CPU by name, without the prefix `module.`; float16 and bfloat16 become float32.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, it needs code to be run, or it holds no tensors.
@@ -124,9 +124,10 @@ def _explain_mismatch(network: nn.Module, state_dict: Mapping[str, Tensor], path
     ]
     if not shapes:
         return f"{start} names of tensors: {details}."
+    shown = "; ".join(shapes[:_NAMES_SHOWN])
     if all("upsample" in shape or "tail" in shape or "UPNet" in shape for shape in shapes):
-        return f"{start} only the upsampler differs, so they belong to another scale factor; {'; '.join(shapes[:_NAMES_SHOWN])}."
-    return f"{start} {len(shapes)} shapes differ; {'; '.join(shapes[:_NAMES_SHOWN])}."
+        return f"{start} only the upsampler differs, so they belong to another scale factor; {shown}."
+    return f"{start} {len(shapes)} shapes differ; {shown}."
 
 
 def _differing_options(

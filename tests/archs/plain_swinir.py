@@ -1,4 +1,4 @@
-"""SwinIR written step by step as the paper describes it, without any shortcut: the oracle of the tests and the benchmark.
+"""SwinIR written step by step as the paper describes it, without any shortcut: an oracle for tests and a benchmark.
 
 Every forward cuts the feature map into windows, adds the position bias and the mask of the shifted windows to a
 materialised attention map, and puts the windows together again. The mask is computed in each shifted block unless the

@@ -1,0 +1,114 @@
+"""Counts of parameters, operations and bytes; the arithmetic of the 2DQuant paper."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from basicsr.archs import build_network
+from basicsr.metrics.complexity_metric import count_layers, measure_complexity, published_swinir_macs, reduction
+
+
+class Quantizer(nn.Module):
+    def __init__(self, bits):
+        super().__init__()
+        self.register_buffer("bits", torch.tensor(bits))
+        self.bounds = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return x
+
+
+class QLinear(nn.Linear):
+    def __init__(self, inputs, outputs, w_bits, a_bits):
+        super().__init__(inputs, outputs)
+        self.weight_quantizer, self.act_quantizer = Quantizer(w_bits), Quantizer(a_bits)
+
+
+class QSplitLinear(nn.Linear):
+    def __init__(self, inputs, outputs, *bits):
+        super().__init__(inputs, outputs)
+        for i, (w_bits, a_bits) in enumerate(bits):
+            part = nn.Module()
+            part.weight_quantizer, part.act_quantizer = Quantizer(w_bits), Quantizer(a_bits)
+            self.add_module(f"part{i}", part)
+
+
+class QMatMul(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a_quantizer, self.b_quantizer = Quantizer(4), Quantizer(3)
+
+    def forward(self, a, b):
+        return a @ b
+
+
+class Small(nn.Module):
+    size_multiple, scale = 2, 1
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1, groups=3)
+        self.split = QSplitLinear(6, 12, (2, 4), (4, 8))
+        self.linear = QLinear(12, 6, 4, 8)
+        self.product = QMatMul()
+
+    def forward(self, x):
+        tokens = self.linear(self.split(self.conv(x).flatten(2).transpose(1, 2)))
+        heads = tokens.unflatten(1, (-1, 4))  # n, groups of 4 tokens, 4, 6
+        return self.product(heads, heads.transpose(-2, -1))
+
+
+def test_layers_of_a_small_network():
+    layers = {cost.name: cost for cost in count_layers(Small(), (19, 20))}  # counts as 20 x 20
+    pixels = 400
+    assert {name: cost.macs for name, cost in layers.items()} == {
+        "conv": pixels * 6 * 9,
+        "split": pixels * 6 * 12,
+        "linear": pixels * 12 * 6,
+        "product": pixels * 4 * 6,
+    }
+    assert [cost.quantized for cost in layers.values()] == [False, True, True, True]
+    assert [cost.bit_product for cost in layers.values()] == [1024, (8 + 32) / 2, 32, 12]
+    assert layers["split"].weight_bits == 3 and layers["conv"].weight_bits == 32
+
+
+def test_bytes_and_bit_operations():
+    found = measure_complexity(Small(), lr_size=(2, 2))
+    bounds = 8 * 2
+    weights = {"conv": 54, "split": 72, "linear": 72}
+    biases = 6 + 12 + 6
+    assert found["parameters"] == sum(weights.values()) + biases
+    assert found["bytes"] == (54 + biases + bounds) * 4 + 72 * 3 / 8 + 72 * 4 / 8
+    assert found["macs"] == 4 * (54 + 72 + 72 + 24) and found["quantized_macs"] == 4 * (72 + 72 + 24)
+    assert found["bit_operations"] == 4 * (54 * 1024 + 72 * 20 + 72 * 32 + 24 * 12)
+
+
+def test_hooks_are_removed():
+    network = Small()
+    count_layers(network, (8, 8))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_arithmetic_of_the_2dquant_paper():
+    costs = count_layers(build_network({"type": "SwinIR"}), (128, 128))
+    pixels = 128 * 128
+    macs = Counter()
+    for cost in costs:
+        macs[cost.kind] += cost.macs
+    assert macs["linear"] == 691_200 * pixels and macs["matmul"] == 184_320 * pixels
+    quantized, other = published_swinir_macs(costs, 4)
+    assert round(quantized / 1e9, 2) == 14.34
+    assert (quantized + other) / 1e9 == pytest.approx(16.74, abs=0.01)
+    assert [round(reduction(quantized, other, bits), 2) for bits in (4, 3, 2)] == [3.99, 4.47, 5.08]
+    weights = sum(cost.weights for cost in costs if cost.kind == "linear")
+    assert weights == 691_200
+    # compression, with the 897 K parameters that the SwinIR paper gives
+    assert [round(reduction(weights, 897_000 - weights, bits), 2) for bits in (4, 3, 2)] == [3.07, 3.31, 3.6]
+
+
+def test_counts_do_not_depend_on_the_size_of_the_probe():
+    network = build_network({"type": "SwinIR", "depths": [2], "num_heads": [2], "embed_dim": 12, "window_size": 4})
+    small, large = (measure_complexity(network, lr_size=size) for size in ((16, 16), (48, 64)))
+    assert large["macs"] == 12 * small["macs"] and large["bytes"] == small["bytes"] == 4 * small["parameters"]
