@@ -227,26 +227,27 @@ def read_with_bases(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(merged, content)
 
 
-def apply_override(options: dict[str, Any], override: str) -> None:
-    """Apply `section:key=value` in place; the value is read as YAML.
+def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
+    """Return the options with `section:key=value` laid over them, as a file that builds on them would; the value is YAML.
 
     Raises:
         OptionsError: there is no `=`, or the path goes through something that is not a section.
     """
-    path, separator, value = override.partition("=")
+    path, separator, text = override.partition("=")
     if not separator or not path:
         raise OptionsError(f"The override '{override}' is not of the form section:key=value.")
     *sections, key = path.strip().split(":")
     place: Any = options
     for depth, section in enumerate(sections):
-        if place.get(section) is None:
-            place[section] = {}
-        place = place[section]
+        place = place.get(section) or {}
         if not isinstance(place, dict):
             raise OptionsError(
                 f"The override '{override}' goes through '{':'.join(sections[: depth + 1])}', which is no section."
             )
-    place[key] = parse_yaml(value, f"--force_yml {path}")
+    changes = {key: parse_yaml(text, f"--force_yml {path}")}
+    for section in reversed(sections):
+        changes = {section: changes}
+    return merge(options, changes)
 
 
 def fill_placeholders(raw: dict[str, Any]) -> dict[str, Any]:
@@ -279,7 +280,7 @@ def load_options(path: str | Path, overrides: list[str] | None = None) -> Option
     """
     raw = read_with_bases(Path(path))
     for override in overrides or []:
-        apply_override(raw, override)
+        raw = apply_override(raw, override)
     options = validate_model(Options, fill_placeholders(raw), "")
     for folder in options.plugins:
         _add_plugins(Path(folder))

@@ -6,7 +6,6 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from plain_swinir import PlainSwinIR
 from safetensors.torch import load_file
 
 from basicsr.archs.arch_util import MatMul
@@ -14,6 +13,7 @@ from basicsr.archs.swinir_arch import SwinIR
 from basicsr.archs.window_attention import token_layouts
 from basicsr.models.inference import pad_to_multiple, upscale
 from basicsr.utils.errors import OptionsError
+from tests.archs.plain_swinir import PlainSwinIR
 
 TINY = {"embed_dim": 12, "depths": (2, 3), "num_heads": (2, 3), "img_size": 16}
 

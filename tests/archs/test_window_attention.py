@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from plain_swinir import cut_windows, position_index, shift_mask
 
 from basicsr.archs.window_attention import (
     WindowAttention,
@@ -12,6 +11,7 @@ from basicsr.archs.window_attention import (
     shifted_window_masks,
     token_layouts,
 )
+from tests.archs.plain_swinir import cut_windows, position_index, shift_mask
 
 SIZES = [(8, 8), (8, 24), (24, 8), (16, 16), (24, 40)]
 CPU = torch.device("cpu")

@@ -72,8 +72,13 @@ def test_a_component_of_another_type_replaces_the_old_one():
 def test_overrides_are_yaml_and_reach_sections():
     options = {"a": {"b": 1}, "c": None}
     for override in ("a:b=2", "a:d=[1, 1e-3]", "c:e=true", "name=x=y"):
-        apply_override(options, override)
+        options = apply_override(options, override)
     assert options == {"a": {"b": 2, "d": [1, 1e-3]}, "c": {"e": True}, "name": "x=y"}
+
+
+def test_an_override_of_the_type_drops_the_options_of_the_old_one():
+    options = apply_override({"search": {"type": "DOBI", "num_candidates": 10}}, "search:type=MinMax")
+    assert options == {"search": {"type": "MinMax"}}
 
 
 @pytest.mark.parametrize("override", ["abc", "=3", "a:b:c=3"])

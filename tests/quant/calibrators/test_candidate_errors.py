@@ -1,7 +1,6 @@
 """Limits contain the true errors; the second pass finds them."""
 
 import numpy as np
-import oracle
 import pytest
 import torch
 
@@ -9,6 +8,7 @@ from basicsr.quant.calibrators.candidate_errors import CandidateErrors, ExactExc
 from basicsr.quant.calibrators.candidates import shrinkages
 from basicsr.quant.calibrators.histogram import AlignedHistogram
 from basicsr.quant.spec import QuantizationError
+from tests.quant.calibrators import oracle
 
 COARSE = 64  # so that every threshold cuts a bin with many elements
 

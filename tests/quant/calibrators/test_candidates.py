@@ -1,12 +1,12 @@
 """Candidates, and the data's side."""
 
 import numpy as np
-import oracle
 import pytest
 import torch
 
 from basicsr.quant.calibrators.candidates import bulk_side, shrinkages
 from basicsr.quant.calibrators.histogram import AlignedHistogram
+from tests.quant.calibrators import oracle
 
 
 def side_of(tensor: torch.Tensor) -> str:

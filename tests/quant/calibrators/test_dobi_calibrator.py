@@ -1,7 +1,6 @@
 """DOBI finds what the exhaustive search finds."""
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from basicsr.quant.calibrators.base import Bounds, calibrate_tensor
 from basicsr.quant.calibrators.candidates import shrinkages
 from basicsr.quant.calibrators.dobi_calibrator import DOBICalibrator
 from basicsr.quant.spec import QuantizationError, QuantSpec
+from tests.quant.calibrators import oracle
 
 MODES = {
     "sym": {"search": "symmetric"},

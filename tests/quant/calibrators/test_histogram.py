@@ -3,13 +3,13 @@
 import math
 from fractions import Fraction
 
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.quant.calibrators.histogram import AlignedHistogram
+from tests.quant.calibrators import oracle
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,6 @@
 """Exact percentiles of streamed data."""
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.calibrators.order_statistics import OrderStatistics
 from basicsr.quant.calibrators.percentile_calibrator import PercentileCalibrator
 from basicsr.quant.spec import QuantizationError, QuantSpec
+from tests.quant.calibrators import oracle
 
 SPEC = QuantSpec(4)
 
