@@ -201,9 +201,7 @@ def _attend_fused(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: flo
     for part, group_bias in zip(qkv.split(groups, dim=1), bias, strict=True):
         if part.shape[1] == 0:
             continue
-        q, k, v = (
-            part.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
-        )  # each n * windows, heads, window tokens, head dim
+        q, k, v = part.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # n * windows, heads, window tokens, head dim
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=group_bias[None], scale=scale)
         attended.append(y.transpose(1, 2).unflatten(0, part.shape[:2]))
     return torch.cat(attended, dim=1)

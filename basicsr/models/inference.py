@@ -80,7 +80,7 @@ def upscale(
 
 
 def _ensemble(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
-    """Return the mean over flips and rotations, each undone on the result (Timofte et al. 2016, arXiv 1511.02228)."""
+    """Return the mean over flips and rotations, each undone: "enhanced prediction" of Timofte et al. 2016."""
     total = None
     for turns in range(4):
         turned = lr.rot90(turns, (-2, -1))
