@@ -72,8 +72,7 @@ class BoundSearch:
         options = self._options
         search = "symmetric" if options.symmetric_bounds else options.search
         side = bulk_side(self._histogram)
-        shares, self._name = shrinkages(search, side, options.num_candidates, options.one_sided_step)
-        self._shares = shares.to(self._histogram.counts.device)
+        self._shares, self._name = shrinkages(search, side, options.num_candidates, options.one_sided_step)
         errors = CandidateErrors(self._histogram, options.max_code)
         lower, upper = self._bounds_in_bins()
         low, high = errors.limits(lower, upper)

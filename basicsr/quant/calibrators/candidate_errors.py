@@ -45,14 +45,16 @@ class Thresholds:
 class CandidateErrors:
     """Errors of candidates, in squared bin widths, with bounds measured in bins (`AlignedHistogram.position`).
 
+    All tensors here are on the CPU, also if the data are not: what remains of the data is small.
+
     Args:
         histogram: complete; not copied.
         max_code: N, the number of steps.
     """
 
     def __init__(self, histogram: AlignedHistogram, max_code: int) -> None:
-        counts, fractions = histogram.counts, histogram.fraction_sums
-        index = torch.arange(len(counts), device=counts.device)
+        counts, fractions = histogram.counts.cpu(), histogram.fraction_sums.cpu()
+        index = torch.arange(len(counts))
         self._max_code = max_code
         self._counts = counts.double()
         self._fractions = fractions
@@ -61,14 +63,13 @@ class CandidateErrors:
         self._sum_above = _sums_of_later(index * counts).double() + _sums_of_later(fractions)
         self._num_elements = float(counts.sum())
         self._sum = float((index * counts).sum()) + float(fractions.sum())
-        self._sum_of_squares = float(
-            (index * (index * self._counts + 2 * fractions)).sum() + histogram.fraction_squares
-        )
+        self._sum_of_squares = float((index * (index * self._counts + 2 * fractions)).sum())
+        self._sum_of_squares += float(histogram.fraction_squares)
 
     def thresholds(self, lower: Tensor, upper: Tensor) -> Thresholds:
         """Return the thresholds of candidates, float64 (candidates,) each."""
         step = (upper - lower) / self._max_code
-        codes = torch.arange(self._max_code, dtype=torch.float64, device=lower.device)
+        codes = torch.arange(self._max_code, dtype=torch.float64)
         places = lower[:, None] + (codes + 0.5) * step[:, None]  # C -> C,N
         # bounds -u and u of one-sided data have thresholds outside the data
         distance_below = places.clamp(max=0).neg_()
@@ -120,11 +121,12 @@ class ExactExcess:
         self._histogram = histogram
         self._open = thresholds.inner_high > thresholds.inner_low
         bins = thresholds.bins[self._open].unique()
-        self._is_cut = torch.zeros(histogram.num_bins, dtype=torch.bool, device=bins.device)
-        self._is_cut[bins] = True
-        self._edges = torch.cat([bins.double(), thresholds.places[self._open]]).unique()  # sorted
-        self._counts = torch.zeros(len(self._edges), dtype=torch.int64, device=bins.device)
-        self._sums = torch.zeros(len(self._edges), dtype=torch.float64, device=bins.device)
+        device = histogram.counts.device
+        self._edges = torch.cat([bins.double(), thresholds.places[self._open]]).unique().to(device)  # sorted
+        self._is_cut = torch.zeros(histogram.num_bins, dtype=torch.bool, device=device)
+        self._is_cut[bins.to(device)] = True
+        self._counts = torch.zeros(len(self._edges), dtype=torch.int64, device=device)
+        self._sums = torch.zeros(len(self._edges), dtype=torch.float64, device=device)
 
     def add(self, values: Tensor) -> None:
         """Look at float32 values, one axis, of the second pass."""
@@ -146,10 +148,10 @@ class ExactExcess:
                 "The second calibration pass saw other values than the first; every pass must see the same data. "
                 "Put the network into eval mode and fix the random crops."
             )
-        count_above, sum_above = (_sums_from_here(x) for x in (self._counts, self._sums))
+        count_above, sum_above = (_sums_from_here(x.cpu()) for x in (self._counts, self._sums))
         places, bins = self._thresholds.places[self._open], self._thresholds.bins[self._open]
-        start = torch.searchsorted(self._edges, places)
-        end = torch.searchsorted(self._edges, (bins + 1).double())
+        edges = self._edges.cpu()
+        start, end = torch.searchsorted(edges, places), torch.searchsorted(edges, (bins + 1).double())
         inner = self._thresholds.inner_low.clone()
         inner[self._open] = (sum_above[start] - sum_above[end]) - places * (count_above[start] - count_above[end])
         return (self._thresholds.outer + inner).sum(dim=1)

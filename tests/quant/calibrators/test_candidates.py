@@ -38,8 +38,9 @@ def test_sides_of_the_reference_tensors(reference):
 
 def test_half_of_the_data_in_the_outer_quarter():
     assert side_of(torch.tensor([0.0, 1.0, 2.0, 8.0])) == "lower"
-    assert side_of(torch.tensor([0.0, 1.0, 3.0, 8.0])) == "lower"
-    assert side_of(torch.tensor([0.0, 3.0, 3.0, 8.0])) == "both"
+    assert side_of(torch.tensor([0.0, 1.9, 3.0, 8.0])) == "lower"
+    assert side_of(torch.tensor([0.0, 2.0, 2.0, 8.0])) == "both"
+    assert side_of(torch.tensor([0.0, 6.0, 6.0, 8.0])) == "both"
     assert side_of(torch.tensor([0.0, 7.0, 6.5, 8.0])) == "upper"
 
 

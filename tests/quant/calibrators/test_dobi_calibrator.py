@@ -136,6 +136,15 @@ def test_joint_never_loses(kind):
         assert all(joint <= bounds.mean_squared_error * (1 + 1e-4) for bounds in errors.values())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_first_of_equal_candidates_wins(seed):
+    """In mirrored data the pairs (i, j) and (j, i) have equal errors, but for rounding; the first has i <= j."""
+    half = torch.randn(500, generator=torch.Generator().manual_seed(seed)) ** 3
+    tensor = torch.cat([half, -half])
+    bounds = calibrate_tensor(DOBICalibrator(QuantSpec(3), search="joint"), tensor)
+    assert bounds.upper_bound <= -bounds.lower_bound
+
+
 def test_mirrored_data_give_mirrored_bounds():
     tensor = oracle.tensors()["gelu"]
     bounds, mirrored = (calibrate_tensor(DOBICalibrator(QuantSpec(3)), x) for x in (tensor, -tensor))
