@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from basicsr.quant.calibrators.base import Bounds, Calibrator, calibrate_tensor
 from basicsr.quant.capture import observe_quantizer_inputs
-from basicsr.quant.insertion import named_quantizers, quantized_weights
+from basicsr.quant.insertion import named_quantizers, quantized_weights, quantizers_with_same_input
 from basicsr.utils import dist
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import CalibrationOptions, Component
@@ -54,18 +54,20 @@ def calibrate_network(
         One entry for each quantizer, in the order of the network.
     """
     weights = quantized_weights(network)
+    leaders = quantizers_with_same_input(network)
     calibrators = {
         name: _build(options.activations, quantizer, "calibration:activations")
         for name, quantizer in named_quantizers(network)
-        if name not in weights
+        if name not in weights and name not in leaders
     }
     _observe(network, crops, calibrators, options.batch_size)
+    found = {name: calibrator.finish() for name, calibrator in calibrators.items()}
     report = []
     for name, quantizer in named_quantizers(network):
         if name in weights:
             bounds = calibrate_tensor(_build(options.weights, quantizer, "calibration:weights"), weights[name])
         else:
-            bounds = calibrators[name].finish()
+            bounds = found[leaders.get(name, name)]
         quantizer.set_bounds(bounds.lower_bound, bounds.upper_bound)
         report.append(CalibratedQuantizer(name, bounds))
         if bounds.constant:

@@ -135,6 +135,28 @@ def quantized_weights(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
+    """Return, for each quantizer whose input another one before it quantizes in the same way, the name of that one.
+
+    Such quantizers have the same type and specification, so that calibration finds the same bounds for them.
+    """
+    leaders: dict[str, str] = {}
+    quantizers = dict(named_quantizers(network))
+    for module_name, module in network.named_modules():
+        if isinstance(module, QModule):
+            names = [f"{module_name}.{slot}" for slot in module.slots_with_same_input()]
+            for position, name in enumerate(names):
+                alike = (n for n in names[:position] if _same_kind(quantizers[n], quantizers[name]))
+                leader = next(alike, None)
+                if leader is not None:
+                    leaders[name] = leader
+    return leaders
+
+
+def _same_kind(first: Quantizer, second: Quantizer) -> bool:
+    return type(first) is type(second) and first.spec == second.spec
+
+
 def quantizer_parameters(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of all quantizers: for affine ones, the bounds."""
     return [parameter for _, quantizer in named_quantizers(network) for parameter in quantizer.parameters()]

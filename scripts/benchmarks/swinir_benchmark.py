@@ -9,7 +9,7 @@ import torch
 from basicsr.archs import build_network
 from tests.archs.plain_swinir import PlainSwinIR
 
-_REPEATS = 7
+_REPEATS = 11
 
 
 def run() -> str:

@@ -71,6 +71,10 @@ class QModule(nn.Module, ABC):
         """Return what each weight quantizer quantizes, by the name of its slot: the weight, or rows of it."""
         return {"weight_quantizer": self.weight} if "weight" in self._parameters else {}
 
+    def slots_with_same_input(self) -> tuple[str, ...]:
+        """Return the slots of activations that quantize one and the same tensor; one calibration serves them all."""
+        return ()
+
 
 def weight_and_input_slots(source: nn.Module) -> list[QuantizerSlot]:
     """Return a slot for the weight of `source` and one for its input."""
