@@ -6,4 +6,4 @@ bash scripts/environment.sh requirements-dev.txt
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 export OMP_NUM_THREADS=1
-exec .venv/bin/python -m pytest -n "${TEST_WORKERS:-2}" "$@"
+exec .venv/bin/python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile "$@"

@@ -15,7 +15,7 @@ import basicsr
 from basicsr.utils import dist
 from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.files import atomic_path, write_json
+from basicsr.utils.files import atomic_path, remove_leftovers, write_json
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 
@@ -81,6 +81,7 @@ class Experiment:
                 for folder in (self.folder, self.tb_folder):
                     if folder.exists():
                         folder.rename(folder.with_name(f"{folder.name}_archived_{stamp}"))
+            remove_leftovers(self.folder)
             for folder in (self.models, self.training_states, self.visualization):
                 folder.mkdir(parents=True, exist_ok=True)
             configure_logger(run_log(self.folder, "train", self.options.name), main_process=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_TEMPORARY_PREFIX = ".tmp-"
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -26,7 +28,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OSError: the folder or file cannot be written, or the disk is full; callers name the file in a UserError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:  # a rename may reach the disk before the data does
@@ -36,6 +38,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a writer left behind in a folder and below when it was killed."""
+    for file in folder.rglob(f"{_TEMPORARY_PREFIX}*"):
+        file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -1,0 +1,68 @@
+"""Two processes compute what one computes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests import tiny
+
+
+def run(folder, processes):
+    arguments = ["-opt", str(tiny.TRAIN), "--root", str(folder)]
+    command = [sys.executable, str(tiny.ROOT / "basicsr/train.py"), *arguments]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command = [*launcher, *command[1:], "--launcher", "pytorch"]
+    changes = tiny.train_overrides(folder, "train:total_iter=4", "train:batch_size=4", "datasets:val:num_images=2")
+    done = subprocess.run(
+        [*command, "--force_yml", *changes],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "experiments/tiny"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return [run(tmp_path_factory.mktemp(f"processes{n}"), n) for n in (1, 2)]
+
+
+def test_calibrated_bounds_are_the_same(runs):
+    reports = [json.loads((experiment / "calibration.json").read_text()) for experiment in runs]
+    assert reports[0] == reports[1]
+
+
+def test_distillation_differs_by_rounding_only(runs):
+    for iteration in (2, 4):
+        one, two = (torch.load(e / f"models/net_Q_{iteration}.pth", weights_only=True)["params"] for e in runs)
+        assert set(one) == set(two)
+        for key, value in one.items():
+            torch.testing.assert_close(
+                two[key], value, rtol=1e-3, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}"
+            )
+
+
+def test_every_image_is_evaluated_once(runs):
+    first, second = (
+        [json.loads(line) for line in (experiment / "metrics.jsonl").read_text().splitlines()] for experiment in runs
+    )
+    assert [(line["stage"], line["iter"]) for line in first] == [(line["stage"], line["iter"]) for line in second]
+    for a, b in zip(first, second, strict=True):
+        assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-2)
+        assert a["ssim"] == pytest.approx(b["ssim"], abs=1e-3)
+
+
+def test_the_launcher_needs_torchrun(tmp_path):
+    command = [sys.executable, str(tiny.ROOT / "basicsr/train.py"), "-opt", str(tiny.TRAIN), "--launcher", "pytorch"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(command, cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "torchrun" in done.stderr and "Traceback" not in done.stderr
