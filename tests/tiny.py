@@ -60,7 +60,7 @@ def train_overrides(folder: Path, *more: str, scale: int = 4) -> list[str]:
         "train:total_iter=6",
         "train:batch_size=2",
         "train:num_workers=0",
-        "train:optim_bound:lr=1e-3",
+        "train:optim_bound={type: Adam, lr: 1e-3}",
         "val:val_freq=2",
         "logger:save_checkpoint_freq=2",
         *more,
