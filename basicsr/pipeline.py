@@ -13,7 +13,7 @@ from basicsr.data import build_dataset, build_evaluation_sets, calibration_crops
 from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.calibration import total_error
 from basicsr.models.evaluation import DatasetResult, Evaluator, check_levels
-from basicsr.models.ptq_model import load_quantized, quantized_copy
+from basicsr.models.quantized_network import load_quantized, quantized_copy
 from basicsr.models.results import write_results
 from basicsr.models.training_loop import TrainingLoop
 from basicsr.quant.spec import QuantizationError
@@ -119,12 +119,20 @@ def build_model(options: Options, device: torch.device) -> Any:
 
 
 def calibrate(model: Any, crops: torch.Tensor, experiment: Experiment) -> float:
-    """Calibrate a model, keep the report as calibration.json and the coverage as quantization_map.json; return seconds."""
+    """Calibrate a model and return the seconds it took; quantization_map.json and calibration.json record what was done.
+
+    A model whose options name a quantized network (`path:pretrain_network_Q`) starts from the bounds of that one instead.
+    """
     started = time.monotonic()
     get_logger().info("Coverage '%s':\n%s", model.options.quantization.coverage, model.quantization_map.format_table())
+    experiment.write_json("quantization_map.json", model.quantization_map.as_dict())
+    start = model.options.path.pretrain_network_Q
+    if start is not None:
+        load_quantized(model.network, start)
+        get_logger().info("Starting from the quantized network '%s' instead of a calibration.", start)
+        return time.monotonic() - started
     report = model.calibrate(crops)
     seconds = time.monotonic() - started
-    experiment.write_json("quantization_map.json", model.quantization_map.as_dict())
     experiment.write_json("calibration.json", [row.as_dict() for row in report])
     get_logger().info(
         "Calibrated %d quantizers on %d crops in %.1f s; geometric mean of their squared errors %.3e.",
@@ -174,6 +182,6 @@ def quantized_network(full_precision: nn.Module, options: Options) -> nn.Module:
     """
     if options.path.pretrain_network_Q is None:
         raise OptionsError("Option 'path:pretrain_network_Q' is required: the quantized network to evaluate.")
-    network, _ = quantized_copy(full_precision, options)
+    network, _ = quantized_copy(full_precision, options, share_weights=False)
     load_quantized(network, options.path.pretrain_network_Q)
     return network

@@ -78,6 +78,18 @@ def test_distillation_improves_fidelity_on_other_pictures(tmp_path):
     assert fidelity["final"] > fidelity["calibrated"] + 1
 
 
+def test_training_can_start_from_a_quantized_network(finished, tmp_path):
+    start = finished / "experiments/tiny/models/net_Q_best.pth"
+    weights = finished / "fp_x4.pth"
+    changes = [f"path:pretrain_network_Q={start}", f"path:pretrain_network_FP={weights}", "train:total_iter=0"]
+    assert train(tmp_path, *changes) == 0
+    networks = [
+        torch.load(f, weights_only=True)["params"]
+        for f in (start, tmp_path / "experiments/tiny/models/net_Q_latest.pth")
+    ]
+    assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
+
+
 def test_an_evaluation_writes_means_and_images(finished):
     assert evaluate(finished) == 0
     result = json.loads((finished / "results/tiny_test/metrics.json").read_text())
@@ -87,6 +99,19 @@ def test_an_evaluation_writes_means_and_images(finished):
     assert len(demo["images"]) == 2
     assert demo["psnr"] == pytest.approx(sum(image["psnr"] for image in demo["images"].values()) / 2, abs=1e-3)
     assert len(list((finished / "results/tiny_test/visualization/demo").glob("*.png"))) == 2
+
+
+def test_a_checkpoint_with_other_weights_leaves_the_full_precision_network_alone(finished, tmp_path):
+    checkpoint = torch.load(finished / "experiments/tiny/models/net_Q_latest.pth", weights_only=True)
+    checkpoint["params"]["conv_first.weight"] += 0.05
+    torch.save(checkpoint, tmp_path / "other.pth")
+    values = []
+    for path in (finished / "experiments/tiny/models/net_Q_latest.pth", tmp_path / "other.pth"):
+        assert evaluate(finished, f"path:pretrain_network_Q={path}", "name=weights") == 0
+        values.append(
+            json.loads((finished / "results/weights/metrics.json").read_text())["datasets"]["demo"]["fidelity"]
+        )
+    assert values[1] < values[0] - 3
 
 
 def test_an_evaluation_does_not_depend_on_batching(finished):

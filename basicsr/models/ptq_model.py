@@ -1,6 +1,5 @@
 """Post-training quantization: bounds are calibrated, then distilled from the full-precision network."""
 
-import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,16 +10,14 @@ from torch import nn
 
 from basicsr.models.calibration import CalibratedQuantizer, calibrate_network
 from basicsr.models.optimizers import build_optimizer, build_scheduler
+from basicsr.models.quantized_network import load_quantized, quantized_copy
 from basicsr.quant.capture import tap_outputs
-from basicsr.quant.insertion import insert_quantizers, quantizer_parameters
-from basicsr.quant.quantization_map import QuantizationMap
-from basicsr.quant.released import convert_released_2dquant, is_released_2dquant
+from basicsr.quant.insertion import quantizer_parameters
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from basicsr.utils.signature import suggestion
-from basicsr.utils.weights import load_network_weights, load_weights_file
 
 
 @MODEL_REGISTRY.register()
@@ -67,7 +64,7 @@ class PTQModel:
         self.options = options
         self.device = device
         self.full_precision = network.to(device).eval().requires_grad_(False)
-        self.network, self.quantization_map = quantized_copy(self.full_precision, options)
+        self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=True)
         self.pixel_loss = LOSS_REGISTRY.build(pixel_loss, where="train:pixel_loss") if pixel_loss else None
         self.feature_loss = LOSS_REGISTRY.build(feature_loss, where="train:feature_loss") if feature_loss else None
         if self.pixel_loss is None and self.feature_loss is None:
@@ -145,21 +142,9 @@ class PTQModel:
 
     def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
         """Restore the network and what `training_state` returned."""
-        load_quantized(self.network, str(network_file))
+        load_quantized(self.network, network_file)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-
-
-def quantized_copy(network: nn.Module, options: Options) -> tuple[nn.Module, QuantizationMap]:
-    """Return a copy of a network that shares its parameters, with quantizers inserted, and the quantization map."""
-    shared = {id(parameter): parameter for parameter in network.parameters()}
-    quantized = copy.deepcopy(network, memo=dict(shared))
-    chosen = options.quantization
-    if chosen is None:
-        raise OptionsError(f"Section 'quantization' is required with 'model_type: {options.model_type}'.")
-    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits"})
-    quantization_map = insert_quantizers(quantized, chosen.coverage, options.w_bits, options.a_bits, **arguments)
-    return quantized.eval(), quantization_map
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
@@ -167,16 +152,3 @@ def has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
-
-
-def load_quantized(network: nn.Module, path: str) -> None:
-    """Load a checkpoint of this framework, or one released with 2DQuant, into a network with quantizers.
-
-    Raises:
-        CheckpointError: the file cannot be read, or belongs to another network or coverage.
-        QuantizationError: its bits are not those of the quantizers.
-    """
-    state_dict = load_weights_file(path)
-    if is_released_2dquant(state_dict):
-        state_dict = convert_released_2dquant(state_dict)
-    load_network_weights(network, state_dict, path)

@@ -22,7 +22,7 @@ Work = Callable[[Options, Path, torch.device, argparse.Namespace], None]
 
 def parse_arguments(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
     """Parse the arguments that train.py and test.py share."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", required=True, metavar="FILE", help="options file (YAML)")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="overrides such as bit=4 train:total_iter=100"
