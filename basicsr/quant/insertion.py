@@ -141,20 +141,15 @@ def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
     Such quantizers have the same type and specification, so that calibration finds the same bounds for them.
     """
     leaders: dict[str, str] = {}
-    quantizers = dict(named_quantizers(network))
     for module_name, module in network.named_modules():
         if isinstance(module, QModule):
-            names = [f"{module_name}.{slot}" for slot in module.slots_with_same_input()]
-            for position, name in enumerate(names):
-                alike = (n for n in names[:position] if _same_kind(quantizers[n], quantizers[name]))
-                leader = next(alike, None)
-                if leader is not None:
-                    leaders[name] = leader
+            first_of_kind: dict[tuple[type[Quantizer], QuantSpec], str] = {}
+            for slot in module.slots_with_same_input():
+                quantizer, name = module.get_submodule(slot), f"{module_name}.{slot}"
+                first = first_of_kind.setdefault((type(quantizer), quantizer.spec), name)
+                if first != name:
+                    leaders[name] = first
     return leaders
-
-
-def _same_kind(first: Quantizer, second: Quantizer) -> bool:
-    return type(first) is type(second) and first.spec == second.spec
 
 
 def quantizer_parameters(network: nn.Module) -> list[nn.Parameter]:

@@ -80,6 +80,10 @@ class QSplitLinear(QModule):
             )
         ]
 
+    def slots_with_same_input(self) -> tuple[str, ...]:
+        """Return the slots of the input of each part: it is the input of the layer for all of them."""
+        return tuple(f"{part}.act_quantizer" for part in self.split)
+
     def weights(self) -> dict[str, Tensor]:
         """Return the rows of the weight that belong to each part, by the name of the slot of their quantizer."""
         rows = self.weight.chunk(len(self.split))
