@@ -61,6 +61,13 @@ def test_metrics_have_the_specified_lines(finished):
     assert lines[-1]["psnr"] == lines[-2]["psnr"]
 
 
+def test_debug_is_a_quick_look_under_another_name(finished):
+    changes = tiny.train_overrides(finished, "train:total_iter=100")
+    arguments = ["-opt", str(tiny.TRAIN), "--root", str(finished), "--debug", "--force_yml", *changes]
+    assert train_command.main(arguments) == 0
+    assert (finished / "experiments/debug_tiny/models/net_Q_4.pth").exists()
+
+
 def test_training_moves_bounds_only(finished):
     first, last = (
         torch.load(finished / f"experiments/tiny/models/net_Q_{label}.pth", weights_only=True)["params"]

@@ -36,15 +36,12 @@ def parse_arguments(argv: Sequence[str] | None, description: str) -> argparse.Na
     return parser.parse_args(argv)
 
 
-def debug_overrides(name: str) -> list[str]:
+def debug_overrides(options: Options) -> list[str]:
     """Return the overrides of `--debug`."""
-    return [
-        f"name=debug_{name}",
-        "train:total_iter=4",
-        "val:val_freq=2",
-        "logger:print_freq=1",
-        "logger:save_checkpoint_freq=2",
-    ]
+    overrides = [f"name=debug_{options.name}", "val:val_freq=2", "logger:print_freq=1", "logger:save_checkpoint_freq=2"]
+    if options.train is not None:
+        overrides.append(f"train:total_iter={min(options.train.total_iter, 4)}")
+    return overrides
 
 
 def run(
@@ -67,7 +64,7 @@ def run(
         raise_on_signals()
         options = load_options(arguments.opt, arguments.force_yml)
         if arguments.debug:
-            options = load_options(arguments.opt, [*arguments.force_yml, *debug_overrides(options.name)])
+            options = load_options(arguments.opt, [*arguments.force_yml, *debug_overrides(options)])
         device = select_device(options.device)
         dist.init_distributed(arguments.launcher, device)
         prepare_process(options, device)
