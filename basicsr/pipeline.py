@@ -18,7 +18,7 @@ from basicsr.models.results import write_results
 from basicsr.models.training_loop import TrainingLoop
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
-from basicsr.utils.errors import DataError, OptionsError, UserError
+from basicsr.utils.errors import CheckpointError, DataError, OptionsError, UserError
 from basicsr.utils.experiment import Experiment
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
@@ -70,16 +70,14 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
         seconds = calibrate(model, crops, experiment)
         evaluate("calibrated", model.network, 0, seconds)
     else:
-        model.load(experiment.network_file(state["iter"]), state)
+        model.load(experiment.resumed_network_file(state["iter"]), state)
     loop = TrainingLoop(model, experiment, lambda i, s: evaluate("train", model.network, i, s), state)
     if training is not None:
         loop.run(training_batches(training, options.train, options.manual_seed, loop.iteration))
     else:
         experiment.save_network(model.network, "latest")
     evaluate("final", model.network, loop.iteration, loop.seconds)
-    get_logger().info(
-        "No quantizer gives more than %d distinct values.", check_levels(model.network, validation[0][0]["lq"])
-    )
+    get_logger().info("No quantizer gives more than %d distinct values.", check_levels(model.network, crops[0]))
     experiment.close()
 
 
@@ -151,7 +149,12 @@ def test(options: Options, root: Path, device: torch.device) -> None:
         UserError: something that the user gave cannot be used.
     """
     folder = root / "results" / options.name
-    configure_logger(run_log(folder, "test", options.name), dist.is_main())
+    try:
+        configure_logger(run_log(folder, "test", options.name), dist.is_main())
+    except OSError as error:
+        raise CheckpointError(
+            f"The folder '{folder}' cannot be set up: {error}. Check its permissions and the space left."
+        ) from error
     datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
     if not datasets:
         raise DataError(

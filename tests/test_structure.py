@@ -56,9 +56,34 @@ def test_no_dangerous_or_leftover_calls(file):
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name):
                 assert node.func.id not in FORBIDDEN_CALLS, f"{file}:{node.lineno} calls {node.func.id}"
+            if ast.unparse(node.func) == "torch.load":
+                safe = any(keyword.arg == "weights_only" for keyword in node.keywords)
+                assert safe, f"{file}:{node.lineno} loads without weights_only=True"
             for keyword in node.keywords:
                 unsafe = keyword.arg == "weights_only" and getattr(keyword.value, "value", None) is not True
                 assert not unsafe, f"{file}:{node.lineno} loads without weights_only=True"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name == "archs"], ids=lambda f: f.name)
+def test_architectures_hold_no_quantization_code(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [getattr(node, attribute, None) for attribute in ("id", "attr", "arg", "name")]
+        assert not any("quantize" in name.lower() for name in names if isinstance(name, str)), f"{file}:{node.lineno}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_files_are_written_whole_or_not_at_all(file):
+    """Whatever writes goes through `atomic_path`; the log is appended to."""
+    if file.name in ("files.py", "logger.py"):
+        return
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.With) and "atomic_path(" in ast.unparse(n.items[0])]
+    guarded = {id(inner) for block in blocks for inner in ast.walk(block)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            (".write_text", ".write_bytes", "torch.save")
+        ):
+            assert id(node) in guarded, f"{file}:{node.lineno} writes without atomic_path"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))

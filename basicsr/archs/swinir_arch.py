@@ -6,10 +6,11 @@ Names of parameters and their order are those of the official implementation; it
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.arch_util import RGB_MEAN_DIV2K, mirror_to_size, pixel_shuffle_steps
@@ -57,14 +58,14 @@ class SwinIR(nn.Module):
         self,
         *,
         upscale: int = 4,
-        in_chans: int = 3,
+        in_chans: Annotated[int, Field(ge=1)] = 3,
         img_size: int = 64,
         window_size: int = 8,
-        img_range: float = 1.0,
+        img_range: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0,
         depths: tuple[int, ...] = (6, 6, 6, 6),
-        embed_dim: int = 60,
+        embed_dim: Annotated[int, Field(ge=1)] = 60,
         num_heads: tuple[int, ...] = (6, 6, 6, 6),
-        mlp_ratio: float = 2.0,
+        mlp_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0,
         qkv_bias: bool = True,
         drop_path_rate: float = 0.0,
         upsampler: Upsampler = "pixelshuffledirect",

@@ -88,11 +88,18 @@ def calibration_crops(options: CalibrationOptions, training: Component | None, s
     folders = {"dataroot_gt": options.dataroot_gt, "dataroot_lq": options.dataroot_lq}
     if options.data is not None:
         return load_calibration_set(options.data, scale=scale, **folders)
+    template = None
     if options.dataroot_gt is None:
         if training is None:
             raise OptionsError("Calibration needs 'calibration:data', 'calibration:dataroot_gt' or 'datasets:train'.")
-        folders = {key: training.get(key) for key in folders}
+        template = training.get("filename_tmpl") if options.dataroot_lq is None else None
+        folders = {key: given or training.get(key) for key, given in folders.items()}
     chosen = make_calibration_set(
-        **folders, scale=scale, num_images=options.num_images, crop_size=options.crop_size, seed=seed
+        **folders,
+        scale=scale,
+        num_images=options.num_images,
+        crop_size=options.crop_size,
+        seed=seed,
+        filename_tmpl=template,
     )
-    return crops_of(chosen)
+    return crops_of(chosen, template)

@@ -6,6 +6,7 @@ several processes together see those of one.
 
 import functools
 import itertools
+import logging
 import signal
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.logger import get_logger
 
 SampleKey = tuple[int, tuple[int, ...]]
 """An index into the data set, and the seed of the sample's crop and orientation."""
@@ -153,11 +155,13 @@ def _collate(samples: list[dict[str, Tensor] | UserError]) -> dict[str, Tensor] 
     return errors[0] if errors else default_collate(samples)
 
 
-def _start_worker(_worker: int) -> None:
+def _start_worker(worker: int) -> None:
     # Ctrl-C and SIGTERM may reach the whole process group; the main process saves its state and then ends the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
+    if worker > 0:  # what there is to say of the data, such as of an alpha channel, one worker says
+        get_logger().setLevel(logging.ERROR)
 
 
 @functools.lru_cache(maxsize=2)

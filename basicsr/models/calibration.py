@@ -1,8 +1,10 @@
 """Calibration of all quantizers of a network: weights directly, activations from as many passes as their calibrators ask for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from tqdm import tqdm
 from basicsr.quant.calibrators.base import Bounds, Calibrator, calibrate_tensor
 from basicsr.quant.capture import observe_quantizer_inputs
 from basicsr.quant.insertion import named_quantizers, quantized_weights, quantizers_with_same_input
+from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import CalibrationOptions, Component
@@ -52,6 +55,9 @@ def calibrate_network(
 
     Returns:
         One entry for each quantizer, in the order of the network.
+
+    Raises:
+        QuantizationError: weights or activations are not finite, or give no bounds; names the quantizer.
     """
     weights = quantized_weights(network)
     leaders = quantizers_with_same_input(network)
@@ -61,11 +67,12 @@ def calibrate_network(
         if name not in weights and name not in leaders
     }
     _observe(network, crops, calibrators, options.batch_size)
-    found = {name: calibrator.finish() for name, calibrator in calibrators.items()}
+    found = {name: _finish(name, calibrator) for name, calibrator in calibrators.items()}
     report = []
     for name, quantizer in named_quantizers(network):
         if name in weights:
-            bounds = calibrate_tensor(_build(options.weights, quantizer, "calibration:weights"), weights[name])
+            with _named(name):
+                bounds = calibrate_tensor(_build(options.weights, quantizer, "calibration:weights"), weights[name])
         else:
             bounds = found[leaders.get(name, name)]
         quantizer.set_bounds(bounds.lower_bound, bounds.upper_bound)
@@ -73,6 +80,11 @@ def calibrate_network(
         if bounds.constant:
             get_logger().warning("The values at '%s' are constant; its bounds enclose that value only narrowly.", name)
     return report
+
+
+def _finish(name: str, calibrator: Calibrator) -> Bounds:
+    with _named(name):
+        return calibrator.finish()
 
 
 def _build(options: Component, quantizer: Any, where: str) -> Calibrator:
@@ -88,10 +100,30 @@ def _observe(network: nn.Module, crops: torch.Tensor, calibrators: Mapping[str, 
         batches = tqdm(
             crops.split(batch_size), desc=f"calibration pass {number}", disable=None if dist.is_main() else True
         )
-        with torch.no_grad(), observe_quantizer_inputs(network, {n: c.update for n, c in pending.items()}):
+        callbacks = {name: partial(_update, name, calibrator) for name, calibrator in pending.items()}
+        with torch.no_grad(), observe_quantizer_inputs(network, callbacks):
             for batch in batches:
                 network(batch.to(device))
-        pending = {name: calibrator for name, calibrator in pending.items() if calibrator.end_pass()}
+        pending = {name: calibrator for name, calibrator in pending.items() if _end_pass(name, calibrator)}
+
+
+def _end_pass(name: str, calibrator: Calibrator) -> bool:
+    with _named(name):
+        return calibrator.end_pass()
+
+
+def _update(name: str, calibrator: Calibrator, tensor: torch.Tensor) -> None:
+    with _named(name):
+        calibrator.update(tensor)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say at which quantizer a calibration failed."""
+    try:
+        yield
+    except QuantizationError as error:
+        raise QuantizationError(f"The quantizer '{name}' cannot be calibrated. {error}") from error
 
 
 def total_error(report: list[CalibratedQuantizer]) -> float:

@@ -16,7 +16,7 @@ from basicsr.quant.capture import count_codes
 from basicsr.quant.insertion import named_quantizers
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
-from basicsr.utils.errors import TrainingError
+from basicsr.utils.errors import DataError, TrainingError
 from basicsr.utils.image import tensor_to_image, write_image
 from basicsr.utils.options import ValOptions
 
@@ -142,7 +142,13 @@ class Evaluator:
             )
         image, truth = tensor_to_image(output), tensor_to_image(gt)
         protocol = {"crop_border": self._border, "test_y_channel": self._options.test_y_channel}
-        result = {"psnr": calculate_psnr(image, truth, **protocol), "ssim": calculate_ssim(image, truth, **protocol)}
+        try:
+            result = {
+                "psnr": calculate_psnr(image, truth, **protocol),
+                "ssim": calculate_ssim(image, truth, **protocol),
+            }
+        except DataError as error:
+            raise DataError(f"The image '{name}' cannot be measured. {error}") from error
         if reference is not None:
             result["fidelity"] = calculate_fidelity(output, reference, crop_border=self._border)
         return result

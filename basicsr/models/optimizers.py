@@ -1,25 +1,29 @@
 """Optimisers and learning-rate schedules by name; the keyword parameters of a function here are its options."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.signature import suggestion, validate_arguments
 
 Parameters = Iterable[torch.nn.Parameter]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _adam(
     parameters: Parameters,
     /,
     *,
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    lr: Positive,
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NotNegative = 0.0,
 ) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
@@ -28,20 +32,20 @@ def _adamw(
     parameters: Parameters,
     /,
     *,
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.01,
+    lr: Positive,
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NotNegative = 0.01,
 ) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
-def _cosine(optimizer: torch.optim.Optimizer, total_iter: int, /, *, eta_min: float = 0.0) -> LRScheduler:
+def _cosine(optimizer: torch.optim.Optimizer, total_iter: int, /, *, eta_min: NotNegative = 0.0) -> LRScheduler:
     return CosineAnnealingLR(optimizer, T_max=max(total_iter, 1), eta_min=eta_min)
 
 
 def _multi_step(
-    optimizer: torch.optim.Optimizer, _total_iter: int, /, *, milestones: list[int], gamma: float = 0.5
+    optimizer: torch.optim.Optimizer, _total_iter: int, /, *, milestones: list[int], gamma: Positive = 0.5
 ) -> LRScheduler:
     return MultiStepLR(optimizer, milestones=milestones, gamma=gamma)
 
@@ -55,7 +59,7 @@ def _resolve(
 ) -> tuple[Any, dict[str, Any]]:
     arguments = dict(options)
     name = arguments.pop("type", None)
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise OptionsError(f"Option '{where}:type' is {name!r}. {suggestion(str(name), table)}")
     return table[name], validate_arguments(table[name], arguments, where)
 

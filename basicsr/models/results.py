@@ -35,7 +35,7 @@ def write_results(
         "w_bits": options.w_bits or 32,
         "a_bits": options.a_bits or 32,
         "coverage": options.quantization.coverage if options.quantization else None,
-        "weights": options.path.pretrain_network_Q or options.path.pretrain_network_FP,
+        "weights": options.path.pretrain_network_Q if options.quantization else options.path.pretrain_network_FP,
         "protocol": options.val.model_dump(include={"crop_border", "test_y_channel", "pad", "self_ensemble"}),
         "complexity": dict(complexity),
         "datasets": {

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from basicsr.models.evaluation import DatasetResult
 from basicsr.utils import dist
-from basicsr.utils.errors import TrainingError
+from basicsr.utils.errors import TrainingError, UserError
 from basicsr.utils.experiment import Experiment
 from basicsr.utils.logger import get_logger
 from basicsr.utils.signals import StopRequest, deferred_signals
@@ -55,7 +55,7 @@ class TrainingLoop:
         self._validate = validate
         self._total = experiment.options.train.total_iter
         self.iteration = int(state["iter"]) if state else 0
-        self._first = self.iteration
+        self._first = self._last_saved = self.iteration
         self.best: dict[str, Any] = dict(state["best"]) if state else {}
         self._seconds_before = float(state["seconds"]) if state else 0.0
         self._started = time.monotonic()
@@ -72,6 +72,7 @@ class TrainingLoop:
 
         Raises:
             TrainingError: a loss is not finite; the last checkpoint is kept.
+            DataError: an image cannot be used; a checkpoint has been saved, so that the run continues once it is mended.
             Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
         """
         bar = tqdm(
@@ -79,10 +80,19 @@ class TrainingLoop:
         )
         with bar, deferred_signals() as stop:
             while self.iteration < self._total:
-                self._add_losses(self._model.optimize_parameters(next(batches)))
+                self._add_losses(self._model.optimize_parameters(self._next(batches)))
                 self.iteration += 1
                 bar.update()
                 self._after_step(bar, stop)
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        try:
+            return next(batches)
+        except UserError:
+            if self.iteration > self._last_saved and dist.world_size() == 1:  # of several, the others may be elsewhere
+                self._save()
+                get_logger().info("Saved iteration %d; once mended, continue with --auto_resume.", self.iteration)
+            raise
 
     def _after_step(self, bar: tqdm, stop: StopRequest) -> None:
         logger_options, last = self._options.logger, self.iteration == self._total
@@ -142,6 +152,7 @@ class TrainingLoop:
         self._require_finite()
         state = {**self._model.training_state(), "best": dict(self.best), "seconds": self.seconds}
         self._experiment.save(self._model.network, self.iteration, state)
+        self._last_saved = self.iteration
         dist.barrier()
 
     def _require_finite(self) -> None:

@@ -37,6 +37,10 @@ def load_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' does not exist; correct the path or put the file there.") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from error
     except Exception as error:  # the restricted unpickler meets damaged data with errors of any kind
         if "Unsupported" in str(error):
             raise CheckpointError(

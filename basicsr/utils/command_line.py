@@ -101,7 +101,7 @@ def select_device(name: str) -> torch.device:
 
 
 def prepare_process(options: Options, device: torch.device) -> None:
-    """Set threads, seeds, and reproducible convolution algorithms."""
+    """Set threads, seeds, and reproducible convolutions in full float32 precision."""
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     random.seed(options.manual_seed)
@@ -109,3 +109,6 @@ def prepare_process(options: Options, device: torch.device) -> None:
     torch.manual_seed(options.manual_seed)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = (
+            False  # convolutions with 10 bits of mantissa would not give the CPU's results
+        )

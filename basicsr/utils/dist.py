@@ -19,7 +19,7 @@ def init_distributed(launcher: str, device: torch.device) -> None:
     """
     if launcher == "none":
         return
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if any(name not in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
         raise OptionsError(
             "--launcher pytorch needs the environment that torchrun sets: start with "
             "`torchrun --nproc_per_node=N basicsr/train.py -opt ... --launcher pytorch`."

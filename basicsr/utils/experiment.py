@@ -20,8 +20,9 @@ from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 
 RESULT_DIGITS = {"psnr": 4, "ssim": 6, "fidelity": 4, "seconds": 1}
-_RECIPE = ("scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
+_RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
 _NOT_RECIPE = {"calibration": ("batch_size",), "train": ("num_workers",)}
+_NOT_RECIPE_OF_DATA = ("name", "dataroot_gt", "dataroot_lq", "filename_tmpl", "cache_budget_mb")
 
 
 def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,8 +35,13 @@ def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe(options: Options) -> dict[str, Any]:
-    """Return the options that decide what a run computes: those that a resumed run must share with the first piece."""
+    """Return the options that decide what a run computes: those that a resumed run must share with the first piece.
+
+    Folders are left out, for data may have moved.
+    """
     chosen = options.model_dump(include=set(_RECIPE))
+    training = options.datasets.get("train", {})
+    chosen["datasets:train"] = {key: value for key, value in training.items() if key not in _NOT_RECIPE_OF_DATA}
     for section, keys in _NOT_RECIPE.items():
         for key in keys:
             (chosen.get(section) or {}).pop(key, None)
@@ -64,6 +70,7 @@ class Experiment:
         self._metrics_file = self.folder / "metrics.jsonl"
         self._records: list[dict[str, Any]] = []
         self._writer: Any = None
+        self._tensorboard = options.logger.use_tb_logger
         self.resume_file = dist.broadcast_object(self._find_state(auto_resume))
         if dist.is_main():
             self._prepare_folders()
@@ -80,7 +87,7 @@ class Experiment:
             if self.resume_file is None:
                 for folder in (self.folder, self.tb_folder):
                     if folder.exists():
-                        folder.rename(folder.with_name(f"{folder.name}_archived_{stamp}"))
+                        folder.rename(_free_name(folder.with_name(f"{folder.name}_archived_{stamp}")))
             remove_leftovers(self.folder)
             for folder in (self.models, self.training_states, self.visualization):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +125,14 @@ class Experiment:
         except OSError as error:
             raise CheckpointError(f"'{self._metrics_file}' could not be written: {error}. Free some space.") from error
 
+    def _read_records(self) -> list[dict[str, Any]]:
+        try:
+            return [json.loads(line) for line in self._metrics_file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"'{self._metrics_file}' cannot be read: {error}. Correct it or remove it, then continue."
+            ) from error
+
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file into the folder of the run."""
         if not dist.is_main():
@@ -128,9 +143,15 @@ class Experiment:
             raise CheckpointError(f"'{self.folder / name}' could not be written: {error}. Free some space.") from error
 
     def scalars(self, values: Mapping[str, float], iteration: int) -> None:
-        """Write scalars to TensorBoard."""
-        if not (dist.is_main() and self.options.logger.use_tb_logger):
+        """Write scalars to TensorBoard; if its file cannot be written, the run goes on without it."""
+        if not (dist.is_main() and self._tensorboard):
             return
+        try:
+            self._write_scalars(values, iteration)
+        except OSError as error:
+            self._give_up_tensorboard(error)
+
+    def _write_scalars(self, values: Mapping[str, float], iteration: int) -> None:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
@@ -138,15 +159,27 @@ class Experiment:
         for key, value in values.items():
             self._writer.add_scalar(key, value, iteration)
 
+    def _give_up_tensorboard(self, error: OSError) -> None:
+        """Go on without TensorBoard: it shows what metrics.jsonl and the log hold as well."""
+        get_logger().warning("TensorBoard's file in '%s' cannot be written (%s); it ends here.", self.tb_folder, error)
+        self._tensorboard, self._writer = False, None
+
     def close(self) -> None:
         """Flush and close TensorBoard's file."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._give_up_tensorboard(error)
             self._writer = None
 
     def network_file(self, label: int | str) -> Path:
         """Return the file of the network at an iteration, or of `latest` or `best`."""
         return self.models / f"{self._network_name}_{label}.pth"
+
+    def resumed_network_file(self, iteration: int) -> Path:
+        """Return the network that belongs to the training state, which may be one of another run (`path:resume_state`)."""
+        return self.resume_file.parent.parent / self.models.name / self.network_file(iteration).name
 
     def save_network(self, network: torch.nn.Module, label: int | str) -> None:
         """Save `{'params': state dict}`; the file loads with weights_only=True."""
@@ -174,7 +207,7 @@ class Experiment:
             CheckpointError: it is damaged, belongs to another recipe, or its network is missing.
         """
         state = load_torch(self.resume_file)
-        if not isinstance(state, dict) or not {"iter", "recipe", "rng"} <= set(state):
+        if not isinstance(state, dict) or not {"iter", "recipe", "rng", "best", "seconds"} <= set(state):
             raise CheckpointError(
                 f"'{self.resume_file}' is no training state. Those are in experiments/<name>/training_states/."
             )
@@ -186,15 +219,23 @@ class Experiment:
                 )
         set_rng_state(state["rng"])
         if dist.is_main() and self._metrics_file.exists():
-            lines = self._metrics_file.read_text(encoding="utf-8").splitlines()
             self._records = [
                 record
-                for record in map(json.loads, lines)
+                for record in self._read_records()
                 if record["iter"] <= state["iter"] and record["stage"] != "final"
             ]
             self._write_records()
         get_logger().info("Continuing '%s' after iteration %d.", self.options.name, state["iter"])
         return state
+
+
+def _free_name(path: Path) -> Path:
+    """Return the path, or with a number where it is taken: a run may be archived twice in a second."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}_{number}")
+    return free
 
 
 def provenance() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One logger for the package: to the terminal, and to a file of the run; silent in all but the main process."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -14,25 +15,42 @@ def get_logger() -> logging.Logger:
     return logging.getLogger(LOGGER_NAME)
 
 
+class _RunLog(logging.FileHandler):
+    """A log file that is given up, with one warning, when it cannot be written any more, such as on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- the name is logging's
+        """Remove this handler instead of printing a traceback for every record."""
+        if isinstance(sys.exc_info()[1], OSError):
+            get_logger().removeHandler(self)
+            get_logger().warning("The log '%s' cannot be written any more: %s.", self.baseFilename, sys.exc_info()[1])
+        else:
+            super().handleError(record)
+
+
 def configure_logger(file: Path | None, main_process: bool) -> logging.Logger:
     """Set up the package's logger for a run, replacing an earlier set-up.
 
     Args:
         file: log file to append to; None for the terminal only.
         main_process: whether this process reports; the others pass on errors only.
+
+    Raises:
+        OSError: the log file cannot be made; the terminal is set up all the same.
     """
     logger = get_logger()
     close_logger()
     logger.propagate = False
     logger.setLevel(logging.INFO if main_process else logging.ERROR)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    _add_handler(logging.StreamHandler(sys.stderr))
     if file is not None and main_process:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter(_FORMAT))
-        logger.addHandler(handler)
+        _add_handler(_RunLog(file, encoding="utf-8"))
     return logger
+
+
+def _add_handler(handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    get_logger().addHandler(handler)
 
 
 def run_log(folder: Path, kind: str, name: str) -> Path:
@@ -44,5 +62,6 @@ def close_logger() -> None:
     """Close the logger's files."""
     logger = get_logger()
     for handler in list(logger.handlers):
-        handler.close()
+        with contextlib.suppress(OSError):  # what was buffered does not fit on a full disk
+            handler.close()
         logger.removeHandler(handler)

@@ -6,6 +6,7 @@ Texts may contain `{scale}` and `{bit}`.
 """
 
 import copy
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,13 +22,24 @@ from basicsr.utils.registry import (
     QUANTIZER_REGISTRY,
     Registry,
 )
-from basicsr.utils.signature import options_of, suggestion, validate_arguments, validate_model
+from basicsr.utils.signature import options_of, suggestion, validate_arguments, validate_fields, validate_model
 from basicsr.utils.yaml_loader import parse_yaml, read_yaml
 
 Component = dict[str, Any]
 Bits = Annotated[int, pydantic.Field(ge=2, le=8)]
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PHASES = ("train", "val", "test")
+
+
+def _folder_name(name: str) -> str:
+    if re.search(r"""[/\\:*?"<>|\x00-\x1f]""", name) or name.startswith(".") or not 0 < len(name) <= 200:
+        raise ValueError(
+            "must be usable as the name of a folder: no slash, no dot at the beginning, 1 to 200 characters"
+        )
+    return name
+
+
+FolderName = Annotated[str, pydantic.AfterValidator(_folder_name)]
 
 
 class _Section(pydantic.BaseModel):
@@ -110,7 +122,7 @@ class ValOptions(_Section):
 
     val_freq: Positive = 100
     """Iterations between two evaluations on the validation sets."""
-    crop_border: int | None = None
+    crop_border: Annotated[int, pydantic.Field(ge=0)] | None = None
     """Pixels left out on every side; by default the scale factor."""
     test_y_channel: bool = True
     pad: Literal["official", "mirror", "reflect"] = "official"
@@ -138,14 +150,14 @@ class LoggerOptions(_Section):
 class Options(_Section):
     """All options of a run. Keys are addressed as `section:key`, also by `--force_yml`."""
 
-    name: Annotated[str, pydantic.Field(min_length=1, pattern=r"^[^/\\:*?\"<>|]+$")]
+    name: FolderName
     model_type: str = "PTQModel"
     method: str | None = None
     """Label in results; by default the type of the activation calibrator, or FP."""
     scale: Literal[2, 3, 4]
     bit: Bits | None = None
     """Short form for w_bits and a_bits together."""
-    manual_seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    manual_seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_threads: Positive | None = None
     """CPU threads; by default what torch chooses."""
@@ -297,7 +309,7 @@ def _add_plugins(folder: Path) -> None:
 
 def check_components(options: Options) -> None:
     """Check what the schema alone cannot: the components of the sections, and sections that need each other."""
-    arch = ARCH_REGISTRY.get(options.network_g.get("type", ""), "network_g:type")
+    arch = ARCH_REGISTRY.get(options.network_g.get("type"), "network_g:type")
     if "upscale" in options_of(arch):
         upscale = options.network_g.setdefault("upscale", options.scale)
         if upscale != options.scale:
@@ -307,6 +319,7 @@ def check_components(options: Options) -> None:
     _complete(ARCH_REGISTRY, options.network_g, "network_g")
     for key, dataset in options.datasets.items():
         _complete(DATASET_REGISTRY, dataset, f"datasets:{key}")
+    _check_dataset_names(options)
     if options.quantization is not None:
         if options.w_bits is None or options.a_bits is None:
             raise OptionsError(
@@ -324,6 +337,22 @@ def check_components(options: Options) -> None:
             if key not in known:
                 raise OptionsError(f"Unknown option 'train:{key}'. {suggestion(key, known)}")
         extras.update(validate_arguments(model, extras, "train"))
+
+
+def _check_dataset_names(options: Options) -> None:
+    """Results, saved images and cached outputs go by the name of the dataset: it must be a folder's name, and its own."""
+    keys: dict[str, str] = {}
+    for key, dataset in options.datasets.items():
+        if "name" not in dataset:
+            continue
+        fields = {"name": (FolderName, ...)}
+        validate_fields(fields, {"name": dataset["name"]}, f"datasets:{key}")
+        other = keys.setdefault(dataset["name"], key) if key.split("_")[0] != "train" else key
+        if other != key:
+            raise OptionsError(
+                f"Options 'datasets:{other}:name' and 'datasets:{key}:name' are both '{dataset['name']}'. "
+                "Give every dataset a name of its own."
+            )
 
 
 def _complete(registry: Registry, component: Component, where: str) -> None:

@@ -11,6 +11,7 @@ import ast
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,22 @@ class Registry:
         """Return the component called `name`, importing its file if that has not happened.
 
         Raises:
-            OptionsError: there is no such component; names the nearest one.
+            OptionsError: there is no such component; names the nearest one. Or its file cannot be imported.
         """
+        if not isinstance(name, str) or not name:
+            raise OptionsError(
+                f"Option '{where}' is {name!r}, but must name the {self.kind}. Known names: {', '.join(self.names())}."
+            )
         if name not in self._components:
             file = self._files_by_name().get(name)
             if file is None:
                 raise OptionsError(
-                    f"Option '{where}' names the {self.kind} '{name}', which does not exist. {suggestion(name, self.names())}"
+                    f"Option '{where}' names the {self.kind} '{name}', which does not exist. "
+                    f"{suggestion(name, self.names())}{self._unreadable_files()}"
                 )
             _import_file(file)
+        if name not in self._components:
+            raise OptionsError(f"The file '{file}' does not register the {self.kind} '{name}' when it is imported.")
         return self._components[name]
 
     def resolve(self, options: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
@@ -100,17 +108,25 @@ class Registry:
         found: dict[str, Path] = {}
         for folder in self._folders:
             for file in sorted(folder.glob(f"*{self._suffix}.py")):
-                for name in _registered_names(file, self._variable):
+                for name in _registered_names(file, self._variable) or ():
                     found.setdefault(name, file)
         return found
 
+    def _unreadable_files(self) -> str:
+        files = [file for folder in self._folders for file in sorted(folder.glob(f"*{self._suffix}.py"))]
+        broken = [str(file) for file in files if _registered_names(file, self._variable) is None]
+        return f" Not searched, because they are no valid Python: {', '.join(broken)}." if broken else ""
 
-def _registered_names(file: Path, variable: str) -> list[str]:
-    """Return the names that the decorators `@<variable>.register(...)` in a file would register, without running it."""
+
+def _registered_names(file: Path, variable: str) -> list[str] | None:
+    """Return the names that the decorators `@<variable>.register(...)` in a file would register, without running it.
+
+    None if the file cannot be read as Python: its components are missing, but those of other files are not.
+    """
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-    except SyntaxError:
-        return []  # its components are missing; whoever asks for one is told which names there are
+    except (SyntaxError, ValueError, OSError):  # ValueError: no UTF-8, or null bytes
+        return None
     names = []
     for node in ast.walk(tree):
         for decorator in getattr(node, "decorator_list", []):
@@ -127,6 +143,17 @@ def _registered_names(file: Path, variable: str) -> list[str]:
 
 
 def _import_file(file: Path) -> None:
+    try:
+        _import_module_of(file)
+    except Exception as error:  # whatever the code of the file raises
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        place = f", line {lines[-1]}" if lines else ""
+        raise OptionsError(
+            f"The file '{file}'{place} cannot be imported: {type(error).__name__}: {error}. Correct it."
+        ) from error
+
+
+def _import_module_of(file: Path) -> None:
     if file.is_relative_to(_PACKAGE_ROOT):
         parts = file.relative_to(_PACKAGE_ROOT).with_suffix("").parts
         importlib.import_module(".".join(("basicsr", *parts)))
@@ -135,7 +162,11 @@ def _import_file(file: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 ARCH_REGISTRY = Registry("architecture", "ARCH_REGISTRY", "archs", "_arch")

@@ -104,7 +104,8 @@ def validate_model(model: type[pydantic.BaseModel], values: Mapping[str, Any], w
         return model.model_validate_json(json.dumps(values), strict=True)
     except TypeError as error:
         raise OptionsError(
-            f"The options '{where}' hold something that is neither text, number, list nor mapping: {error}."
+            f"The options{where and f' under {where!r}'} hold something that is neither text, number, list nor mapping: {error}. "
+            "Put text that looks like a date into quotation marks."
         ) from error
     except pydantic.ValidationError as error:
         raise OptionsError(describe_validation_error(error, where, model)) from error

@@ -68,6 +68,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"The file of weights '{path}' is damaged or cut off: {error}.") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"The file of weights '{path}' cannot be read: {error.strerror or error}. Check its permissions."
+        ) from error
 
 
 def _choose_entry(content: Any, path: Path, param_key: str | None) -> dict[str, Tensor]:
@@ -82,7 +86,10 @@ def _choose_entry(content: Any, path: Path, param_key: str | None) -> dict[str, 
         chosen = content[param_key]
     else:
         chosen = next((content[key] for key in _USUAL_KEYS if isinstance(content.get(key), Mapping)), content)
-    if not isinstance(chosen, Mapping) or not chosen or not all(isinstance(value, Tensor) for value in chosen.values()):
+    by_name = isinstance(chosen, Mapping) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in chosen.items()
+    )
+    if not by_name or not chosen:
         raise CheckpointError(
             f"The file '{path}' holds no tensors where weights are looked for. Its entries: {entries}; "
             "name the one with the weights as param_key."

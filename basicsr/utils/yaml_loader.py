@@ -19,7 +19,11 @@ _FLOAT = re.compile(
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that reads `1e-4` as YAML 1.2 does and refuses a key that is given twice."""
+    """SafeLoader that reads `1e-4` as YAML 1.2 does and refuses a key that is given twice and a node inside itself."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.deep_construct = True  # nodes are built at once, so that one that contains itself is noticed
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -56,6 +60,8 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 -- a subclass of SafeLoader
+    except RecursionError as error:
+        raise OptionsError(f"{source} cannot be read: it is nested too deeply. Simplify it.") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise OptionsError(f"{source}{line} cannot be read: {error.problem}. Correct the YAML there.") from error

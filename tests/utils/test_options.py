@@ -111,6 +111,16 @@ def test_bit_is_the_short_form_of_both_widths():
         ("scale=5", "'scale' has the value 5"),
         ("name=", "'name' has the value None"),
         ("name=../x", "'name' has the value '../x'"),
+        ("name=..", "'name' has the value '..': must be usable as the name of a folder"),
+        ("name=2020-01-01", "quotation marks"),
+        ("datasets:val:name=a/b", "'datasets:val:name' has the value 'a/b'"),
+        ("datasets:val:name=Set5", "'datasets:val:name' and 'datasets:test_1:name' are both 'Set5'"),
+        ("network_g:type=[1]", "'network_g:type' is [1], but must name"),
+        ("network_g:embed_dim=0", "'network_g:embed_dim' has the value 0"),
+        ("manual_seed=9223372036854775808", "'manual_seed' has the value"),
+        ("val:crop_border=-1", "'val:crop_border' has the value -1"),
+        ("name=&a [*a]", "recursive"),
+        ("name=" + "[" * 5000, "nested too deeply|cannot be read"),
         ("network_g:depth=[6]", "Unknown option 'network_g:depth'. Did you mean 'depths'"),
         ("network_g:type=SwinIRR", "'SwinIRR', which does not exist. Did you mean 'SwinIR'"),
         ("network_g:upscale=2", "'network_g:upscale' is 2, but 'scale' is 4"),
@@ -124,7 +134,7 @@ def test_bit_is_the_short_form_of_both_widths():
     ],
 )
 def test_wrong_options_are_named_with_value_and_remedy(override, message):
-    with pytest.raises(OptionsError, match=message.replace("(", r"\(")):
+    with pytest.raises(OptionsError, match=message.replace("(", r"\(").replace("[1]", r"\[1\]")):
         load_options(TRAIN, [override])
 
 

@@ -29,8 +29,22 @@ def registry(tmp_path):
 
 def test_one_broken_file_does_not_break_the_others(registry):
     assert registry.build({"type": "Good", "size": 3}, "x", where="part").all == ("x", 3, 0.5)
-    with pytest.raises(RuntimeError, match="boom"):
+    with pytest.raises(OptionsError, match=r"broken_part\.py', line 3 cannot be imported: RuntimeError: boom"):
         registry.get("Broken")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x = '\x00'", b"def (:"])
+def test_files_that_are_no_python_are_named_when_something_is_missing(registry, tmp_path, content):
+    (tmp_path / "other_part.py").write_bytes(content)
+    assert registry.get("Good")
+    with pytest.raises(OptionsError, match=r"no valid Python: .*other_part\.py"):
+        registry.get("Other")
+
+
+@pytest.mark.parametrize("name", [None, "", ["Good"], {"a": 1}, 3])
+def test_a_name_that_is_no_text(registry, name):
+    with pytest.raises(OptionsError, match="must name the part. Known names: Broken, Good"):
+        registry.get(name)
 
 
 def test_unknown_name_suggests_the_nearest(registry):

@@ -10,6 +10,8 @@ from basicsr.quant.spec import QuantizationError, QuantSpec
 
 CONSTANT_RELATIVE_WIDTH = 2.0**-8
 CONSTANT_MINIMUM_WIDTH = 2.0**-20
+REPEATABILITY = 2.0**-12
+"""Share of the largest magnitude by which values may differ from one pass to the next."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ class Calibrator(ABC):
                 break
         bounds = calibrator.finish()
 
-    The data may be cut into batches in any way and order, the same or another in every pass. All arithmetic on
+    The data may be cut into batches in any way and order, the same or another in every pass. On a GPU, kernels that
+    add in an order of their own make the same activations differ by rounding from pass to pass; so a later pass may
+    leave the range of the first by `REPEATABILITY` times the largest magnitude, and what leaves it counts as the
+    nearest value of the range. Later passes only refine what the first has found: a calibrator that needs them keeps
+    its results within the limits that the first pass has set. All arithmetic on
     elements starts from float32: other types are converted first. Every process of a distributed run calibrates on
     the whole data and so finds the same bounds.
 
@@ -76,14 +82,17 @@ class Calibrator(ABC):
 
         Raises:
             QuantizationError: the batch is empty or holds NaN or infinity (also after conversion to float32), it has
-                another number of channels than the first, a later pass leaves the range of the first, or all passes
-                are over.
+                another number of channels than the first, a later pass leaves the range of the first by more than
+                rounding, or all passes are over.
         """
         if self._complete:
             raise QuantizationError("The calibrator needs no more data: end_pass() returned False. Call finish().")
         rows = self._as_rows(tensor)
         lowest, highest = _finite_range(rows)
-        self._widen_range(lowest, highest)
+        if self._elements_of_first_pass is None:
+            self._widen_range(lowest, highest)
+        else:
+            rows = self._within_range(rows, lowest, highest)
         self._elements_of_pass += rows.numel()
         self._observe(rows)
 
@@ -178,14 +187,20 @@ class Calibrator(ABC):
         if self._lowest is None:
             self._lowest, self._highest = lowest, highest
             return
-        if self._elements_of_first_pass is None:
-            self._lowest = torch.minimum(self._lowest, lowest)
-            self._highest = torch.maximum(self._highest, highest)
-        elif (lowest < self._lowest).any() or (highest > self._highest).any():
+        self._lowest = torch.minimum(self._lowest, lowest)
+        self._highest = torch.maximum(self._highest, highest)
+
+    def _within_range(self, rows: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+        """Return the rows of a later pass with what rounding put outside the range of the first moved into it."""
+        outside = torch.maximum(self._lowest - lowest, highest - self._highest)
+        if not (outside > 0).any():
+            return rows
+        if (outside > REPEATABILITY * torch.maximum(self._lowest.abs(), self._highest.abs())).any():
             raise QuantizationError(
                 "A later calibration pass has values outside the range of the first; every pass must see the same "
                 "data. Put the network into eval mode and fix the random crops."
             )
+        return rows.clamp(self._lowest[:, None], self._highest[:, None])
 
     def _bounds_of_constant(self) -> tuple[Tensor, Tensor]:
         value = self._lowest

@@ -63,6 +63,8 @@ class PercentileCalibrator(Calibrator):
         if self.spec.symmetric:
             upper, maximum = torch.maximum(lower.abs(), upper.abs()), torch.maximum(minimum.abs(), maximum.abs())
             lower, minimum = -upper, -maximum
+        # digits of different passes may not go together where rounding differed between them, see `Calibrator`
+        lower, upper = lower.clamp(minimum, maximum), upper.clamp(minimum, maximum)
         coincide = lower == upper
         search = "minmax" if (coincide & (self._lowest != self._highest)).any() else None
         return FoundBounds(torch.where(coincide, minimum, lower), torch.where(coincide, maximum, upper), search=search)
