@@ -17,9 +17,8 @@ from safetensors.torch import save
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr.utils.weights import load_weights_file
-
 from basicsr.utils.files import atomic_path, write_json
+from basicsr.utils.weights import load_weights_file
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "pretrained_models"
 
