@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         __doc__,
         lambda options, root, device, arguments: pipeline.train(options, root, device, arguments.auto_resume),
         pipeline.USER_ERRORS,
+        trains=True,
     )
 
 

@@ -20,17 +20,18 @@ USER_ERROR, FAILURE = 2, 1
 Work = Callable[[Options, Path, torch.device, argparse.Namespace], None]
 
 
-def parse_arguments(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
-    """Parse the arguments that train.py and test.py share."""
+def parse_arguments(argv: Sequence[str] | None, description: str, trains: bool) -> argparse.Namespace:
+    """Parse the arguments of train.py (`trains`) and test.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", required=True, metavar="FILE", help="options file (YAML)")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="overrides such as bit=4 train:total_iter=100"
     )
     parser.add_argument("--launcher", choices=("none", "pytorch"), default="none", help="pytorch: started by torchrun")
-    parser.add_argument(
-        "--auto_resume", action="store_true", help="continue from the latest training state of this run"
-    )
+    if trains:
+        parser.add_argument(
+            "--auto_resume", action="store_true", help="continue from the latest training state of this run"
+        )
     parser.add_argument("--debug", action="store_true", help="a quick look: few iterations, everything logged")
     parser.add_argument("--root", default=".", metavar="FOLDER", help="where experiments/ and results/ are made")
     return parser.parse_args(argv)
@@ -45,7 +46,11 @@ def debug_overrides(options: Options) -> list[str]:
 
 
 def run(
-    argv: Sequence[str] | None, description: str, work: Work, user_errors: tuple[type[Exception], ...] = (UserError,)
+    argv: Sequence[str] | None,
+    description: str,
+    work: Work,
+    user_errors: tuple[type[Exception], ...] = (UserError,),
+    trains: bool = False,
 ) -> int:
     """Parse, prepare the process, work, and turn what went wrong into a message and an exit code.
 
@@ -54,11 +59,12 @@ def run(
         description: text of `--help`.
         work: what to do with the options, the root folder, the device and the arguments.
         user_errors: exceptions whose message is all that the user needs.
+        trains: whether a run can be continued with `--auto_resume`.
 
     Returns:
         0; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
     """
-    arguments = parse_arguments(argv, description)
+    arguments = parse_arguments(argv, description, trains)
     configure_logger(None, main_process=int(os.environ.get("RANK", 0)) == 0)
     try:
         raise_on_signals()
