@@ -290,9 +290,9 @@ def test_a_plugin_that_fails(tmp_path, capfd, monkeypatch):
     for registry in ALL_REGISTRIES:  # folders of plugins are remembered as long as the process lives
         monkeypatch.setattr(registry, "_folders", list(registry._folders))
     (tmp_path / "my_loss.py").write_text(
-        "from basicsr.utils.registry import LOSS_REGISTRY\n\n\n@LOSS_REGISTRY.register()\nclass MyLoss(NoSuchBase):\n    pass\n"
+        "from basicsr.utils.registry import LOSS_REGISTRY\n\n\n@LOSS_REGISTRY.register()\nclass LossWithoutBase(NoSuchBase):\n    pass\n"
     )
-    code = train(tmp_path, f"plugins=[{tmp_path}]", "train:pixel_loss={type: MyLoss}")
+    code = train(tmp_path, f"plugins=[{tmp_path}]", "train:pixel_loss={type: LossWithoutBase}")
     assert_refused(code, capfd, "my_loss.py', line 5 cannot be imported: NameError", "NoSuchBase")
 
 

@@ -190,7 +190,7 @@ class LayersBenchmark:
     def _network_of(self, bits: int) -> nn.Module:
         if bits not in self._quantized:
             options = self._options.model_copy(update={"bit": bits})
-            self._quantized[bits] = quantized_copy(self._network, options)[0]
+            self._quantized[bits] = quantized_copy(self._network, options, share_weights=True)[0]
         return self._quantized[bits]
 
 

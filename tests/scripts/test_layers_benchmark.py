@@ -45,7 +45,7 @@ def cells(table: str) -> dict[str, list[str]]:
 
 
 def test_every_quantizer_is_at_one_kind_of_site(module, options):
-    network, _ = quantized_copy(full_precision_network(options), options)
+    network, _ = quantized_copy(full_precision_network(options), options, share_weights=True)
     for name, _ in named_quantizers(network):
         assert sum(name.endswith(endings) for endings in module.SITES.values()) == 1, name
 
@@ -65,7 +65,7 @@ def test_error_table(module, benchmark):
 
 def test_fidelity_is_that_of_the_calibrated_network(benchmark, options):
     full_precision = full_precision_network(options).eval()
-    network, _ = quantized_copy(full_precision, options)
+    network, _ = quantized_copy(full_precision, options, share_weights=True)
     calibrator = {"type": "DOBI", "search": "joint"}
     benchmark.fidelity(3, lambda _: "MinMax")  # what was measured before does not matter
     calibrate_network(network, benchmark._crops, CalibrationOptions(weights=calibrator, activations=calibrator))

@@ -6,6 +6,7 @@ import pytest
 
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import apply_override, load_options, merge, read_with_bases
+from basicsr.utils.registry import ALL_REGISTRIES, LOSS_REGISTRY
 from basicsr.utils.yaml_loader import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,13 +139,14 @@ def test_wrong_options_are_named_with_value_and_remedy(override, message):
         load_options(TRAIN, [override])
 
 
-def test_a_plugin_folder_adds_a_component(tmp_path):
+def test_a_plugin_folder_adds_a_component(tmp_path, monkeypatch):
+    for registry in ALL_REGISTRIES:  # what a plugin brings is remembered as long as the process lives
+        monkeypatch.setattr(registry, "_folders", list(registry._folders))
+        monkeypatch.setattr(registry, "_components", dict(registry._components))
     write(
         tmp_path / "my_loss.py",
         "import torch\nfrom basicsr.utils.registry import LOSS_REGISTRY\n"
         "@LOSS_REGISTRY.register()\nclass MyLoss(torch.nn.Module):\n    def __init__(self, *, power: float = 3.0): super().__init__()\n",
     )
-    from basicsr.utils.registry import LOSS_REGISTRY
-
     load_options(TRAIN, [f"plugins=[{tmp_path}]"])
     assert LOSS_REGISTRY.build({"type": "MyLoss", "power": 2.0}, where="x") is not None
