@@ -117,7 +117,7 @@ def test_an_unreadable_image_is_one_clear_error(dataset, tmp_path, num_workers):
 
 def test_workers_outlive_signals_and_end_with_the_loader(dataset):
     loader = build_train_loader(dataset, batch_size=2, num_workers=2, seed=1)
-    _take(loader, 2)  # a batch of each worker: both have started and set up their signals
+    list(itertools.islice(loader, 2))  # a batch of each worker: both have started and set up their signals
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     for worker in workers:
