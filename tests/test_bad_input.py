@@ -4,7 +4,6 @@ import errno
 import os
 import pickle
 import signal
-import time
 
 import cv2
 import numpy as np
@@ -321,27 +320,13 @@ def test_a_state_of_another_run_brings_its_own_network(tmp_path):
     assert all(torch.equal(second[key], value) for key, value in first.items())
 
 
-STARTED = """
-import pathlib, time
-from basicsr.models.ptq_model import PTQModel
-step = PTQModel.optimize_parameters
-def slow_step(self, batch):
-    pathlib.Path("started").touch()
-    time.sleep(0.3)
-    return step(self, batch)
-PTQModel.optimize_parameters = slow_step
-import os
-os.setpgid(0, 0)
-"""
+OWN_GROUP = "import os\nos.setpgid(0, 0)\n"
 
 
 def test_ctrl_c_in_a_terminal_with_loading_processes(tmp_path):
     """A terminal sends the signal to all processes of the group, the workers that load images included."""
-    process = tiny.run_train(tmp_path, "train:num_workers=2", "train:total_iter=100", prelude=STARTED)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "started").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    process = tiny.run_train(tmp_path, "train:num_workers=2", "train:total_iter=100", prelude=tiny.SLOW + OWN_GROUP)
+    tiny.wait_for(tmp_path / "started", process)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 
 import pytest
 import torch
@@ -74,17 +73,10 @@ def test_killed_while_writing_and_continued(tmp_path, undisturbed, at):
         assert_same(got, want)
 
 
-def wait_for(file, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not file.exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_save_a_checkpoint_and_set_the_exit_code(tmp_path, undisturbed, number, code):
-    process = tiny.run_train(tmp_path, "train:total_iter=6", "logger:save_checkpoint_freq=1000", prelude=SLOW)
-    wait_for(tmp_path / "started", process)
+    process = tiny.run_train(tmp_path, "train:total_iter=6", "logger:save_checkpoint_freq=1000", prelude=tiny.SLOW)
+    tiny.wait_for(tmp_path / "started", process)
     process.send_signal(number)
     output = finish(process, expected=code)
     assert "continue with --auto_resume" in output
@@ -96,21 +88,9 @@ def test_signals_save_a_checkpoint_and_set_the_exit_code(tmp_path, undisturbed, 
     assert_same(state["optimizer"], undisturbed[1]["optimizer"])
 
 
-SLOW = """
-import pathlib, time
-from basicsr.models.ptq_model import PTQModel
-step = PTQModel.optimize_parameters
-def slow_step(self, batch):
-    pathlib.Path("started").touch()
-    time.sleep(0.5)
-    return step(self, batch)
-PTQModel.optimize_parameters = slow_step
-"""
-
-
 def test_a_signal_before_training_stops_at_once(tmp_path):
     process = tiny.run_train(tmp_path)
-    wait_for(tmp_path / "experiments/tiny/options.yml", process)
+    tiny.wait_for(tmp_path / "experiments/tiny/options.yml", process)
     process.send_signal(signal.SIGTERM)
     finish(process, expected=143)
 

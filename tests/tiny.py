@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -82,3 +83,23 @@ def run_train(folder: Path, *more: str, resume: bool = False, opt: Path = TRAIN,
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+SLOW = """
+import pathlib, time
+from basicsr.models.ptq_model import PTQModel
+step = PTQModel.optimize_parameters
+def slow_step(self, batch):
+    time.sleep(0.5)  # by the end of it, all loading processes have set up their signals
+    pathlib.Path("started").touch()
+    return step(self, batch)
+PTQModel.optimize_parameters = slow_step
+"""
+
+
+def wait_for(file, process, seconds=120):
+    """Wait until a process has made a file."""
+    deadline = time.monotonic() + seconds
+    while not file.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.02)
