@@ -19,9 +19,7 @@ from basicsr.archs.arch_util import MatMul, is_bare
 Order = Literal["image", "aligned", "shifted"]
 
 _MASKED = -100.0  # added to the logit of two tokens that are no neighbours in the image, as in Swin Transformer
-_WINDOWS_AT_ONCE = (
-    24  # attention maps of these many windows stay in the cache of a CPU (2.4 MB for 6 heads of 64 tokens)
-)
+_WINDOWS_AT_ONCE = 24  # attention maps of so many windows stay in a CPU's cache (2.4 MB for 6 heads of 64 tokens)
 _HEAD_DIM_MULTIPLE = 8  # head dimensions are padded to this: matrix products are much faster with aligned rows
 
 

@@ -115,6 +115,5 @@ def prepare_process(options: Options, device: torch.device) -> None:
     torch.manual_seed(options.manual_seed)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = (
-            False  # convolutions with 10 bits of mantissa would not give the CPU's results
-        )
+        # convolutions with 10 bits of mantissa would not give the CPU's results
+        torch.backends.cudnn.allow_tf32 = False
