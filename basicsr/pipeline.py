@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from basicsr.archs import build_network
-from basicsr.data import build_dataset, build_evaluation_sets, calibration_crops, training_batches
+from basicsr.data import build_dataset, build_evaluation_sets, calibration_crops, crop_batches, training_batches
 from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.calibration import total_error
 from basicsr.models.evaluation import DatasetResult, Evaluator, check_levels
@@ -45,7 +45,8 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
         raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
     tests = build_evaluation_sets(options.datasets_of("test"), options.scale)
-    training = training_set(options)
+    model_class = MODEL_REGISTRY.get(options.model_type, "model_type")
+    training = training_set(options) if model_class.trains_on == "images" else None
     crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
     model = build_model(options, device)
     experiment = Experiment(options, root, auto_resume, model.network_name)
@@ -72,8 +73,13 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     else:
         model.load(experiment.resumed_network_file(state["iter"]), state)
     loop = TrainingLoop(model, experiment, lambda i, s: evaluate("train", model.network, i, s), state)
-    if training is not None:
-        loop.run(training_batches(training, options.train, options.manual_seed, loop.iteration))
+    if options.train.total_iter > 0:
+        seed, start = options.manual_seed, loop.iteration
+        if training is not None:
+            batches = training_batches(training, options.train, seed, start)
+        else:
+            batches = crop_batches(crops, options.train.batch_size, seed, start)
+        loop.run(batches)
     else:
         experiment.save_network(model.network, "latest")
     evaluate("final", model.network, loop.iteration, loop.seconds)

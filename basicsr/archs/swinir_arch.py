@@ -101,6 +101,15 @@ class SwinIR(nn.Module):
         """Names of the modules whose outputs (n, tokens, embed_dim) are compared in feature distillation."""
         return tuple(f"layers.{i}" for i in range(len(self.layers)))
 
+    @property
+    def reconstruction_blocks(self) -> tuple[str, ...]:
+        """Names of the blocks that block-wise methods treat one by one, in the order of execution: the Swin layers."""
+        return tuple(
+            f"layers.{i}.residual_group.blocks.{j}"
+            for i, group in enumerate(self.layers)
+            for j in range(len(group.residual_group.blocks))
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge images.
 

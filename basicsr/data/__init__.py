@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from basicsr.data.calibration import crops_of, load_calibration_set, make_calibration_set
-from basicsr.data.sampler import build_train_loader
+from basicsr.data.sampler import TrainingSampler, build_train_loader
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import CalibrationOptions, Component, TrainOptions
@@ -67,6 +68,34 @@ def training_batches(
         rank=dist.rank(),
         world_size=dist.world_size(),
     )
+
+
+def crop_batches(crops: Tensor, batch_size: int, seed: int, start_iteration: int) -> Iterator[dict[str, Tensor]]:
+    """Yield this process's part of endless random batches of calibration crops, as `training_batches` does of images.
+
+    Args:
+        crops: (N, 3, h, w).
+        batch_size: crops in a batch, all processes together.
+        seed: chooses the order, which is new in each epoch.
+        start_iteration: number of the first batch, from 0.
+
+    Yields:
+        `lq`: the crops of the batch, and `index`: int64, their places in `crops`.
+
+    Raises:
+        OptionsError: the batch size cannot be split evenly between the processes.
+    """
+    sampler = TrainingSampler(
+        len(crops),
+        batch_size=batch_size,
+        seed=seed,
+        start_iteration=start_iteration,
+        rank=dist.rank(),
+        world_size=dist.world_size(),
+    )
+    for keys in sampler:
+        index = torch.tensor([index for index, _ in keys])
+        yield {"lq": crops[index], "index": index}
 
 
 def calibration_crops(options: CalibrationOptions, training: Component | None, scale: int, seed: int) -> Tensor:

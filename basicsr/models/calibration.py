@@ -11,11 +11,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from basicsr.quant.calibrators.base import Bounds, Calibrator, calibrate_tensor
+from basicsr.quant.calibration import CalibrationResult
+from basicsr.quant.calibrators.base import Calibrator, calibrate_tensor
 from basicsr.quant.capture import observe_quantizer_inputs
 from basicsr.quant.insertion import named_quantizers, quantized_weights, quantizers_with_same_input
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import CalibrationOptions, Component
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
@@ -23,30 +25,38 @@ from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 @dataclass(frozen=True)
 class CalibratedQuantizer:
-    """A line of the calibration report: the quantizer, its bounds, and what the calibrator knows about them."""
+    """A line of the calibration report: the quantizer, and what its calibrator found."""
 
     name: str
-    bounds: Bounds
+    result: CalibrationResult
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        return {
-            "name": self.name,
-            "lower_bound": self.bounds.lower_bound.tolist(),
-            "upper_bound": self.bounds.upper_bound.tolist(),
-            "search": self.bounds.search,
-            "mean_squared_error": self.bounds.mean_squared_error,
-            "constant": self.bounds.constant,
-        }
+        return {"name": self.name, **self.result.as_dict()}
+
+
+def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
+    """Raise an OptionsError if a calibrator finds something that the quantizers it is meant for cannot take."""
+    weights = quantized_weights(network)
+    for name, quantizer in named_quantizers(network):
+        role = "weights" if name in weights else "activations"
+        calibrator = getattr(options, role)
+        gives = CALIBRATOR_REGISTRY.get(calibrator["type"], f"calibration:{role}:type").gives
+        if not issubclass(gives, quantizer.takes):
+            raise OptionsError(
+                f"Option 'calibration:{role}' is {calibrator['type']}, which finds {gives.__name__.lower()}, but the quantizer "
+                f"'{name}' is a {type(quantizer).__name__} and needs {quantizer.takes.__name__.lower()}. Change 'calibration:{role}' "
+                f"or 'quantization:{role.removesuffix('s')}_quantizer'."
+            )
 
 
 def calibrate_network(
     network: nn.Module, crops: torch.Tensor, options: CalibrationOptions
 ) -> list[CalibratedQuantizer]:
-    """Set the bounds of all quantizers of a network from its weights and its full-precision activations.
+    """Set up all quantizers of a network from its weights and its full-precision activations.
 
     While activations are observed, all quantizers pass their input through, so every statistic is one of the
-    full-precision network, as in the released 2DQuant. Bounds do not depend on `batch_size`.
+    full-precision network, as in the released 2DQuant. Bounds depend on `batch_size` only where a calibrator averages over batches.
 
     Args:
         network: a network with quantizers.
@@ -57,7 +67,7 @@ def calibrate_network(
         One entry for each quantizer, in the order of the network.
 
     Raises:
-        QuantizationError: weights or activations are not finite, or give no bounds; names the quantizer.
+        QuantizationError: weights or activations are not finite, or give no result; names the quantizer.
     """
     weights = quantized_weights(network)
     leaders = quantizers_with_same_input(network)
@@ -72,17 +82,17 @@ def calibrate_network(
     for name, quantizer in named_quantizers(network):
         if name in weights:
             with _named(name):
-                bounds = calibrate_tensor(_build(options.weights, quantizer, "calibration:weights"), weights[name])
+                result = calibrate_tensor(_build(options.weights, quantizer, "calibration:weights"), weights[name])
         else:
-            bounds = found[leaders.get(name, name)]
-        quantizer.set_bounds(bounds.lower_bound, bounds.upper_bound)
-        report.append(CalibratedQuantizer(name, bounds))
-        if bounds.constant:
-            get_logger().warning("The values at '%s' are constant; its bounds enclose that value only narrowly.", name)
+            result = found[leaders.get(name, name)]
+        quantizer.load_calibration(result)
+        report.append(CalibratedQuantizer(name, result))
+        if result.constant:
+            get_logger().warning("The values at '%s' are constant, at least in one channel.", name)
     return report
 
 
-def _finish(name: str, calibrator: Calibrator) -> Bounds:
+def _finish(name: str, calibrator: Calibrator) -> CalibrationResult:
     with _named(name):
         return calibrator.finish()
 
@@ -128,5 +138,5 @@ def _named(name: str) -> Iterator[None]:
 
 def total_error(report: list[CalibratedQuantizer]) -> float:
     """Return the geometric mean of the mean squared errors that the calibrators know; nan where none does."""
-    logs = [math.log(e) for row in report if (e := row.bounds.mean_squared_error)]
+    logs = [math.log(e) for row in report if (e := row.result.mean_squared_error)]
     return math.exp(sum(logs) / len(logs)) if logs else math.nan

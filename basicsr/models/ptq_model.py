@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from basicsr.models.calibration import CalibratedQuantizer, calibrate_network
 from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.quantized_network import load_quantized, quantized_copy
+from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.capture import tap_outputs
 from basicsr.quant.insertion import quantizer_parameters
 from basicsr.utils import dist
@@ -21,7 +19,7 @@ from basicsr.utils.signature import suggestion
 
 
 @MODEL_REGISTRY.register()
-class PTQModel:
+class PTQModel(QuantizedModel):
     """A full-precision network and its quantized copy, which share the weights; only the bounds are trained.
 
     With the losses of 2DQuant (arXiv 2406.06649, section 3.3) training is its DQC stage: no HR image is used, the
@@ -45,8 +43,6 @@ class PTQModel:
         QuantizationError: the coverage does not fit the network.
     """
 
-    network_name = "net_Q"
-
     def __init__(
         self,
         network: nn.Module,
@@ -61,10 +57,7 @@ class PTQModel:
         feature_layers: list[str] | None = None,
         teacher_autocast: Literal["auto", "bf16", "off"] = "off",
     ) -> None:
-        self.options = options
-        self.device = device
-        self.full_precision = network.to(device).eval().requires_grad_(False)
-        self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=True)
+        super().__init__(network, options, device, share_weights=True)
         self.pixel_loss = LOSS_REGISTRY.build(pixel_loss, where="train:pixel_loss") if pixel_loss else None
         self.feature_loss = LOSS_REGISTRY.build(feature_loss, where="train:feature_loss") if feature_loss else None
         if self.pixel_loss is None and self.feature_loss is None:
@@ -89,16 +82,6 @@ class PTQModel:
                     f"Option 'train:feature_layers' names '{layer}', which the network has not. {suggestion(layer, names)}"
                 )
         return layers
-
-    def calibrate(self, crops: torch.Tensor) -> list[CalibratedQuantizer]:
-        """Find the bounds of all quantizers; see `calibrate_network`.
-
-        Args:
-            crops: LR calibration crops (N, 3, h, w) in 0..1.
-        """
-        report = calibrate_network(self.network, crops, self.options.calibration)
-        dist.broadcast_tensors(self.network.state_dict().values())
-        return report
 
     def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Take one step of the optimiser on a batch of LR crops (`lq`: N, 3, h, w); return the losses, detached."""
@@ -135,16 +118,6 @@ class PTQModel:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self._teacher_autocast else nullcontext()
-
-    def training_state(self) -> dict[str, Any]:
-        """Return the state of optimiser and schedule; the bounds are in the network."""
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
-
-    def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
-        """Restore the network and what `training_state` returned."""
-        load_quantized(self.network, network_file)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

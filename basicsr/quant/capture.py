@@ -88,8 +88,8 @@ def tap_outputs(network: nn.Module, module_names: Iterable[str]) -> Iterator[dic
 def count_codes(network: nn.Module) -> Iterator[dict[str, int]]:
     """Count the distinct values that each quantizer puts out, whatever codes it claims to have.
 
-    Values accumulate over all forward passes in the context. For a per-channel quantizer the channel with the most values
-    counts. At most `COUNT_LIMIT` values are remembered for each quantizer.
+    Values accumulate over all forward passes in the context, except for a dynamic quantizer, whose values are counted in each
+    sample apart. For a per-channel quantizer the channel with the most values counts. At most `COUNT_LIMIT` values are remembered for each quantizer.
 
     Yields:
         The number of distinct values so far, by the full name of the quantizer; at most 2**bits if all is well.
@@ -102,6 +102,11 @@ def count_codes(network: nn.Module) -> Iterator[dict[str, int]]:
             def count(
                 module: Quantizer, _inputs: Any, output: Tensor, name: str = name, seen: dict[int, Tensor] = seen
             ) -> None:
+                if module.dynamic:
+                    counts[name] = max(
+                        counts.get(name, 0), _most_distinct_in_a_sample(output, module.spec.channel_axis)
+                    )
+                    return
                 for channel, values in enumerate(_channels(output.detach().float(), module.spec.channel_axis)):
                     seen[channel] = _merge_distinct(seen.get(channel), values)
                 counts[name] = max(known.numel() for known in seen.values())
@@ -120,6 +125,16 @@ def _channels(output: Tensor, channel_axis: int | None) -> Iterable[Tensor]:
     if channel_axis is None:
         return [output.flatten()]
     return output.movedim(channel_axis, 0).flatten(1).contiguous()  # C, all the rest
+
+
+def _most_distinct_in_a_sample(output: Tensor, channel_axis: int | None) -> int:
+    """Return the largest number of distinct values in a sample (index of axis 0), or in one of its channels."""
+    samples = output.detach().float()
+    if channel_axis is not None:
+        samples = samples.movedim(channel_axis, 1).flatten(0, 1)  # samples * C, all the rest
+    rows = samples.flatten(1)
+    ordered = rows.sort(dim=1).values
+    return int((ordered[:, 1:] != ordered[:, :-1]).sum(dim=1).max()) + 1
 
 
 def _merge_distinct(known: Tensor | None, values: Tensor) -> Tensor:

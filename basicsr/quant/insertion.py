@@ -38,8 +38,10 @@ class _Selected:
     def set_bits(self, w_bits: int, a_bits: int) -> None:
         self.bits = {slot.name: w_bits if slot.role == "weight" else a_bits for slot in self.slots}
 
-    def entry(self, name: str, entry_of_role: Mapping[Role, Callable[[int], QuantizerEntry]]) -> ModuleEntry:
-        quantizers = {slot.name: entry_of_role[slot.role](self.bits[slot.name]) for slot in self.slots}
+    def entry(
+        self, name: str, entry_of_role: Mapping[Role, Callable[[QuantizerSlot, int], QuantizerEntry]]
+    ) -> ModuleEntry:
+        quantizers = {slot.name: entry_of_role[slot.role](slot, self.bits[slot.name]) for slot in self.slots}
         return ModuleEntry(name, self.rule.type, self.rule.split, quantizers)
 
 
@@ -54,6 +56,7 @@ def insert_quantizers(
     weight_quantizer: Mapping[str, Any] = _AFFINE,
     activation_quantizer: Mapping[str, Any] = _AFFINE,
     weight_granularity: Granularity = "per_tensor",
+    activation_granularity: Granularity = "per_tensor",
     weight_symmetric: bool = False,
     activation_symmetric: bool = False,
 ) -> QuantizationMap:
@@ -69,6 +72,8 @@ def insert_quantizers(
         weight_quantizer: `{type: registered name, ...options of its constructor}`.
         activation_quantizer: as `weight_quantizer`.
         weight_granularity: one pair of bounds for a weight, or one for each output channel (axis 0).
+        activation_granularity: as `weight_granularity`, for each input channel; the factors of a matrix product, which have no
+            channels, stay per tensor.
         weight_symmetric: the bounds of weights are -u and u.
         activation_symmetric: the bounds of activations are -u and u.
 
@@ -87,8 +92,8 @@ def insert_quantizers(
     for override in overrides:
         _override_bits(selected, CoverageOverride(**override))
 
-    weights = partial(_quantizer_entry, "weight", weight_quantizer, weight_symmetric, weight_granularity)
-    activations = partial(_quantizer_entry, "activation", activation_quantizer, activation_symmetric, "per_tensor")
+    weights = partial(_quantizer_entry, weight_quantizer, weight_symmetric, weight_granularity)
+    activations = partial(_quantizer_entry, activation_quantizer, activation_symmetric, activation_granularity)
     entry_of_role = {"weight": weights, "activation": activations}
     quantization_map = QuantizationMap(tuple(module.entry(name, entry_of_role) for name, module in selected.items()))
     apply_quantization_map(network, quantization_map)
@@ -248,12 +253,15 @@ def _override_bits(selected: Mapping[str, _Selected], override: CoverageOverride
 
 
 def _quantizer_entry(
-    role: Role, quantizer: Mapping[str, Any], symmetric: bool, granularity: Granularity, bits: int
+    quantizer: Mapping[str, Any], symmetric: bool, granularity: Granularity, slot: QuantizerSlot, bits: int
 ) -> QuantizerEntry:
     """Return the record of a quantizer, its options checked and completed by their defaults."""
-    _, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{role}_quantizer")
-    channel_axis = 0 if granularity == "per_channel" else None
-    return QuantizerEntry(role, quantizer["type"], QuantSpec(bits, symmetric, granularity, channel_axis), options)
+    _, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{slot.role}_quantizer")
+    if granularity == "per_channel" and slot.channel_axis is not None:
+        spec = QuantSpec(bits, symmetric, "per_channel", slot.channel_axis)
+    else:
+        spec = QuantSpec(bits, symmetric)
+    return QuantizerEntry(slot.role, quantizer["type"], spec, options)
 
 
 def _source_module(modules: Mapping[str, nn.Module], entry: ModuleEntry) -> nn.Module:

@@ -78,6 +78,8 @@ class QuantizationOptions(_Section):
     activation_quantizer: Component = {"type": "Affine"}
     weight_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
     """One pair of bounds for a weight, or one for each output channel."""
+    activation_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
+    """One pair of bounds for an activation, or one for each input channel of a layer."""
     weight_symmetric: bool = False
     activation_symmetric: bool = False
     overrides: list[OverrideOptions] = []

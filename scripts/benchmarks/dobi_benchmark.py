@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from basicsr.quant.calibrators.base import Bounds, calibrate_tensor
+from basicsr.quant.calibration import Bounds
+from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.calibrators.dobi_calibrator import DOBICalibrator
 from basicsr.quant.spec import QuantSpec
 

@@ -12,9 +12,9 @@ from torch import nn
 from basicsr.data import build_evaluation_sets, calibration_crops
 from basicsr.models.calibration import calibrate_network
 from basicsr.models.evaluation import Evaluator
-from basicsr.models.ptq_model import quantized_copy
+from basicsr.models.quantized_network import quantized_copy
 from basicsr.pipeline import full_precision_network
-from basicsr.quant.calibrators.base import Bounds
+from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion import named_quantizers
 from basicsr.utils.options import CalibrationOptions, Options, load_options
 
@@ -107,7 +107,7 @@ class LayersBenchmark:
             chosen = CALIBRATORS[calibrator]
             options = CalibrationOptions(weights=chosen, activations=chosen)
             report = calibrate_network(self._network_of(bits), self._crops, options)
-            self._bounds[key] = {row.name: row.bounds for row in report}
+            self._bounds[key] = {row.name: row.result for row in report}
         return self._bounds[key]
 
     def fidelity(self, bits: int, choose: Callable[[str], str]) -> float:

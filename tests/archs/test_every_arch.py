@@ -57,6 +57,15 @@ def test_feature_layers_are_modules(options):
         assert network.get_submodule(name) is not None
 
 
+def test_reconstruction_blocks_are_modules_in_the_order_of_execution(options):
+    network = build_network(options).eval()
+    seen = []
+    for name in network.reconstruction_blocks:
+        network.get_submodule(name).register_forward_hook(lambda _m, _x, _y, name=name: seen.append(name))
+    network(torch.rand(1, 3, network.size_multiple, network.size_multiple))
+    assert seen and tuple(seen) == network.reconstruction_blocks
+
+
 def test_building_does_not_change_the_options(options):
     before = deepcopy(options)
     build_network(options)

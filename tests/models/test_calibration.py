@@ -57,7 +57,7 @@ def test_constant_activations_and_weights_are_reported_and_run(calibrator):
         block.mlp.fc1.weight.zero_()
 
     network = quantized(silence)
-    report = {row.name: row.bounds for row in calibrate_network(network, CROPS, options(calibrator))}
+    report = {row.name: row.result for row in calibrate_network(network, CROPS, options(calibrator))}
     constant = {name for name, bounds in report.items() if bounds.constant}
     layer = "layers.0.residual_group.blocks.0.mlp.fc1"
     assert {f"{layer}.act_quantizer", f"{layer}.weight_quantizer"} <= constant

@@ -52,8 +52,8 @@ def test_bounds_do_not_depend_on_the_batch_size(network, options, crops):
         changes = {"weights": {"type": calibrator}, "activations": {"type": calibrator}}
         reports = [calibrated(network, options, crops, batch_size=size, **changes)[1] for size in (1, 3)]
         for one, three in zip(*reports, strict=True):
-            torch.testing.assert_close(one.bounds.lower_bound, three.bounds.lower_bound, rtol=1e-4, atol=1e-6)
-            torch.testing.assert_close(one.bounds.upper_bound, three.bounds.upper_bound, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(one.result.lower_bound, three.result.lower_bound, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(one.result.upper_bound, three.result.upper_bound, rtol=1e-4, atol=1e-6)
 
 
 def test_minmax_bounds_are_those_of_weights_and_full_precision_activations(network, options, crops):
@@ -73,7 +73,7 @@ def test_quantizers_of_one_input_are_calibrated_once_and_alike(network, options,
     quantized, report = calibrated(network, options, crops)
     leaders = quantizers_with_same_input(quantized)
     assert len(leaders) == 4 * 2 and all(n.endswith((".k.act_quantizer", ".v.act_quantizer")) for n in leaders)
-    bounds = {row.name: row.bounds for row in report}
+    bounds = {row.name: row.result for row in report}
     assert all(bounds[name] is bounds[leader] for name, leader in leaders.items())
 
 

@@ -158,3 +158,21 @@ def test_channels_of_a_per_channel_quantizer_count_apart():
         network["a"](torch.randn(500, 3))
         network["a"](torch.randn(500, 3).bfloat16())
     assert counts["a"] <= 8  # four values, and four more that bfloat16 rounds differently
+
+
+def test_each_sample_of_a_dynamic_quantizer_counts_apart():
+    class PerSample(AffineQuantizer):
+        dynamic = True
+
+        def fake_quantize(self, x):
+            largest = x.abs().amax(dim=(2, 3), keepdim=True)
+            return super().fake_quantize(x / largest) * largest
+
+    for axis, channels in ((None, None), (1, 3)):
+        granularity = "per_tensor" if axis is None else "per_channel"
+        network = nn.ModuleDict({"a": PerSample(QuantSpec(2, granularity=granularity, channel_axis=axis), channels)})
+        network["a"].set_bounds(-1.0, 1.0)
+        with count_codes(network) as counts:
+            for _ in range(2):
+                network["a"](torch.randn(5, 3, 20, 20) * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
+        assert counts["a"] == (4 if axis == 1 else 12)

@@ -1,11 +1,13 @@
-"""What a calibrator is: it sees the calibration data, as often as it asks for, and answers with bounds."""
+"""What a calibrator is: it sees the calibration data, as often as it asks for, and answers with bounds or points."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from basicsr.quant.calibration import Bounds, CalibrationResult
 from basicsr.quant.spec import QuantizationError, QuantSpec
 
 CONSTANT_RELATIVE_WIDTH = 2.0**-8
@@ -15,28 +17,8 @@ REPEATABILITY = 2.0**-12
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """The bounds of one quantizer, and how they were found.
-
-    Attributes:
-        lower_bound: float32, shape () per tensor or (C,) per channel.
-        upper_bound: as `lower_bound`, and larger than it everywhere.
-        mean_squared_error: mean over the calibration data of (x - quantized x)**2, before the bounds are rounded to
-            float32; None where the calibrator does not measure it.
-        search: which search found the bounds, for reports; None where there is only one.
-        constant: the data, or the data of at least one channel, had only one value; see `Calibrator.finish`.
-    """
-
-    lower_bound: Tensor
-    upper_bound: Tensor
-    mean_squared_error: float | None = None
-    search: str | None = None
-    constant: bool = False
-
-
-@dataclass(frozen=True)
 class FoundBounds:
-    """What a calibrator hands to `Calibrator.finish`: float64 bounds of shape (C,), one channel if per tensor."""
+    """What a calibrator hands to `BoundsCalibrator.finish`: float64 bounds of shape (C,), one channel if per tensor."""
 
     lower: Tensor
     upper: Tensor
@@ -45,29 +27,68 @@ class FoundBounds:
 
 
 class Calibrator(ABC):
-    """Finds the bounds of one quantizer in one or more passes over the same data.
+    """Finds the parameters of one quantizer in one or more passes over the same data.
 
         while True:
             for batch in data:
                 calibrator.update(batch)
             if not calibrator.end_pass():
                 break
-        bounds = calibrator.finish()
+        result = calibrator.finish()
+
+    Every process of a distributed run calibrates on the whole data and so finds the same result.
+
+    Args:
+        spec: the quantizer.
+
+    Attributes:
+        gives: the kind of result, which the quantizer must take.
+    """
+
+    gives: ClassVar[type[CalibrationResult]]
+
+    def __init__(self, spec: QuantSpec, /) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def update(self, tensor: Tensor) -> None:
+        """Look at one batch of the current pass: the tensor that the quantizer would quantize.
+
+        Raises:
+            QuantizationError: the batch is empty or holds NaN or infinity, or does not fit the batches before.
+        """
+
+    @abstractmethod
+    def end_pass(self) -> bool:
+        """Close the pass; return True if another one over the same data is needed.
+
+        Raises:
+            QuantizationError: the pass saw no data, or other data than the first pass.
+        """
+
+    @abstractmethod
+    def finish(self) -> CalibrationResult:
+        """Return the result, after `end_pass()` returned False."""
+
+
+class BoundsCalibrator(Calibrator):
+    """A calibrator of bounds.
 
     The data may be cut into batches in any way and order, the same or another in every pass. On a GPU, kernels that
     add in an order of their own make the same activations differ by rounding from pass to pass; so a later pass may
     leave the range of the first by `REPEATABILITY` times the largest magnitude, and what leaves it counts as the
     nearest value of the range. Later passes only refine what the first has found: a calibrator that needs them keeps
     its results within the limits that the first pass has set. All arithmetic on
-    elements starts from float32: other types are converted first. Every process of a distributed run calibrates on
-    the whole data and so finds the same bounds.
+    elements starts from float32: other types are converted first.
 
     Args:
         spec: the quantizer; with `symmetric`, the bounds are -u and u.
     """
 
+    gives = Bounds
+
     def __init__(self, spec: QuantSpec, /) -> None:
-        self.spec = spec
+        super().__init__(spec)
         self._lowest: Tensor | None = None  # (C,) float32, over all passes
         self._highest: Tensor | None = None
         self._elements_of_pass = 0
@@ -210,8 +231,8 @@ class Calibrator(ABC):
         return value, value + (value.abs() * CONSTANT_RELATIVE_WIDTH).clamp_min(CONSTANT_MINIMUM_WIDTH)
 
 
-def calibrate_tensor(calibrator: Calibrator, tensor: Tensor) -> Bounds:
-    """Run all passes of a calibrator over one tensor, such as a weight, and return the bounds."""
+def calibrate_tensor(calibrator: Calibrator, tensor: Tensor) -> CalibrationResult:
+    """Run all passes of a calibrator over one tensor, such as a weight, and return its result."""
     calibrator.update(tensor)
     while calibrator.end_pass():
         calibrator.update(tensor)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from basicsr.quant.calibrators.base import Calibrator, FoundBounds
+from basicsr.quant.calibrators.base import BoundsCalibrator, FoundBounds
 from basicsr.quant.calibrators.bound_search import BoundSearch, SearchOptions
 from basicsr.quant.calibrators.candidates import OneSidedStep, Search
 from basicsr.quant.calibrators.threads import single_thread
@@ -15,7 +15,7 @@ _BINS_PER_CHANNEL = 2**12
 
 
 @CALIBRATOR_REGISTRY.register("DOBI")
-class DOBICalibrator(Calibrator):
+class DOBICalibrator(BoundsCalibrator):
     """The candidate bounds with the smallest squared error ||x - quantized x||_2 (2DQuant, arXiv 2406.06649, Alg. 1).
 
     The winner is that of an exhaustive search in exact arithmetic, at the cost of one or two passes over the data

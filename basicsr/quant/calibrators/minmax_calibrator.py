@@ -2,12 +2,12 @@
 
 import torch
 
-from basicsr.quant.calibrators.base import Calibrator, FoundBounds
+from basicsr.quant.calibrators.base import BoundsCalibrator, FoundBounds
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 
 @CALIBRATOR_REGISTRY.register("MinMax")
-class MinMaxCalibrator(Calibrator):
+class MinMaxCalibrator(BoundsCalibrator):
     """Minimum and maximum of the data; with `symmetric`, -u and u with u the largest absolute value."""
 
     def _find_bounds(self) -> FoundBounds:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from basicsr.quant.calibrators.base import Calibrator, FoundBounds
+from basicsr.quant.calibrators.base import BoundsCalibrator, FoundBounds
 from basicsr.quant.calibrators.order_statistics import OrderStatistics
 from basicsr.quant.calibrators.threads import single_thread
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -13,7 +13,7 @@ from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 
 @CALIBRATOR_REGISTRY.register("Percentile")
-class PercentileCalibrator(Calibrator):
+class PercentileCalibrator(BoundsCalibrator):
     """Exact percentiles with linear interpolation between neighbours (as `numpy.percentile`), of data of any size.
 
     Two passes per tensor; four per channel, where each channel needs its own counts and so smaller ones. Where both

@@ -20,12 +20,14 @@ class QuantizerSlot:
     Attributes:
         name: path of the quantizer inside the module, such as `weight_quantizer` or `q.act_quantizer`.
         role: whether it quantizes a weight or an activation.
-        num_channels: length of axis 0 of the weight, for per-channel quantizers; None for an activation.
+        num_channels: number of channels of a per-channel quantizer; None where the tensor has no channels.
+        channel_axis: the axis of these channels: 0 of a weight, 1 of the input of a convolution, -1 of that of a linear layer.
     """
 
     name: str
     role: Role
     num_channels: int | None = None
+    channel_axis: int | None = None
 
 
 class QModule(nn.Module, ABC):
@@ -76,12 +78,9 @@ class QModule(nn.Module, ABC):
         return ()
 
 
-def weight_and_input_slots(source: nn.Module) -> list[QuantizerSlot]:
-    """Return a slot for the weight of `source` and one for its input."""
-    return [
-        QuantizerSlot("weight_quantizer", "weight", source.weight.shape[0]),
-        QuantizerSlot("act_quantizer", "activation"),
-    ]
+def weight_slot(name: str, rows: int) -> QuantizerSlot:
+    """Return the slot of a weight with `rows` output channels, which are its axis 0."""
+    return QuantizerSlot(name, "weight", rows, 0)
 
 
 def refuse_split(module_type: str, split: tuple[str, ...]) -> None:

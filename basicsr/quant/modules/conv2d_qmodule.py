@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_and_input_slots
+from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_slot
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.registry import QMODULE_REGISTRY
@@ -38,7 +38,10 @@ class QConv2d(QModule):
             raise QuantizationError(
                 f"A convolution with padding_mode '{source.padding_mode}' cannot be quantized; only 'zeros' can."
             )
-        return weight_and_input_slots(source)
+        return [
+            weight_slot("weight_quantizer", source.out_channels),
+            QuantizerSlot("act_quantizer", "activation", source.in_channels, 1),
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""

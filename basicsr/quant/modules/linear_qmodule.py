@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_and_input_slots
+from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_slot
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.registry import QMODULE_REGISTRY
@@ -26,7 +26,10 @@ class QLinear(QModule):
     def slots(cls, source: nn.Module, split: tuple[str, ...], /) -> list[QuantizerSlot]:
         """Return a slot for the weight and one for the input."""
         refuse_split("QLinear", split)
-        return weight_and_input_slots(source)
+        return [
+            weight_slot("weight_quantizer", source.out_features),
+            QuantizerSlot("act_quantizer", "activation", source.in_features, -1),
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
@@ -75,8 +78,8 @@ class QSplitLinear(QModule):
             slot
             for part in split
             for slot in (
-                QuantizerSlot(f"{part}.weight_quantizer", "weight", rows // len(split)),
-                QuantizerSlot(f"{part}.act_quantizer", "activation"),
+                weight_slot(f"{part}.weight_quantizer", rows // len(split)),
+                QuantizerSlot(f"{part}.act_quantizer", "activation", source.in_features, -1),
             )
         ]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant import functional
+from basicsr.quant.calibration import Bounds
 from basicsr.quant.functional import MINIMAL_WIDTH
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -24,6 +25,8 @@ class AffineQuantizer(Quantizer):
         spec: bits, symmetry and granularity.
         num_channels: number of channels along `spec.channel_axis`, for a per-channel quantizer.
     """
+
+    takes = Bounds
 
     def __init__(self, spec: QuantSpec, num_channels: int | None = None, /) -> None:
         super().__init__(spec, num_channels)
@@ -44,9 +47,13 @@ class AffineQuantizer(Quantizer):
         self.require_calibrated()
         return functional.quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
 
+    def load_calibration(self, result: Bounds) -> None:
+        """Take the bounds that calibration found, see `set_bounds`."""
+        self.set_bounds(result.lower_bound, result.upper_bound)
+
     @torch.no_grad()
     def set_bounds(self, lower: float | Tensor, upper: float | Tensor) -> None:
-        """Take the bounds that calibration found; a symmetric quantizer takes the larger magnitude of the two.
+        """Set the bounds and mark the quantizer as calibrated; a symmetric quantizer takes the larger magnitude of the two.
 
         Args:
             lower: a number, or a tensor of the shape () or (C,).

@@ -1,11 +1,12 @@
 """What every quantizer has in common: its state lives in the state dict, and it never runs uncalibrated."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.spec import QuantizationError, QuantSpec
 
 
@@ -13,13 +14,17 @@ class Quantizer(nn.Module, ABC):
     """Maps a tensor to at most 2**bits distinct values (in each channel, if it is per channel).
 
     The buffers `bits` and `calibrated` and the parameters of the subclass are its whole state, so that a state dict alone
-    restores it. A subclass defines `fake_quantize`, `codes` and `set_bounds`, and creates its parameters in its constructor.
+    restores it. A subclass defines `takes`, `fake_quantize`, `codes` and `load_calibration`, and creates its parameters in its
+    constructor.
 
     Args:
         spec: bits, symmetry and granularity.
         num_channels: number of channels along `spec.channel_axis`; given for a per-channel quantizer only.
 
     Attributes:
+        takes: the kind of calibration result that it is set up from.
+        dynamic: the values that codes stand for are computed anew for each sample (each index of axis 0), so that 2**bits
+            values are meant for each sample apart.
         name: where the quantizer sits in its network, for messages; filled in by the insertion.
         bypass: lets the full-precision tensor through. Only the context managers of `capture.py` switch it.
 
@@ -27,6 +32,8 @@ class Quantizer(nn.Module, ABC):
         QuantizationError: `num_channels` does not go with the granularity.
     """
 
+    takes: ClassVar[type[CalibrationResult]]
+    dynamic: ClassVar[bool] = False
     bits: Tensor
     calibrated: Tensor
 
@@ -66,15 +73,11 @@ class Quantizer(nn.Module, ABC):
         """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
 
     @abstractmethod
-    def set_bounds(self, lower: float | Tensor, upper: float | Tensor) -> None:
-        """Take the range that calibration found and mark the quantizer as calibrated.
-
-        Args:
-            lower: a number, or a tensor of the shape () or (C,).
-            upper: as `lower`.
+    def load_calibration(self, result: CalibrationResult) -> None:
+        """Take what calibration found, a result of the kind `takes`, and mark the quantizer as calibrated.
 
         Raises:
-            QuantizationError: a bound is not finite, or the bounds meet or cross.
+            QuantizationError: the result cannot be used, for instance because a bound is not finite.
         """
 
     def mark_calibrated(self) -> None:

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from basicsr.quant.calibration import Bounds
 from basicsr.quant.calibrators import bound_search
-from basicsr.quant.calibrators.base import Bounds, calibrate_tensor
+from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.calibrators.candidates import shrinkages
 from basicsr.quant.calibrators.dobi_calibrator import DOBICalibrator
 from basicsr.quant.spec import QuantizationError, QuantSpec

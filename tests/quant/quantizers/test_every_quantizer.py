@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 
+from basicsr.quant.calibration import Bounds
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
@@ -15,12 +16,16 @@ SPECS = [
     (QuantSpec(3, symmetric=True), None),
     (QuantSpec(4, granularity="per_channel", channel_axis=1), 5),
 ]
+RESULTS = {
+    Bounds: lambda quantizer: Bounds(torch.full(quantizer.bounds_shape, -1.0), torch.full(quantizer.bounds_shape, 1.5)),
+}
+"""By the kind of result that a quantizer takes: one that sets it up."""
 
 
 def build(name, spec, num_channels, calibrated=True):
     quantizer = QUANTIZER_REGISTRY.build({"type": name}, spec, num_channels, where="quantizer")
     if calibrated:
-        quantizer.set_bounds(torch.full(quantizer.bounds_shape, -1.0), torch.full(quantizer.bounds_shape, 1.5))
+        quantizer.load_calibration(RESULTS[quantizer.takes](quantizer))
     return quantizer
 
 

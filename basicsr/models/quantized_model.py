@@ -1,0 +1,70 @@
+"""What all models that train a quantized network have in common: a full-precision network and its quantized copy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from basicsr.models.calibration import CalibratedQuantizer, calibrate_network, check_calibrators
+from basicsr.models.quantized_network import load_quantized, quantized_copy
+from basicsr.utils import dist
+from basicsr.utils.options import Options
+
+
+class QuantizedModel:
+    """A full-precision network, frozen, and its quantized copy.
+
+    A subclass defines `optimize_parameters`, and sets `optimizer` and `scheduler` in its constructor.
+
+    Args:
+        network: the full-precision network with its weights; frozen here.
+        options: the options of the run, for coverage, bits, calibration and the length of training.
+        device: where both networks live.
+        share_weights: let the copy use the same weights, where training does not change them.
+
+    Attributes:
+        network_name: what checkpoints are called.
+        trains_on: `images` (random crops of `datasets:train`) or `crops` (the calibration set, see `data.crop_batches`).
+        full_precision: the full-precision network.
+        network: the quantized network.
+        quantization_map: the record of its quantizers.
+
+    Raises:
+        OptionsError: the section `quantization` is missing, or a calibrator does not go with a quantizer.
+        QuantizationError: the coverage does not fit the network.
+    """
+
+    network_name: ClassVar[str] = "net_Q"
+    trains_on: ClassVar[Literal["images", "crops"]] = "images"
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
+
+    def __init__(self, network: nn.Module, options: Options, device: torch.device, *, share_weights: bool) -> None:
+        self.options = options
+        self.device = device
+        self.full_precision = network.to(device).eval().requires_grad_(False)
+        self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=share_weights)
+        check_calibrators(self.network, options.calibration)
+
+    def calibrate(self, crops: torch.Tensor) -> list[CalibratedQuantizer]:
+        """Set up all quantizers; see `calibrate_network`.
+
+        Args:
+            crops: LR calibration crops (N, 3, h, w) in 0..1.
+        """
+        report = calibrate_network(self.network, crops, self.options.calibration)
+        dist.broadcast_tensors(self.network.state_dict().values())
+        return report
+
+    def training_state(self) -> dict[str, Any]:
+        """Return the state of optimiser and schedule; all that is learned is in the network."""
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+
+    def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
+        """Restore the network and what `training_state` returned."""
+        load_quantized(self.network, network_file)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])

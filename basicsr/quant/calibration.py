@@ -1,0 +1,53 @@
+"""What calibrators hand to quantizers."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+class CalibrationResult(ABC):
+    """What the calibration of one quantizer found; each kind of quantizer takes one kind of result.
+
+    Attributes:
+        mean_squared_error: mean over the calibration data of (x - quantized x)**2; None where it is not measured.
+        constant: the data, or the data of at least one channel, had only one value.
+    """
+
+    mean_squared_error: float | None
+    constant: bool
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+
+
+@dataclass(frozen=True)
+class Bounds(CalibrationResult):
+    """The bounds of one quantizer, and how they were found.
+
+    Attributes:
+        lower_bound: float32, shape () per tensor or (C,) per channel.
+        upper_bound: as `lower_bound`, and larger than it everywhere.
+        mean_squared_error: mean over the calibration data of (x - quantized x)**2, before the bounds are rounded to
+            float32; None where the calibrator does not measure it.
+        search: which search found the bounds, for reports; None where there is only one.
+        constant: the data, or the data of at least one channel, had only one value; see `BoundsCalibrator.finish`.
+    """
+
+    lower_bound: Tensor
+    upper_bound: Tensor
+    mean_squared_error: float | None = None
+    search: str | None = None
+    constant: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {
+            "lower_bound": self.lower_bound.tolist(),
+            "upper_bound": self.upper_bound.tolist(),
+            "search": self.search,
+            "mean_squared_error": self.mean_squared_error,
+            "constant": self.constant,
+        }
