@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+import torch._dynamo.testing
 import torch.nn.functional as F
 
 from basicsr.archs import build_network
@@ -63,11 +64,11 @@ def test_bfloat16_leaves_weights_gradients_and_losses_in_float32():
 
 def test_a_compiled_network_gives_the_same_gradients(monkeypatch):
     compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network, **_: compile(network, backend="aot_eager"))
-    for name in NETWORKS:
-        plain, _, _ = gradients(name=name)
-        compiled, _, _ = gradients(name=name, compile="default")
-        assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+    counted = torch._dynamo.testing.CompileCounter()  # traces the network and runs what it traced
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compile(network, backend=counted))
+    compiled, _, _ = gradients(name="SwinIR", compile="default")
+    assert counted.frame_count == 1
+    assert_close(compiled, gradients(name="SwinIR")[0], rtol=1e-4, atol=1e-6)
 
 
 def failing(*_arguments, **_more):
