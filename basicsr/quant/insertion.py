@@ -82,7 +82,7 @@ def insert_quantizers(
 
     Raises:
         QuantizationError: bits out of range; a preset, rule or override that matches nothing; a module of an unexpected
-            type; a network that has quantizers already; a dynamic quantizer for weights.
+            type; a network that has quantizers already; a quantizer of activations for weights.
         OptionsError: an unknown type of quantizer or quantized module, or options that do not fit it.
     """
     _refuse_quantized(network)
@@ -256,11 +256,11 @@ def _quantizer_entry(
     quantizer: Mapping[str, Any], symmetric: bool, granularity: Granularity, slot: QuantizerSlot, bits: int
 ) -> QuantizerEntry:
     """Return the record of a quantizer, its options checked and completed by their defaults."""
-    quantizer_class, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{slot.role}_quantizer")
-    if slot.role == "weight" and quantizer_class.dynamic:
+    kind, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{slot.role}_quantizer")
+    if slot.role not in kind.roles:
         raise QuantizationError(
-            f"The quantizer {quantizer['type']} takes the range of each sample and so is for activations; a weight has no samples. "
-            "Choose another weight_quantizer, such as Affine."
+            f"A {quantizer['type']} is for the quantization of {kind.roles[0]}s only; choose another "
+            f"'quantization:{slot.role}_quantizer'."
         )
     if granularity == "per_channel" and slot.channel_axis is not None:
         spec = QuantSpec(bits, symmetric, "per_channel", slot.channel_axis)

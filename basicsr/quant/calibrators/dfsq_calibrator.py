@@ -15,6 +15,8 @@ from basicsr.quant.subset import normalize, sample_rows
 from basicsr.quant.universal_set import universal_set
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
+_CHUNK = 2**17  # elements; what is computed from a chunk stays in the cache
+
 
 @CALIBRATOR_REGISTRY.register("DFSQ")
 class DFSQCalibrator(StreamingCalibrator):
@@ -83,12 +85,14 @@ class DFSQCalibrator(StreamingCalibrator):
         if len(self._post_relu_kinds) > 1 and (self._lowest < 0).any():
             self._post_relu_kinds = (False,)
             self._histograms.pop(True, None)
-        for post_relu in self._post_relu_kinds:
-            if post_relu not in self._histograms:
+        if not self._histograms:
+            for post_relu in self._post_relu_kinds:
                 self._histograms[post_relu] = NormalizedHistogram(self._universal, rows.shape[1], rows.device)
-            with single_thread():
-                normalized, _, _ = normalize(rows, torch.tensor(post_relu, device=rows.device))
-                self._histograms[post_relu].add(normalized)
+        with single_thread():
+            for samples in rows.split(max(1, _CHUNK // rows[0].numel())):
+                for post_relu, histogram in self._histograms.items():
+                    normalized, _, _ = normalize(samples, torch.tensor(post_relu, device=rows.device))
+                    histogram.add(normalized)
 
     def _widen_range(self, lowest: Tensor, highest: Tensor) -> None:
         lowest, highest = lowest.amin(dim=0), highest.amax(dim=0)

@@ -6,7 +6,6 @@ from torch import Tensor
 from basicsr.quant.universal_set import UniversalSet
 
 _MIN_BINS = 2**12
-_CHUNK = 2**17  # elements; what is computed from a chunk stays in the cache
 
 
 class NormalizedHistogram:
@@ -35,15 +34,12 @@ class NormalizedHistogram:
         self.squares = torch.zeros(num_channels, dtype=torch.float64, device=device)
 
     def add(self, rows: Tensor) -> None:
-        """Count values from -1 to 1, (N, C, elements)."""
-        channels, elements = rows.shape[1:]
-        samples = max(1, _CHUNK // (channels * elements))
-        for chunk in rows.split(samples):
-            values = chunk.transpose(0, 1).reshape(channels, -1).double()  # n, C, elements -> C, n * elements
-            bins = values.add(1).mul_(self.num_bins / 2).long().clamp_(0, self.num_bins - 1)
-            self.counts.scatter_add_(1, bins, torch.ones_like(bins))
-            self.sums.scatter_add_(1, bins, values)
-            self.squares += values.square_().sum(dim=1)
+        """Count float32 values from -1 to 1, (N, C, elements)."""
+        values = rows.transpose(0, 1).flatten(1)  # N, C, elements -> C, N * elements
+        bins = values.mul(self.num_bins // 2).floor_().long().add_(self.num_bins // 2).clamp_(0, self.num_bins - 1)
+        self.counts.scatter_add_(1, bins, torch.ones_like(bins))
+        self.sums.scatter_add_(1, bins, values.double())
+        self.squares += torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).square_()
 
     def cumulative(self) -> tuple[Tensor, Tensor]:
         """Return how many values lie below each edge between bins, and their sum: float64 (C, bins + 1) each."""

@@ -34,6 +34,7 @@ class SubsetQuantizer(Quantizer):
 
     takes = SubsetPoints
     dynamic = True
+    roles = ("activation",)
     points: Tensor
     post_relu: Tensor
     word_indices: Tensor
@@ -43,12 +44,11 @@ class SubsetQuantizer(Quantizer):
         super().__init__(spec, num_channels)
         if spec.symmetric:
             raise QuantizationError(
-                "A Subset quantizer has points instead of bounds and so cannot be symmetric; leave 'activation_symmetric' at false."
+                "A Subset quantizer has points in place of bounds -u and u: set 'quantization:activation_symmetric' to false."
             )
         if spec.channel_axis == 0:
             raise QuantizationError(
-                "A Subset quantizer cannot have its channels along axis 0, which is that of the samples whose ranges it takes; "
-                "it is for activations, not for weights."
+                "A Subset quantizer cannot have its channels along axis 0, the axis of the samples."
             )
         shape = (*self.bounds_shape, spec.num_levels)
         self.register_buffer("points", torch.linspace(-1, 1, spec.num_levels).expand(shape).clone())
@@ -94,12 +94,9 @@ class SubsetQuantizer(Quantizer):
         points = state_dict.get(f"{prefix}points")
         if points is not None:
             self._check_points(points, f"that the checkpoint holds in '{prefix}points'")
-        for name in ("word_indices", "word_sets"):  # their shapes depend on the word sets, which the file knows
+        # the shapes of these two depend on the word sets, which the file knows
+        for name, shape in (("word_indices", self.points.shape), ("word_sets", ())):
             own, stored = getattr(self, name), state_dict.get(prefix + name)
             if stored is not None and stored.ndim == own.ndim:
-                setattr(
-                    self,
-                    name,
-                    own.new_zeros((*own.shape[:-1], stored.shape[-1]) if name == "word_indices" else stored.shape),
-                )
+                setattr(self, name, own.new_zeros(*shape, *stored.shape[len(shape) :]))
         super()._load_from_state_dict(state_dict, prefix, *args)
