@@ -51,3 +51,33 @@ class Bounds(CalibrationResult):
             "mean_squared_error": self.mean_squared_error,
             "constant": self.constant,
         }
+
+
+@dataclass(frozen=True)
+class SubsetPoints(CalibrationResult):
+    """The points of one subset quantizer (DFSQ), chosen from a universal set.
+
+    Attributes:
+        points: float32, shape (2**bits,) per tensor or (C, 2**bits) per channel, ascending, in -1..1.
+        word_indices: uint8, shape of `points` and one more axis: which word of each word set a point is the sum of.
+        word_sets: float32 (word sets, words), see `universal_set.UniversalSet`.
+        post_relu: samples are normalised by their largest magnitude alone, without subtracting the mean.
+        mean_squared_error: mean over the calibration data of (y - nearest point)**2 for the normalised values y.
+        constant: the data of at least one channel had only one value.
+    """
+
+    points: Tensor
+    word_indices: Tensor
+    word_sets: Tensor
+    post_relu: bool
+    mean_squared_error: float | None = None
+    constant: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {
+            "points": self.points.tolist(),
+            "post_relu": self.post_relu,
+            "mean_squared_error": self.mean_squared_error,
+            "constant": self.constant,
+        }

@@ -82,7 +82,7 @@ def insert_quantizers(
 
     Raises:
         QuantizationError: bits out of range; a preset, rule or override that matches nothing; a module of an unexpected
-            type; a network that has quantizers already.
+            type; a network that has quantizers already; a quantizer of activations for weights.
         OptionsError: an unknown type of quantizer or quantized module, or options that do not fit it.
     """
     _refuse_quantized(network)
@@ -256,7 +256,12 @@ def _quantizer_entry(
     quantizer: Mapping[str, Any], symmetric: bool, granularity: Granularity, slot: QuantizerSlot, bits: int
 ) -> QuantizerEntry:
     """Return the record of a quantizer, its options checked and completed by their defaults."""
-    _, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{slot.role}_quantizer")
+    kind, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{slot.role}_quantizer")
+    if slot.role not in kind.roles:
+        raise QuantizationError(
+            f"A {quantizer['type']} is for the quantization of {kind.roles[0]}s only; choose another "
+            f"'quantization:{slot.role}_quantizer'."
+        )
     if granularity == "per_channel" and slot.channel_axis is not None:
         spec = QuantSpec(bits, symmetric, "per_channel", slot.channel_axis)
     else:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from basicsr.quant.modules.base import Role
 from basicsr.quant.spec import QuantizationError, QuantSpec
+from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 FORMAT_VERSION = 1
+
+ActivationRanges = Literal["dynamic", "static"]
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,16 @@ class QuantizationMap:
         """All quantizers, by their full names."""
         return {f"{m.name}.{slot}": entry for m in self.modules for slot, entry in m.quantizers.items()}
 
+    @property
+    def activation_ranges(self) -> ActivationRanges:
+        """Whether activations are quantized in ranges that are computed anew for each sample."""
+        return activation_ranges(entry.type for entry in self.quantizers.values() if entry.role == "activation")
+
     def as_dict(self) -> dict[str, Any]:
         """Return the map in types that JSON knows."""
         return {
             "format_version": FORMAT_VERSION,
+            "activation_ranges": self.activation_ranges,
             "modules": [{**asdict(m), "split": list(m.split)} for m in self.modules],
         }
 
@@ -107,6 +116,14 @@ class QuantizationMap:
             ).rstrip()
             for row in rows
         )
+
+
+def activation_ranges(quantizer_types: Iterable[str]) -> ActivationRanges:
+    """Return `dynamic` if one of these registered quantizers of activations takes the range of each sample, else `static`.
+
+    Results of the two kinds do not compare: a dynamic range costs a reduction over every activation at inference.
+    """
+    return "dynamic" if any(QUANTIZER_REGISTRY.get(name).dynamic for name in set(quantizer_types)) else "static"
 
 
 def _module_from_dict(data: Mapping[str, Any]) -> ModuleEntry:

@@ -25,6 +25,7 @@ class Quantizer(nn.Module, ABC):
         takes: the kind of calibration result that it is set up from.
         dynamic: the values that codes stand for are computed anew for each sample (each index of axis 0), so that 2**bits
             values are meant for each sample apart.
+        roles: what it can quantize, `weight`, `activation` or both.
         name: where the quantizer sits in its network, for messages; filled in by the insertion.
         bypass: lets the full-precision tensor through. Only the context managers of `capture.py` switch it.
 
@@ -34,6 +35,7 @@ class Quantizer(nn.Module, ABC):
 
     takes: ClassVar[type[CalibrationResult]]
     dynamic: ClassVar[bool] = False
+    roles: ClassVar[tuple[str, ...]] = ("weight", "activation")
     bits: Tensor
     calibrated: Tensor
 
