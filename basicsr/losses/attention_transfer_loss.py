@@ -13,14 +13,14 @@ from basicsr.utils.registry import LOSS_REGISTRY
 class AttentionTransferLoss(torch.nn.Module):
     """Distance of attention maps: where in the image a layer is active, whatever the channel (arXiv 1612.03928, eq. 2).
 
-    The attention map of a feature is the mean of its squares over the channels, as a vector q over all positions of a sample.
-    With q_S and q_T of student and teacher, the distance of a layer is, for `norm`, the mean over the samples of
-    || q_S / ||q_S|| - q_T / ||q_T|| ||_2, and for `mean_square` the mean over samples and positions of the squared
-    difference of the same unit vectors, as the code of that paper and of PTQ4SR (Tu et al., CVPR 2023) has it: for a map of
-    48 x 48 positions and a distance of 0.02 this is 1.7e-7. The loss is loss_weight times the mean over the layers.
+    The attention map of a feature is the mean of its squares over the channels, as a vector q over all positions of a sample;
+    student and teacher give q_S and q_T. For `mean_square`, the distance of a layer is the mean over samples and positions of
+    the squared difference of q_S / ||q_S|| and q_T / ||q_T||, as in the code of both that paper and PTQ4SR (Tu et al., CVPR 2023);
+    for `norm`, it is the mean over the samples of the length of this difference, as the equation has it. A length of 0.02 in
+    48 x 48 positions is a mean square of 1.7e-7. The loss is loss_weight times the mean over the layers.
     """
 
-    def __init__(self, *, loss_weight: float = 1.0, distance: Literal["norm", "mean_square"] = "norm") -> None:
+    def __init__(self, *, loss_weight: float = 1.0, distance: Literal["mean_square", "norm"] = "mean_square") -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.distance = distance
