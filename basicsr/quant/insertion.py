@@ -123,10 +123,11 @@ def apply_quantization_map(network: nn.Module, quantization_map: QuantizationMap
         setattr(network.get_submodule(parent), child, module)
 
 
-def named_quantizers(network: nn.Module) -> Iterator[tuple[str, Quantizer]]:
-    """Yield the quantizers of a network with their full names, in the order of registration."""
+def named_quantizers(network: nn.Module, role: Role | None = None) -> Iterator[tuple[str, Quantizer]]:
+    """Yield the quantizers of a network, or those of one role, with their full names, in the order of registration."""
+    weights = quantized_weights(network) if role else {}
     for name, module in network.named_modules():
-        if isinstance(module, Quantizer):
+        if isinstance(module, Quantizer) and (role is None or (name in weights) == (role == "weight")):
             yield name, module
 
 
