@@ -49,6 +49,8 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     training = training_set(options) if model_class.trains_on == "images" else None
     crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
     model = build_model(options, device)
+    if model_class.trains_on == "crops":
+        model.prepare(crops)
     experiment = Experiment(options, root, auto_resume, model.network_name)
     evaluator = Evaluator(options.val, options.scale, model.full_precision if options.val.full_precision else None)
 

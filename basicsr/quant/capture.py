@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.coverage import nearest
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import MAX_BITS, QuantizationError
 
@@ -28,6 +28,28 @@ def bypass_quantizers(network: nn.Module) -> Iterator[None]:
     finally:
         for quantizer, bypass in zip(quantizers, before, strict=True):
             quantizer.bypass = bypass
+
+
+@contextmanager
+def drop_quantization(network: nn.Module, probability: float) -> Iterator[None]:
+    """Let each element of an activation pass its quantizer as it is with a probability (QDrop, arXiv 2203.05740, section 4.3).
+
+    Which elements do is drawn anew in every forward pass, from torch's global generator of the device.
+
+    Args:
+        network: a network with quantizers, or a part of one; those of weights are left alone.
+        probability: 0 to 1; with 0 nothing is drawn.
+    """
+    weights = quantized_weights(network) if probability else {}
+    with ExitStack() as hooks:
+        for name, quantizer in named_quantizers(network) if probability else ():
+
+            def mix(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+                return torch.where(torch.rand_like(output) < probability, inputs[0], output)
+
+            if name not in weights:
+                hooks.callback(quantizer.register_forward_hook(mix).remove)
+        yield
 
 
 @contextmanager

@@ -132,9 +132,9 @@ def named_quantizers(network: nn.Module, role: Role | None = None) -> Iterator[t
 
 
 def quantized_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return what the weight quantizers quantize, detached, by the full names of these quantizers."""
+    """Return what the weight quantizers of a network, or of a part of one, quantize, detached, by the names of the quantizers."""
     return {
-        f"{name}.{slot}": weight.detach()
+        f"{name}.{slot}" if name else slot: weight.detach()
         for name, module in network.named_modules()
         if isinstance(module, QModule)
         for slot, weight in module.weights().items()

@@ -8,6 +8,7 @@ from basicsr.quant.capture import (
     COUNT_LIMIT,
     bypass_quantizers,
     count_codes,
+    drop_quantization,
     observe_quantizer_inputs,
     tap_outputs,
 )
@@ -176,3 +177,34 @@ def test_each_sample_of_a_dynamic_quantizer_counts_apart():
             for _ in range(2):
                 network["a"](torch.randn(5, 3, 20, 20) * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
         assert counts["a"] == (4 if axis == 1 else 12)
+
+
+def test_dropping_lets_a_share_of_each_activation_pass_and_no_weight(quantized, x):
+    names = [f"{BLOCK}.mlp.fc1.act_quantizer", f"{BLOCK}.mlp.fc1.weight_quantizer"]
+    quantizers = dict(named_quantizers(quantized))
+    hooks = hooks_of(quantized)
+    values = torch.randn(20000)
+    with drop_quantization(quantized, 0.3):
+        mixed = [quantizers[name](values) for name in names]
+        again = quantizers[names[0]](values)
+    activation, weight = (quantizers[name](values) for name in names)
+    assert hooks_of(quantized) == hooks
+    assert torch.equal(mixed[1], weight)
+    passed = mixed[0] == values
+    assert 0.27 < float(passed.float().mean()) < 0.33
+    assert torch.equal(mixed[0][~passed], activation[~passed])
+    assert not torch.equal(mixed[0], again)
+
+
+def test_dropping_nothing_draws_no_random_number(quantized, x):
+    before = torch.get_rng_state()
+    with drop_quantization(quantized, 0.0):
+        output = quantized(x)
+    assert torch.equal(output, quantized(x)) and torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropping_in_a_single_layer_knows_its_weight(quantized):
+    layer = quantized.get_submodule(f"{BLOCK}.mlp.fc1")
+    weight = layer.weight_quantizer(layer.weight)
+    with drop_quantization(layer, 0.9):
+        assert torch.equal(layer.weight_quantizer(layer.weight), weight)
