@@ -255,6 +255,7 @@ class Pool:
         except Interrupted:
             for active in self._active:
                 active.stop(signal.SIGKILL)
+                active.wait()
             raise
         finally:
             for active in self._active:

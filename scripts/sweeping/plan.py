@@ -126,7 +126,7 @@ def _quantized_run(
     overrides = [fill(text, values) for layer in layers for text in flatten_overrides(layer)]
     options_file = fill(method.options_for(arch), values)
     label = f"bit{bits}" if bits.isdigit() else bits
-    name = _slug(f"{arch}_{method.label}_x{scale}_{label}") + ("" if seed is None else f"_seed{seed}")
+    name = f"{_slug(arch)}_{_slug(method.label)}_x{scale}_{label}" + ("" if seed is None else f"_seed{seed}")
     folder = f"{grid.name}_{name}"
     w_bits, a_bits = grid.bit_widths()[bits]
     axes = _axes(folder, method.label, scale, bits, (w_bits, a_bits), seed)
@@ -167,7 +167,7 @@ def _axes(folder: str, label: str, scale: str, bits: str, bit_widths: tuple[int,
 
 def _full_precision_run(grid: Grid, reference: Run) -> Run:
     """Return the run that measures the network that the quantized ones start from."""
-    name = _slug(f"{reference.arch}_{FULL_PRECISION}_x{reference.scale}")
+    name = f"{_slug(reference.arch)}_{FULL_PRECISION}_x{reference.scale}"
     step = _unquantized("basicsr/test.py", reference.evaluate, f"{grid.name}_{name}", FULL_PRECISION)
     return Run(
         name=name,

@@ -14,6 +14,9 @@ from sweeping.rows import Row
 # Okabe and Ito's palette, which readers with any kind of colour vision tell apart; markers for more methods than colours
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 MARKERS = "osD^vPX*<>"
+LINE = {"linewidth": 1.1, "markersize": 7.5, "markeredgecolor": "white", "markeredgewidth": 0.4, "elinewidth": 1.1}
+DODGE = 0.03
+"""Distance on the axis of bits between two methods, so that equal values do not hide each other."""
 PANELS = {"psnr": "PSNR (dB)", "fidelity": "fidelity to FP (dB)"}
 
 
@@ -51,6 +54,7 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
     }
     size = (10.5, 0.6 + 3.2 * len(networks))
     figure, panels = pyplot.subplots(len(networks), len(PANELS), figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.12)
     for line, (arch, scale) in enumerate(networks):
         shown = [row for row in own if row["scale"] == scale and row["arch"] in (arch, None)]
         for panel, (metric, label) in zip(panels[line], PANELS.items(), strict=True):
@@ -72,24 +76,25 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
 def _panel(panel: Any, rows: Sequence[Row], metric: str, styles: dict[str, dict[str, str]]) -> None:
     widths = sorted({(row["w_bits"], row["a_bits"]) for row in rows if row["method"] in styles})
     labels = [str(w) if w == a else f"{w}/{a}" for w, a in widths]
-    for method, style in styles.items():
+    for number, (method, style) in enumerate(styles.items()):
+        shift = DODGE * (number - (len(styles) - 1) / 2)
         points = []
         for position, bits in enumerate(widths):
             chosen = [r[metric] for r in rows if r["method"] == method and (r["w_bits"], r["a_bits"]) == bits]
             values = [value for value in chosen if value is not None]
             if values:
                 points.append(
-                    (position, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+                    (position + shift, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
                 )
         if points:
             positions, means, spreads = zip(*points, strict=True)
-            panel.errorbar(positions, means, spreads, label=method, linewidth=1.5, markersize=5, capsize=3, **style)
+            panel.errorbar(positions, means, spreads, label=method, **LINE, **style)
     if metric == "psnr":
         for method, dashes in ((FULL_PRECISION, "--"), (BICUBIC, ":")):
             for row in rows:
                 if row["method"] == method:
                     panel.axhline(row["psnr"], color="#555555", linestyle=dashes, linewidth=1.2, label=method)
     panel.set_xticks(range(len(widths)), labels)
-    panel.set_xlim(-0.3, len(widths) - 0.7)
+    panel.set_xlim(-0.4, len(widths) - 0.6)
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)

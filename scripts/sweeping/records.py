@@ -150,11 +150,15 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 def weights_digest(run: Run) -> str | None:
     """Return the SHA-256 of the full-precision weights, None where they are not on disk or there are none."""
     path = run.options.path.pretrain_network_FP
-    return _digest(Path(path)) if path and run.kind != "bicubic" and Path(path).is_file() else None
+    if path is None or run.kind == "bicubic" or not Path(path).is_file():
+        return None
+    status = Path(path).stat()
+    return _digest(Path(path), status.st_size, status.st_mtime_ns)
 
 
 @functools.cache
-def _digest(file: Path) -> str:
+def _digest(file: Path, _size: int, _time: int) -> str:
+    """Return the SHA-256 of a file; size and time tell the versions of a file apart in the cache."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):

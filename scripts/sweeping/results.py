@@ -39,17 +39,16 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
         report(f"No run is finished: there is nothing in '{places.output / 'runs'}' to make tables of.")
         return
     rows = rows_of(records, PublishedResults.load())
-    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    plotted = list(dict.fromkeys(row["dataset"] for row in rows if row["coverage"]))
     try:
         write_csv(rows, places.output / "results.csv")
         with atomic_path(places.output / "tables.md") as temporary:
             temporary.write_text(markdown(title, rows, missing), encoding="utf-8")
-        for dataset in datasets:
+        for dataset in plotted:
             draw(rows, dataset, places.output / f"{dataset}.png")
     except OSError as error:
         raise CheckpointError(
             f"The tables in '{places.output}' could not be written: {error}. Free some space."
         ) from error
-    report(
-        f"{len(records)} of {len(runs)} runs are in {places.output}: results.csv, tables.md, {', '.join(datasets)} as .png"
-    )
+    files = ", ".join(["results.csv", "tables.md", *(f"{dataset}.png" for dataset in plotted)])
+    report(f"{len(records)} of {len(runs)} runs are in {places.output}: {files}")

@@ -1,6 +1,7 @@
 """Rows as Markdown: a table for each architecture and scale, best values in bold, beside the published change from full precision."""
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,17 @@ from sweeping.rows import Row
 
 METRICS = {"psnr": 3, "ssim": 4, "fidelity": 2}
 ABSENT = "-"
-EXPLANATION = """\
-Cells hold PSNR (dB) / SSIM / fidelity (dB), the PSNR of the quantized network's output against that of the full-precision (FP)
-network. The best of each bit width is **bold**. "Change" is PSNR less that of FP{published}. Ranges of activations are static and
-per tensor, and those of weights per tensor, unless stated; dynamic ranges are found anew for each image. Networks are those of
-the last iteration. {protocol}
-"""
-PUBLISHED = "; in parentheses the change that was published, from the FP network of that publication, where coverage and ranges agree"
+WIDTH = 120
+EXPLANATION = (
+    "Cells hold PSNR (dB) / SSIM / fidelity (dB), the PSNR of the quantized network's output against that of the "
+    'full-precision (FP) network. The best of each bit width is **bold**. "Change" is PSNR less that of FP{published}. Ranges '
+    "are static and per tensor unless stated; dynamic ones are found anew for each image. Networks are those of the last "
+    "iteration. {protocol}"
+)
+PUBLISHED = (
+    "; in parentheses the change that was published, from the FP network of that publication, where architecture, scale, bits, "
+    "coverage and kind of ranges are the same"
+)
 
 
 def markdown(title: str, rows: Sequence[Row], missing: Sequence[str]) -> str:
@@ -42,7 +47,8 @@ def markdown(title: str, rows: Sequence[Row], missing: Sequence[str]) -> str:
 def _explanation(rows: Sequence[Row]) -> str:
     measured = sorted({(row["on_y"], row["crop_border"], row["self_ensemble"]) for row in rows}, key=str)
     published = PUBLISHED if any(row["published_psnr_change"] is not None for row in rows) else ""
-    return EXPLANATION.format(published=published, protocol=" ".join(_protocol(*protocol) for protocol in measured))
+    protocol = " ".join(_protocol(*protocol) for protocol in measured)
+    return textwrap.fill(EXPLANATION.format(published=published, protocol=protocol), WIDTH) + "\n"
 
 
 def _protocol(on_y: bool, border: int | None, ensemble: bool) -> str:
