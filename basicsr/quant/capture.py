@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.coverage import nearest
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import MAX_BITS, QuantizationError
 
@@ -82,6 +82,32 @@ def tap_outputs(network: nn.Module, module_names: Iterable[str]) -> Iterator[dic
 
             hooks.callback(_find(modules, name, "module").register_forward_hook(keep).remove)
         yield outputs
+
+
+@contextmanager
+def tap_activations(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Keep what each activation quantizer gets and what it gives, with their gradients, for losses on both.
+
+    Costs no memory in training: the backward pass of the network needs these tensors anyway.
+
+    Args:
+        network: a network with quantizers.
+
+    Yields:
+        A dictionary that each forward pass fills anew: input and output, of equal shape, by the full name of the quantizer.
+    """
+    weights = quantized_weights(network)
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    with ExitStack() as hooks:
+        for name, quantizer in named_quantizers(network):
+            if name in weights:
+                continue
+
+            def keep(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
+                pairs[name] = (inputs[0], output)
+
+            hooks.callback(quantizer.register_forward_hook(keep).remove)
+        yield pairs
 
 
 @contextmanager

@@ -157,9 +157,22 @@ def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
     return leaders
 
 
-def quantizer_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of all quantizers: for affine ones, the bounds."""
-    return [parameter for _, quantizer in named_quantizers(network) for parameter in quantizer.parameters()]
+def quantizer_parameters(network: nn.Module, role: Role | None = None) -> list[nn.Parameter]:
+    """Return the parameters of all quantizers, or of those of weights or of activations: for affine ones, the bounds."""
+    weights = quantized_weights(network)
+    return [
+        parameter
+        for name, quantizer in named_quantizers(network)
+        if role is None or (role == "weight") == (name in weights)
+        for parameter in quantizer.parameters()
+    ]
+
+
+def record_weights(network: nn.Module) -> None:
+    """Let the weight quantizers take what evaluation needs to know of the weights, after these have changed."""
+    quantizers = dict(named_quantizers(network))
+    for name, weight in quantized_weights(network).items():
+        quantizers[name].record_weight(weight)
 
 
 def _refuse_quantized(network: nn.Module) -> None:
