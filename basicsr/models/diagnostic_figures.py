@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import atomic_path
 
-_LAYERS_SHOWN = 6
+_LAYERS_SHOWN = 4
 
 
 def draw_records(records: Mapping[str, Any], path: Path) -> None:
@@ -47,7 +47,7 @@ def draw_activations(before: Mapping[str, Any], after: Mapping[str, Any], path: 
     """Draw the distribution of activations, and what their quantizers can give, before and after training.
 
     Args:
-        before: histograms, see `activation_histograms`; at most six, evenly spread over the network, are drawn.
+        before: histograms, see `activation_histograms`; at most four, evenly spread over the network, are drawn.
         after: as `before`.
         path: the PNG file.
 
@@ -64,6 +64,7 @@ def draw_activations(before: Mapping[str, Any], after: Mapping[str, Any], path: 
             for bound in histogram["bounds"]:
                 axis.axvline(bound, color="red")
             axis.set_yscale("log")
+            axis.minorticks_off()
             axis.set_title(f"{name}, {when}", fontsize=8)
     _save(figure, path)
 

@@ -74,7 +74,7 @@ class Diagnostics:
 
         Args:
             iteration: its number, from 1.
-            main: gradient of the main loss for each parameter that both losses reach.
+            main: gradient of the main loss for each parameter that both losses reach; one at least.
             auxiliary: gradient of the mismatch loss for the same parameters.
             layers: name of the layer that each parameter belongs to.
         """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.coverage import nearest
-from basicsr.quant.insertion import named_quantizers, quantized_weights
+from basicsr.quant.insertion import named_quantizers
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import MAX_BITS, QuantizationError
 
@@ -96,12 +96,9 @@ def tap_activations(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tens
     Yields:
         A dictionary that each forward pass fills anew: input and output, of equal shape, by the full name of the quantizer.
     """
-    weights = quantized_weights(network)
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     with ExitStack() as hooks:
-        for name, quantizer in named_quantizers(network):
-            if name in weights:
-                continue
+        for name, quantizer in named_quantizers(network, "activation"):
 
             def keep(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
                 pairs[name] = (inputs[0], output)

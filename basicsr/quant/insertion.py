@@ -123,10 +123,11 @@ def apply_quantization_map(network: nn.Module, quantization_map: QuantizationMap
         setattr(network.get_submodule(parent), child, module)
 
 
-def named_quantizers(network: nn.Module) -> Iterator[tuple[str, Quantizer]]:
-    """Yield the quantizers of a network with their full names, in the order of registration."""
+def named_quantizers(network: nn.Module, role: Role | None = None) -> Iterator[tuple[str, Quantizer]]:
+    """Yield the quantizers of a network, or those of one role, with their full names, in the order of registration."""
+    weights = quantized_weights(network) if role else {}
     for name, module in network.named_modules():
-        if isinstance(module, Quantizer):
+        if isinstance(module, Quantizer) and (role is None or (name in weights) == (role == "weight")):
             yield name, module
 
 
@@ -158,21 +159,15 @@ def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
 
 
 def quantizer_parameters(network: nn.Module, role: Role | None = None) -> list[nn.Parameter]:
-    """Return the parameters of all quantizers, or of those of weights or of activations: for affine ones, the bounds."""
-    weights = quantized_weights(network)
-    return [
-        parameter
-        for name, quantizer in named_quantizers(network)
-        if role is None or (role == "weight") == (name in weights)
-        for parameter in quantizer.parameters()
-    ]
+    """Return the parameters of all quantizers, or of those of one role: for affine ones, the bounds."""
+    return [parameter for _, quantizer in named_quantizers(network, role) for parameter in quantizer.parameters()]
 
 
 def record_weights(network: nn.Module) -> None:
     """Let the weight quantizers take what evaluation needs to know of the weights, after these have changed."""
-    quantizers = dict(named_quantizers(network))
-    for name, weight in quantized_weights(network).items():
-        quantizers[name].record_weight(weight)
+    weights = quantized_weights(network)
+    for name, quantizer in named_quantizers(network, "weight"):
+        quantizer.record_weight(weights[name])
 
 
 def _refuse_quantized(network: nn.Module) -> None:

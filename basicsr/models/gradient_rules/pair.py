@@ -73,7 +73,7 @@ class GradientPair:
         joined = (
             [a if a is not None else b for a, b in zip(self.main, self.auxiliary, strict=True)] if rule else self.main
         )
-        if rule is not None:
+        if rule is not None and self._common_indices():
             for i, gradient in zip(self._common_indices(), rule.combine(*self.common()), strict=True):
                 joined[i] = gradient
         for parameter, gradient in zip(self.parameters, joined, strict=True):
