@@ -16,6 +16,7 @@ from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.calibrators.base import Calibrator, calibrate_tensor
 from basicsr.quant.capture import observe_quantizer_inputs
 from basicsr.quant.insertion import named_quantizers, quantized_weights, quantizers_with_same_input
+from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
@@ -105,7 +106,17 @@ def calibrate_network(
         report.append(CalibratedQuantizer(name, result))
         if result.constant:
             get_logger().warning("The values at '%s' are constant, at least in one channel.", name)
+    _settle(network)
     return report
+
+
+def _settle(network: nn.Module) -> None:
+    """Let the quantizers of each class decide what they have to decide together."""
+    by_class: dict[type[Quantizer], list[Quantizer]] = {}
+    for _, quantizer in named_quantizers(network):
+        by_class.setdefault(type(quantizer), []).append(quantizer)
+    for kind, quantizers in by_class.items():
+        kind.settle(quantizers)
 
 
 def _finish(name: str, calibrator: Calibrator) -> CalibrationResult:

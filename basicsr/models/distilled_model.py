@@ -1,21 +1,17 @@
 """What all models that learn from the full-precision network have in common: losses between the two, and a step on them."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from basicsr.models.quantized_model import QuantizedModel
+from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_outputs
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import LOSS_REGISTRY
-from basicsr.utils.signature import suggestion
-
-TeacherAutocast = Literal["auto", "bf16", "off"]
 
 
 class DistilledModel(QuantizedModel):
@@ -32,8 +28,7 @@ class DistilledModel(QuantizedModel):
         feature_layers: modules whose outputs are the features; by default those that the architecture names.
         feature_gradient: False lets the feature loss be reported without training anything.
         teacher_autocast: run the teacher in bfloat16: `auto` where the hardware computes it natively, `bf16` always,
-            `off` never. Activations then carry 8 significant bits, which is coarser than the differences that an 8-bit student
-            makes, so it is for 4 bits and fewer.
+            `off` never, see `Teacher`.
 
     Attributes:
         parameters: what the next step trains.
@@ -67,23 +62,10 @@ class DistilledModel(QuantizedModel):
                 "Option 'train:feature_gradient' is false and 'train:pixel_loss' is empty, so that nothing would be trained: "
                 "give a pixel loss."
             )
-        self.feature_layers = (
-            self._existing(feature_layers or list(network.feature_layers)) if self.feature_loss else []
-        )
+        layers = (feature_layers or list(network.feature_layers)) if self.feature_loss else []
+        self.teacher = Teacher(self.full_precision, layers, teacher_autocast)
         self._feature_gradient = feature_gradient
-        self._teacher_autocast = teacher_autocast == "bf16" or (
-            teacher_autocast == "auto" and has_native_bfloat16(device)
-        )
         self.accumulation_steps = options.train.accumulation_steps if options.train else 1
-
-    def _existing(self, layers: list[str]) -> list[str]:
-        names = dict(self.full_precision.named_modules())
-        for layer in layers:
-            if layer not in names:
-                raise OptionsError(
-                    f"Option 'train:feature_layers' names '{layer}', which the network has not. {suggestion(layer, names)}"
-                )
-        return layers
 
     def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Take one step of the optimiser on a batch of LR crops (`lq`: N, 3, h, w); return the losses, detached."""
@@ -107,29 +89,14 @@ class DistilledModel(QuantizedModel):
 
     def distillation_losses(self, lq: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the losses of the quantized network against the full-precision one on LR crops (N, 3, h, w)."""
-        with (
-            torch.no_grad(),
-            self._autocast(),
-            tap_outputs(self.full_precision, self.feature_layers) as target_features,
-        ):
-            target = self.full_precision(lq)
-        with tap_outputs(self.network, self.feature_layers) as features:
+        target, target_features = self.teacher(lq)
+        with tap_outputs(self.network, self.teacher.feature_layers) as features:
             output = self.network(lq)
         losses = {}
         if self.pixel_loss is not None:
-            losses["l_pix"] = self.pixel_loss(output, target.float())
+            losses["l_pix"] = self.pixel_loss(output, target)
         if self.feature_loss is not None:
             if not self._feature_gradient:
                 features = {name: feature.detach() for name, feature in features.items()}
-            losses["l_feature"] = self.feature_loss(features, {k: v.float() for k, v in target_features.items()})
+            losses["l_feature"] = self.feature_loss(features, target_features)
         return losses
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self._teacher_autocast else nullcontext()
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices natively; elsewhere it is emulated and slow."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())

@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from basicsr.models.distilled_model import DistilledModel, TeacherAutocast
+from basicsr.models.distilled_model import DistilledModel
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_network import load_quantized
+from basicsr.models.teacher import TeacherAutocast
 from basicsr.quant.capture import count_quantized_elements
 from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.modules.base import Role

@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from basicsr.models.distilled_model import DistilledModel, TeacherAutocast
+from basicsr.models.distilled_model import DistilledModel
 from basicsr.models.optimizers import build_optimizer, build_scheduler
+from basicsr.models.teacher import TeacherAutocast
 from basicsr.quant.insertion import quantizer_parameters
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import MODEL_REGISTRY

@@ -1,7 +1,7 @@
 """What calibrators hand to quantizers."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -81,3 +81,33 @@ class SubsetPoints(CalibrationResult):
             "mean_squared_error": self.mean_squared_error,
             "constant": self.constant,
         }
+
+
+@dataclass(frozen=True)
+class MeanMagnitude(Bounds):
+    """The range of the data with their mean magnitude, which steps are set from.
+
+    Attributes:
+        mean_magnitude: mean of |x|, float32, in the shape of the bounds.
+    """
+
+    mean_magnitude: Tensor = field(kw_only=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {**super().as_dict(), "mean_magnitude": self.mean_magnitude.tolist()}
+
+
+@dataclass(frozen=True)
+class VaryingBounds(Bounds):
+    """Bounds for all data, and how much the range varies from sample to sample.
+
+    Attributes:
+        range_variance: variance of the largest value of a sample plus that of the smallest one, over all samples.
+    """
+
+    range_variance: float = field(kw_only=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {**super().as_dict(), "range_variance": self.range_variance}

@@ -39,12 +39,14 @@ class ModuleEntry:
         type: registered name of the quantized module.
         split: names of its parts; empty if it has none.
         quantizers: by their path inside the module, such as `q.act_quantizer`.
+        full_precision: paths of the quantizers that were left out, so that their tensors stay in full precision.
     """
 
     name: str
     type: str
     split: tuple[str, ...]
     quantizers: dict[str, QuantizerEntry]
+    full_precision: tuple[str, ...] = ()
 
     def bits(self, role: Role) -> str:
         """Return the bits of the quantizers of a role, such as `4`, `4/8` if they differ, `-` if there are none."""
@@ -74,7 +76,9 @@ class QuantizationMap:
         return {
             "format_version": FORMAT_VERSION,
             "activation_ranges": self.activation_ranges,
-            "modules": [{**asdict(m), "split": list(m.split)} for m in self.modules],
+            "modules": [
+                {**asdict(m), "split": list(m.split), "full_precision": list(m.full_precision)} for m in self.modules
+            ],
         }
 
     @classmethod
@@ -131,7 +135,8 @@ def _module_from_dict(data: Mapping[str, Any]) -> ModuleEntry:
         slot: QuantizerEntry(**{**entry, "spec": QuantSpec(**entry["spec"])})
         for slot, entry in data["quantizers"].items()
     }
-    return ModuleEntry(**{**data, "split": tuple(data["split"]), "quantizers": quantizers})
+    tuples = {"split": tuple(data["split"]), "full_precision": tuple(data.get("full_precision", ()))}
+    return ModuleEntry(**{**data, **tuples, "quantizers": quantizers})
 
 
 def _common_pattern(names: Iterable[str]) -> str:

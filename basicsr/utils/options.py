@@ -84,7 +84,7 @@ class QuantizationOptions(_Section):
     activation_symmetric: bool = False
     overrides: list[OverrideOptions] = []
     exclude: list[str] = []
-    """Globs on the names of layers that stay in full precision."""
+    """Globs on the names of layers, or of single quantizers (`*.conv1.act_quantizer`), that stay in full precision."""
 
 
 class CalibrationOptions(_Section):

@@ -10,6 +10,7 @@ from basicsr.quant.capture import (
     count_codes,
     drop_quantization,
     observe_quantizer_inputs,
+    tap_activations,
     tap_outputs,
 )
 from basicsr.quant.insertion import insert_quantizers, named_quantizers, quantized_weights
@@ -69,6 +70,7 @@ def test_bypass_is_undone_and_hooks_are_removed_also_after_an_error(quantized, x
         observe_quantizer_inputs(quantized, {name: lambda _: None, "nowhere": fail}),
         tap_outputs(quantized, [BLOCK, "nowhere"]),
         bypass_quantizers(quantized),
+        tap_activations(quantized),
         count_codes(quantized),
     ):
         with pytest.raises((RuntimeError, QuantizationError)), context:
@@ -208,3 +210,15 @@ def test_dropping_in_a_single_layer_knows_its_weight(quantized):
     weight = layer.weight_quantizer(layer.weight)
     with drop_quantization(layer, 0.9):
         assert torch.equal(layer.weight_quantizer(layer.weight), weight)
+
+
+def test_tapped_activations_are_those_of_the_forward_pass_with_their_gradients(quantized, x):
+    with tap_activations(quantized) as pairs:
+        quantized(x)
+    quantizers, weights = dict(named_quantizers(quantized)), quantized_weights(quantized)
+    assert set(pairs) == set(quantizers) - set(weights)
+    for name, (given, returned) in pairs.items():
+        assert torch.equal(quantizers[name](given), returned)
+    given, returned = pairs[f"{BLOCK}.mlp.fc2.act_quantizer"]
+    (given - returned).norm().backward()
+    assert quantized.get_submodule(f"{BLOCK}.mlp.fc1").weight.grad is not None

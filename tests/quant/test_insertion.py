@@ -13,6 +13,7 @@ from basicsr.quant.insertion import (
     named_quantizers,
     quantized_weights,
     quantizer_parameters,
+    quantizers_with_same_input,
 )
 from basicsr.quant.quantization_map import QuantizationMap
 from basicsr.quant.spec import QuantizationError
@@ -52,6 +53,9 @@ def test_2dquant_covers_swinir_light_with_384_quantizers():
     quantization_map = insert_quantizers(network, "2dquant", 2, 2)
     assert len(quantization_map.quantizers) == len(dict(named_quantizers(network))) == 384
     assert len(quantizer_parameters(network)) == 768
+    of_weights, of_activations = (quantizer_parameters(network, role) for role in ("weight", "activation"))
+    assert not {id(p) for p in of_weights} & {id(p) for p in of_activations}
+    assert len(of_weights) == 2 * len(quantized_weights(network)) == 768 - len(of_activations)
 
 
 def test_a_quantized_swinir_light_has_the_official_keys(reference):
@@ -145,6 +149,57 @@ def test_overrides_reach_modules_parts_and_single_quantizers_in_order():
     assert type(network.get_submodule(f"{BLOCK}.attn.proj")) is nn.Linear
 
 
+def test_a_single_quantizer_can_be_left_out_and_the_map_replays_it():
+    network, x = TinyEdsr().eval(), torch.rand(1, 3, 6, 5)
+    arguments = {"exclude": ["body.*.conv1.act_quantizer"], "overrides": [{"match": "body.0.*", "a_bits": 8}]}
+    quantization_map = insert_quantizers(network, "body", 4, 4, **arguments)
+    expected = {f"body.{i}.{slot}" for i in range(3) for slot in ("conv1.weight_quantizer", "conv2.weight_quantizer")}
+    expected |= {f"body.{i}.conv2.act_quantizer" for i in range(3)}
+    assert set(bits_of(network)) == set(quantization_map.quantizers) == expected
+    assert quantization_map.modules[0].full_precision == ("act_quantizer",)
+    lines = [" ".join(line.split()) for line in quantization_map.format_table().splitlines()]
+    assert "body.*.conv1 QConv2d 3 4 - 3" in lines
+
+    given = {}
+    network.body[1].conv1.act_quantizer.register_forward_hook(
+        lambda _module, inputs, output: given.update({0: (inputs[0], output)})
+    )
+    set_min_max_bounds(network, x)
+    network(x)
+    assert given[0][0] is given[0][1]
+
+    fresh = TinyEdsr().eval()
+    apply_quantization_map(fresh, QuantizationMap.from_dict(json.loads(json.dumps(quantization_map.as_dict()))))
+    fresh.load_state_dict(network.state_dict())
+    assert torch.equal(fresh(x), network(x))
+
+
+def test_a_weight_and_a_part_can_be_left_out():
+    network = TinySwin().eval()
+    insert_quantizers(network, "2dquant", 4, 4, exclude=["*.fc1.weight_quantizer", "*.attn.qkv.v", "*.k.act_quantizer"])
+    names = {name.removeprefix(BLOCK + ".") for name in bits_of(network) if name.startswith(BLOCK)}
+    assert "mlp.fc1.act_quantizer" in names and "mlp.fc1.weight_quantizer" not in names
+    qkv = {name for name in names if "qkv" in name}
+    assert qkv == {f"attn.qkv.{slot}" for slot in ("q.weight_quantizer", "q.act_quantizer", "k.weight_quantizer")}
+    assert not quantizers_with_same_input(network)
+    assert set(quantized_weights(network)) <= set(bits_of(network))
+    set_min_max_bounds(network, torch.rand(1, 3, 6, 5))
+    network(torch.rand(1, 3, 6, 5))
+
+
+def test_a_module_of_which_all_quantizers_are_left_out_is_not_replaced():
+    network = TinyEdsr()
+    insert_quantizers(network, "body", 4, 4, exclude=["body.0.conv1.act_quantizer", "body.0.conv1.weight_quantizer"])
+    assert type(network.body[0].conv1) is nn.Conv2d
+
+
+def test_maps_written_before_quantizers_could_be_left_out_are_read():
+    data = insert_quantizers(TinyEdsr(), "body", 4, 4).as_dict()
+    for module in data["modules"]:
+        del module["full_precision"]
+    assert QuantizationMap.from_dict(data).modules[0].full_precision == ()
+
+
 def test_rules_in_place_of_a_preset():
     network = TinySwin()
     rules = [CoverageRule("conv_first", "QConv2d", w_bits=8, a_bits=8), CoverageRule("*", "QConv2d")]
@@ -213,6 +268,12 @@ def test_the_table_has_a_line_for_each_kind_of_module():
         ({"overrides": [{"match": "*.fc1"}]}, "changes nothing: give w_bits"),
         ({"exclude": ["*.fc3"]}, r"exclusion '\*\.fc3' matches no selected module"),
         ({"exclude": ["*"]}, "leaves no module"),
+        ({"exclude": ["*.conv1.act_quantizer"]}, r"matches no selected module and no quantizer of one"),
+        ({"exclude": ["*.fc1.act_quantizer"] * 2}, r"'\*\.fc1\.act_quantizer' matches no selected module"),
+        (
+            {"exclude": ["*.fc1.act_quantizer"], "overrides": [{"match": "*.fc1.act_quantizer", "a_bits": 8}]},
+            r"'\*\.fc1\.act_quantizer' matches nothing that it could change",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_and_leaves_the_network_alone(arguments, message):
