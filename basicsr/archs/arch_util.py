@@ -1,5 +1,8 @@
 """Small pieces that several architectures share."""
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -51,12 +54,13 @@ def mirror_to_size(x: Tensor, height: int, width: int, *, repeat_edge: bool) -> 
     return x
 
 
-def pixel_shuffle_steps(upscale: int, channels: int) -> nn.Sequential:
+def pixel_shuffle_steps(upscale: int, channels: int, in_channels: int | None = None) -> nn.Sequential:
     """Return convolutions and pixel shuffles that enlarge by 2 several times, or by 3 once.
 
     Args:
         upscale: a power of two, or 3.
         channels: number of channels before and after each step.
+        in_channels: number of channels before the first step, if it is another.
 
     Raises:
         ValueError: any other factor.
@@ -68,6 +72,23 @@ def pixel_shuffle_steps(upscale: int, channels: int) -> nn.Sequential:
     else:
         raise ValueError(f"upscale is {upscale}, but must be 3 or a power of two for this upsampler.")
     steps: list[nn.Module] = []
+    inputs = in_channels or channels
     for factor in factors:
-        steps += [nn.Conv2d(channels, channels * factor**2, 3, 1, 1), nn.PixelShuffle(factor)]
+        steps += [nn.Conv2d(inputs, channels * factor**2, 3, 1, 1), nn.PixelShuffle(factor)]
+        inputs = channels
     return nn.Sequential(*steps)
+
+
+def upscale_of_steps(state_dict: Mapping[str, Tensor], name: str, channels: int) -> int:
+    """Return the scale factor of `pixel_shuffle_steps` from its weights.
+
+    Args:
+        state_dict: tensors by name.
+        name: module that holds the steps; a convolution without a pixel shuffle may follow them.
+        channels: number of channels after each step.
+    """
+    upscale, index = 1, 0
+    while (weight := state_dict.get(f"{name}.{index}.weight")) is not None and weight.shape[0] >= 4 * channels:
+        upscale *= math.isqrt(weight.shape[0] // channels)
+        index += 2  # a pixel shuffle follows each convolution
+    return upscale

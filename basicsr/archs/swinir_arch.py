@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from basicsr.archs.arch_util import RGB_MEAN_DIV2K, mirror_to_size, pixel_shuffle_steps
+from basicsr.archs.arch_util import RGB_MEAN_DIV2K, mirror_to_size, pixel_shuffle_steps, upscale_of_steps
 from basicsr.archs.swin_layers import ResidualSwinGroup, SwinLayer, SwinLayers, TokenNorm, to_map, to_tokens
 from basicsr.archs.window_attention import Order
 from basicsr.utils.errors import OptionsError
@@ -266,9 +266,4 @@ def _upsampler_of(state_dict: Mapping[str, Tensor], in_chans: int) -> tuple[Upsa
         return "pixelshuffledirect", math.isqrt(state_dict["upsample.0.weight"].shape[0] // in_chans)
     if "conv_up1.weight" in state_dict:
         return "nearest+conv", 4 if "conv_up2.weight" in state_dict else 2
-    upscale, step = 1, 0
-    while f"upsample.{step}.weight" in state_dict:
-        outputs, inputs = state_dict[f"upsample.{step}.weight"].shape[:2]
-        upscale *= math.isqrt(outputs // inputs)
-        step += 2  # a pixel shuffle follows each convolution
-    return "pixelshuffle", upscale
+    return "pixelshuffle", upscale_of_steps(state_dict, "upsample", _UPSAMPLER_CHANNELS)

@@ -80,9 +80,10 @@ class TrainingLoop:
         )
         with bar, deferred_signals() as stop:
             while self.iteration < self._total:
-                self._add_losses(self._model.optimize_parameters(self._next(batches)))
+                self._add_losses(self._optimize(self._next(batches)))
                 self.iteration += 1
                 bar.update()
+                self._write_diagnostics()
                 self._after_step(bar, stop)
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
@@ -93,6 +94,25 @@ class TrainingLoop:
                 self._save()
                 get_logger().info("Saved iteration %d; once mended, continue with --auto_resume.", self.iteration)
             raise
+
+    def _optimize(self, batch: Batch) -> dict[str, torch.Tensor]:
+        try:
+            return self._model.optimize_parameters(batch)
+        except TrainingError as error:
+            kept = (
+                f"the checkpoint of iteration {self._last_saved} is kept" if self._last_saved else "no step was saved"
+            )
+            raise TrainingError(f"Iteration {self.iteration + 1} failed; {kept}. {error}") from error
+
+    def _write_diagnostics(self) -> None:
+        """Show what the model has recorded of its training, if it is one that records (see `models/diagnostics.py`)."""
+        diagnostics = getattr(self._model, "diagnostics", None)
+        if diagnostics is None:
+            return
+        if diagnostics.is_due(self.iteration):
+            self._experiment.scalars(diagnostics.scalars(), self.iteration)
+        if self.iteration == self._total and dist.is_main():
+            diagnostics.draw(self._model.network, self._experiment.visualization)
 
     def _after_step(self, bar: tqdm, stop: StopRequest) -> None:
         logger_options, last = self._options.logger, self.iteration == self._total
@@ -121,7 +141,7 @@ class TrainingLoop:
             if not math.isfinite(value):
                 raise TrainingError(
                     f"The loss '{name}' is {value} at iteration {self.iteration}. The last checkpoint is kept; "
-                    "lower the learning rate (train:optim_bound:lr) or look at the calibration report."
+                    "lower the learning rate or look at the calibration report."
                 )
         learning_rate = self._model.optimizer.param_groups[0]["lr"]
         shown = {name: f"{value:.3e}" for name, value in means.items()}

@@ -85,6 +85,29 @@ def tap_outputs(network: nn.Module, module_names: Iterable[str]) -> Iterator[dic
 
 
 @contextmanager
+def tap_activations(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Keep what each activation quantizer gets and what it gives, with their gradients, for losses on both.
+
+    Costs no memory in training: the backward pass of the network needs these tensors anyway.
+
+    Args:
+        network: a network with quantizers.
+
+    Yields:
+        A dictionary that each forward pass fills anew: input and output, of equal shape, by the full name of the quantizer.
+    """
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    with ExitStack() as hooks:
+        for name, quantizer in named_quantizers(network, "activation"):
+
+            def keep(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
+                pairs[name] = (inputs[0], output)
+
+            hooks.callback(quantizer.register_forward_hook(keep).remove)
+        yield pairs
+
+
+@contextmanager
 def count_codes(network: nn.Module) -> Iterator[dict[str, int]]:
     """Count the distinct values that each quantizer puts out, whatever codes it claims to have.
 

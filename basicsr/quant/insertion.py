@@ -99,10 +99,11 @@ def apply_quantization_map(network: nn.Module, quantization_map: QuantizationMap
         setattr(network.get_submodule(parent), child, module)
 
 
-def named_quantizers(network: nn.Module) -> Iterator[tuple[str, Quantizer]]:
-    """Yield the quantizers of a network with their full names, in the order of registration."""
+def named_quantizers(network: nn.Module, role: Role | None = None) -> Iterator[tuple[str, Quantizer]]:
+    """Yield the quantizers of a network, or those of one role, with their full names, in the order of registration."""
+    weights = quantized_weights(network) if role else {}
     for name, module in network.named_modules():
-        if isinstance(module, Quantizer):
+        if isinstance(module, Quantizer) and (role is None or (name in weights) == (role == "weight")):
             yield name, module
 
 
@@ -136,9 +137,16 @@ def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
     return leaders
 
 
-def quantizer_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of all quantizers: for affine ones, the bounds."""
-    return [parameter for _, quantizer in named_quantizers(network) for parameter in quantizer.parameters()]
+def quantizer_parameters(network: nn.Module, role: Role | None = None) -> list[nn.Parameter]:
+    """Return the parameters of all quantizers, or of those of one role: for affine ones, the bounds."""
+    return [parameter for _, quantizer in named_quantizers(network, role) for parameter in quantizer.parameters()]
+
+
+def record_weights(network: nn.Module) -> None:
+    """Let the weight quantizers take what evaluation needs to know of the weights, after these have changed."""
+    weights = quantized_weights(network)
+    for name, quantizer in named_quantizers(network, "weight"):
+        quantizer.record_weight(weights[name])
 
 
 def _refuse_quantized(network: nn.Module) -> None:

@@ -54,7 +54,12 @@ def load_network_weights(
         CheckpointError: the weights do not fit; says what the likely reason is.
     """
     if hasattr(type(network), "remap_state_dict"):
-        state_dict = type(network).remap_state_dict(state_dict)
+        try:
+            state_dict = network.remap_state_dict(state_dict)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"The weights '{path}' do not fit the network {type(network).__name__}: {error}"
+            ) from error
     try:
         missing, unexpected = network.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:  # of shapes, or from a module that loads its state in its own way

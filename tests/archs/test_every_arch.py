@@ -12,8 +12,7 @@ from basicsr.utils.signature import options_of
 
 # options that make a network small, wherever a constructor has them
 SMALL = {
-    "embed_dim": 12, "depths": [2], "num_heads": [2], "num_feat": 8, "num_block": 2, "num_blocks": 2, "num_layers": 2,
-    "num_dense_blocks": 2, "growth_rate": 8, "growth": 8,
+    "embed_dim": 12, "depths": [2], "num_heads": [2], "num_feat": 8, "num_block": 2, "num_layer": 2, "num_grow_ch": 8,
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from basicsr.quant.capture import (
     bypass_quantizers,
     count_codes,
     observe_quantizer_inputs,
+    tap_activations,
     tap_outputs,
 )
 from basicsr.quant.insertion import insert_quantizers, named_quantizers, quantized_weights
@@ -68,6 +69,7 @@ def test_bypass_is_undone_and_hooks_are_removed_also_after_an_error(quantized, x
         observe_quantizer_inputs(quantized, {name: lambda _: None, "nowhere": fail}),
         tap_outputs(quantized, [BLOCK, "nowhere"]),
         bypass_quantizers(quantized),
+        tap_activations(quantized),
         count_codes(quantized),
     ):
         with pytest.raises((RuntimeError, QuantizationError)), context:
@@ -176,3 +178,15 @@ def test_each_sample_of_a_dynamic_quantizer_counts_apart():
             for _ in range(2):
                 network["a"](torch.randn(5, 3, 20, 20) * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
         assert counts["a"] == (4 if axis == 1 else 12)
+
+
+def test_tapped_activations_are_those_of_the_forward_pass_with_their_gradients(quantized, x):
+    with tap_activations(quantized) as pairs:
+        quantized(x)
+    quantizers, weights = dict(named_quantizers(quantized)), quantized_weights(quantized)
+    assert set(pairs) == set(quantizers) - set(weights)
+    for name, (given, returned) in pairs.items():
+        assert torch.equal(quantizers[name](given), returned)
+    given, returned = pairs[f"{BLOCK}.mlp.fc2.act_quantizer"]
+    (given - returned).norm().backward()
+    assert quantized.get_submodule(f"{BLOCK}.mlp.fc1").weight.grad is not None

@@ -53,6 +53,9 @@ def test_2dquant_covers_swinir_light_with_384_quantizers():
     quantization_map = insert_quantizers(network, "2dquant", 2, 2)
     assert len(quantization_map.quantizers) == len(dict(named_quantizers(network))) == 384
     assert len(quantizer_parameters(network)) == 768
+    of_weights, of_activations = (quantizer_parameters(network, role) for role in ("weight", "activation"))
+    assert not {id(p) for p in of_weights} & {id(p) for p in of_activations}
+    assert len(of_weights) == 2 * len(quantized_weights(network)) == 768 - len(of_activations)
 
 
 def test_a_quantized_swinir_light_has_the_official_keys(reference):
