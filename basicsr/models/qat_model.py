@@ -17,7 +17,7 @@ from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_activations, tap_outputs
-from basicsr.quant.insertion import quantizer_parameters, record_weights
+from basicsr.quant.insertion import quantizer_parameters
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.options import Component, Options
@@ -146,7 +146,6 @@ class QATModel(QuantizedModel):
         self._gradients.hand_over(self.gradient_rule if self.mismatch_loss is not None else None)
         self.optimizer.step()
         self.scheduler.step()
-        record_weights(self.network)
         dist.broadcast_tensors(self._statistics)
         self.network.eval()
         return sums

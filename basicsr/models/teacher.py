@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from basicsr.models.ptq_model import has_native_bfloat16
 from basicsr.quant.capture import tap_outputs
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.signature import suggestion
@@ -20,7 +19,9 @@ class Teacher:
     Args:
         network: the full-precision network, frozen and in evaluation mode.
         feature_layers: modules whose outputs are the features.
-        autocast: run in bfloat16: `auto` where the hardware computes it natively, `bf16` always, `off` never.
+        autocast: run in bfloat16: `auto` where the hardware computes it natively, `bf16` always, `off` never. Activations
+            then carry 8 significant bits, which is coarser than the differences that an 8-bit student makes, so it is for
+            4 bits and fewer.
 
     Raises:
         OptionsError: the network has no module of a name in `feature_layers`.
@@ -48,3 +49,10 @@ class Teacher:
         ):
             output = self._network(lq)
         return output.float(), {name: feature.float() for name, feature in features.items()}
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices natively; elsewhere it is emulated and slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())

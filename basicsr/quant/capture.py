@@ -108,6 +108,32 @@ def tap_activations(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tens
 
 
 @contextmanager
+def count_quantized_elements(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, int]]:
+    """Count the elements that quantizers are given.
+
+    Args:
+        network: a network with quantizers.
+        names: full names of quantizers.
+
+    Yields:
+        The number of elements over all forward passes so far, by the full name of the quantizer.
+
+    Raises:
+        QuantizationError: there is no quantizer of that name.
+    """
+    quantizers = dict(named_quantizers(network))
+    elements = dict.fromkeys(names, 0)
+    with ExitStack() as hooks:
+        for name in elements:
+
+            def count(_module: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+                elements[name] += inputs[0].numel()
+
+            hooks.callback(_find(quantizers, name, "quantizer").register_forward_pre_hook(count).remove)
+        yield elements
+
+
+@contextmanager
 def count_codes(network: nn.Module) -> Iterator[dict[str, int]]:
     """Count the distinct values that each quantizer puts out, whatever codes it claims to have.
 

@@ -142,13 +142,6 @@ def quantizer_parameters(network: nn.Module, role: Role | None = None) -> list[n
     return [parameter for _, quantizer in named_quantizers(network, role) for parameter in quantizer.parameters()]
 
 
-def record_weights(network: nn.Module) -> None:
-    """Let the weight quantizers take what evaluation needs to know of the weights, after these have changed."""
-    weights = quantized_weights(network)
-    for name, quantizer in named_quantizers(network, "weight"):
-        quantizer.record_weight(weights[name])
-
-
 def _refuse_quantized(network: nn.Module) -> None:
     name = next((name for name, _ in named_quantizers(network)), None)
     if name is not None:

@@ -178,26 +178,22 @@ def test_normalisation_inside_a_quantizer_learns_its_statistics_in_training_only
     assert int(quantizer.norm.num_batches_tracked) == 2
 
 
-def test_the_weight_record_is_that_of_the_weights_after_the_step():
-    model = make()
-    train(model, 2)
-    layer = model.network.body[1].conv2
-    recorded = layer.weight_quantizer.magnitude.clone()
-    layer.weight_quantizer.record_weight(layer.weight)
-    assert torch.equal(layer.weight_quantizer.magnitude, recorded)
-
-
-def test_training_goes_on_where_bounds_have_crossed():
-    model = make(**ODM)
-    for _, quantizer in named_quantizers(model.network, "activation"):
-        with torch.no_grad():
-            quantizer.lower_bound.fill_(0.3)
-            quantizer.upper_bound.fill_(-0.2)
-    losses = train(model, 5)
-    assert all(torch.isfinite(loss) for loss in losses.values())
+@pytest.mark.parametrize("how", ["by hand", "by steps that are too large"])
+def test_training_goes_on_where_bounds_have_crossed(how):
+    model = make(quantizer_lr_ratio=1.0 if how == "by hand" else 300.0, **ODM)
+    quantizers = [quantizer for _, quantizer in named_quantizers(model.network, "activation")]
+    if how == "by hand":
+        for quantizer in quantizers:
+            quantizer.lower_bound.data.fill_(0.3)
+            quantizer.upper_bound.data.fill_(-0.2)
+    crossed = False
+    for i in range(12):
+        losses = train(model, 1, start=i)
+        crossed |= any(q.lower_bound.item() > q.upper_bound.item() for q in quantizers)
+        assert all(torch.isfinite(loss) for loss in losses.values())
+    assert crossed
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
-    moved = [q for _, q in named_quantizers(model.network, "activation") if q.lower_bound.item() != pytest.approx(0.3)]
-    assert len(moved) == 4
+    assert any(abs(q.lower_bound.item() - 0.3) > 1e-4 for q in quantizers)
 
 
 def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_tensor():
@@ -210,9 +206,7 @@ def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_tensor():
         TrainingError, match=r"The loss 'l_mismatch' is inf\..*activation that 'body\.1\.conv1' \(QConv2d\)"
     ):
         train(model, 1)
-    for key, value in model.network.state_dict().items():
-        if "magnitude" not in key:
-            assert torch.equal(value, before[key]), key
+    assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
 
 
 @pytest.mark.parametrize("diagnostics_freq", [0, 2])

@@ -101,9 +101,6 @@ class Quantizer(nn.Module, ABC):
             quantizers: all quantizers of this class in the network, in the order of registration.
         """
 
-    def record_weight(self, weight: Tensor) -> None:  # noqa: B027 -- most quantizers depend on parameters alone
-        """Store what evaluation needs of the weight that is quantized, detached; training calls it when weights have changed."""
-
     def mark_calibrated(self) -> None:
         """Record that the parameters hold calibrated values."""
         self.calibrated.fill_(True)

@@ -15,7 +15,7 @@ from basicsr.quant.step_functional import straight_through
 class CurrentWeightQuantizer(Quantizer):
     """A quantizer of weights whose bounds are computed from the current weight in every forward pass.
 
-    It learns nothing and has no state to calibrate: any calibrator will do, since its result is not used. The same weight
+    It has no state to calibrate: any calibrator will do, since its result is not used. The same weight
     gives the same bounds in training and evaluation. No gradient goes through the bounds.
 
     Attributes:
@@ -52,3 +52,18 @@ class CurrentWeightQuantizer(Quantizer):
         axis = self.spec.channel_axis
         rows = weight.reshape(1, -1) if axis is None else weight.movedim(axis, 0).flatten(1)  # C, elements
         return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def percentile_of_rows(rows: Tensor, percentile: float) -> Tensor:
+    """Return a percentile of each row (C, elements), with linear interpolation between neighbours."""
+    elements = rows.shape[1]
+    position = percentile / 100 * (elements - 1)
+    rank = int(position)  # of the neighbour below, in ascending order
+    # to select the few elements beyond a percentile is many times as fast as to sort all
+    if 2 * rank < elements:
+        ends = rows.topk(min(rank + 2, elements), dim=1, largest=False).values  # ascending
+        below, above = ends[:, rank], ends[:, -1]
+    else:
+        ends = rows.topk(elements - rank, dim=1).values  # descending
+        below, above = ends[:, -1], ends[:, max(ends.shape[1] - 2, 0)]
+    return below + (above - below) * (position - rank)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from basicsr.quant.quantizers.base import require_symmetry
-from basicsr.quant.quantizers.current_weight import CurrentWeightQuantizer
+from basicsr.quant.quantizers.current_weight import CurrentWeightQuantizer, percentile_of_rows
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.quant.zero_point import with_integer_zero_point
 from basicsr.utils.registry import QUANTIZER_REGISTRY
@@ -48,20 +48,5 @@ class DDTBWeightQuantizer(CurrentWeightQuantizer):
     def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the percentiles, moved so that 0 is one of the values where that is asked for."""
         rows = self._rows(weight)
-        lower, upper = (_percentile(rows, p).reshape(self.bounds_shape) for p in self._percentiles)
+        lower, upper = (percentile_of_rows(rows, p).reshape(self.bounds_shape) for p in self._percentiles)
         return with_integer_zero_point(lower, upper, self.spec.bits) if self._integer_zero_point else (lower, upper)
-
-
-def _percentile(rows: Tensor, percentile: float) -> Tensor:
-    """Return a percentile of each row (C, elements), with linear interpolation between neighbours."""
-    elements = rows.shape[1]
-    position = percentile / 100 * (elements - 1)
-    rank = int(position)  # of the neighbour below, in ascending order
-    # to select the few elements beyond a percentile is many times as fast as to sort all
-    if 2 * rank < elements:
-        ends = rows.topk(min(rank + 2, elements), dim=1, largest=False).values  # ascending
-        below, above = ends[:, rank], ends[:, -1]
-    else:
-        ends = rows.topk(elements - rank, dim=1).values  # descending
-        below, above = ends[:, -1], ends[:, max(ends.shape[1] - 2, 0)]
-    return below + (above - below) * (position - rank)

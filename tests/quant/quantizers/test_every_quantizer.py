@@ -24,6 +24,7 @@ REFUSES = {
     "DAQWeight": lambda spec: not spec.symmetric,
     "DDTB": lambda spec: spec.symmetric or spec.granularity == "per_channel",
     "DDTBWeight": lambda spec: spec.symmetric,
+    "ODMWeight": lambda spec: not spec.symmetric,
     "PAMS": lambda spec: not spec.symmetric,
     "PAMSWeight": lambda spec: not spec.symmetric,
 }

@@ -1,4 +1,4 @@
-"""ODM's weight quantizer: its range follows the weight, its state is enough to evaluate."""
+"""ODM's weight quantizer: its range follows the weight."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,11 @@ from basicsr.quant.spec import QuantizationError, QuantSpec
 
 
 def build(bits=2, granularity="per_tensor", channels=None, **options):
-    spec = QuantSpec(bits, granularity=granularity, channel_axis=None if channels is None else 0)
+    spec = QuantSpec(bits, True, granularity, channel_axis=None if channels is None else 0)
     quantizer = ODMWeightQuantizer(spec, channels, **options)
-    shape = quantizer.bounds_shape
-    quantizer.load_calibration(Bounds(torch.full(shape, -0.5), torch.full(shape, 0.25)))
+    quantizer.load_calibration(
+        Bounds(torch.full(quantizer.bounds_shape, -0.5), torch.full(quantizer.bounds_shape, 0.25))
+    )
     return quantizer
 
 
@@ -38,7 +39,7 @@ def test_a_percentile_for_each_channel():
     quantizer = build(granularity="per_channel", channels=4, percentile=90.0)
     expected = np.percentile(np.abs(weight.numpy()), 90.0, axis=1)
     np.testing.assert_allclose(quantizer.bounds(weight)[1].detach().numpy(), expected, rtol=1e-5)
-    assert quantizer.gamma.shape == quantizer.magnitude.shape == (4,)
+    assert quantizer.gamma.shape == (4,)
 
 
 def test_gradients_by_hand():
@@ -67,26 +68,14 @@ def test_the_percentile_passes_gradients_where_asked():
     torch.testing.assert_close(difference, torch.tensor([0.0, 0.0, of_bound]))  # gamma is 1
 
 
-def test_evaluation_needs_nothing_but_the_state_dict():
+def test_training_and_evaluation_agree_and_calibration_data_do_not_matter():
     weight = torch.randn(50)
     quantizer = build()
-    quantizer(weight)
-    fresh = ODMWeightQuantizer(QuantSpec(2)).eval()
+    trained = quantizer(weight)
+    fresh = ODMWeightQuantizer(QuantSpec(2, True)).eval()
     fresh.load_state_dict(quantizer.state_dict())
-    assert torch.equal(fresh(weight), quantizer.eval()(weight))
-    assert torch.equal(fresh.bounds(9 * weight)[1], fresh.bounds(weight)[1])  # the record counts, not the weight
-    fresh.record_weight(9 * weight)
-    torch.testing.assert_close(fresh.magnitude, 9 * quantizer.magnitude)
-    assert set(fresh.state_dict()) == {"gamma", "magnitude", "bits", "calibrated"}
-
-
-def test_calibration_gives_the_range_until_training_begins():
-    quantizer = build().eval()
-    assert [bound.item() for bound in quantizer.bounds(torch.randn(9))] == [-0.5, 0.5]
-    for unusable in (float("nan"), float("inf"), 0.0):
-        bound = torch.tensor(unusable)
-        with pytest.raises(QuantizationError, match="cannot be used"):
-            quantizer.load_calibration(Bounds(-bound, bound))
+    assert torch.equal(fresh(weight), trained)
+    assert set(fresh.state_dict()) == {"gamma", "bits", "calibrated"}
 
 
 def test_weights_of_zeros_and_a_gamma_below_zero_give_no_nan():
@@ -102,4 +91,4 @@ def test_weights_of_zeros_and_a_gamma_below_zero_give_no_nan():
 @pytest.mark.parametrize("percentile", [0.0, -1.0, 100.5])
 def test_percentiles_out_of_range(percentile):
     with pytest.raises(QuantizationError, match=f"is {percentile}"):
-        ODMWeightQuantizer(QuantSpec(2), percentile=percentile)
+        ODMWeightQuantizer(QuantSpec(2, True), percentile=percentile)
