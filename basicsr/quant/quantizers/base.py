@@ -36,7 +36,6 @@ class Quantizer(nn.Module, ABC):
             tensor has none: for parameters that each channel has, although all channels share one grid.
         dynamic: the values that codes stand for are computed anew for each sample (each index of axis 0), so that 2**bits
             values are meant for each sample apart.
-        roles: what it can quantize, `weight`, `activation` or both.
         name: where the quantizer sits in its network, for messages; filled in by the insertion.
         bypass: lets the full-precision tensor through. Only the context managers of `capture.py` switch it.
 
@@ -48,7 +47,6 @@ class Quantizer(nn.Module, ABC):
     roles: ClassVar[tuple[str, ...]] = ("weight", "activation")
     takes_channels: ClassVar[bool] = False
     dynamic: ClassVar[bool] = False
-    roles: ClassVar[tuple[str, ...]] = ("weight", "activation")
     bits: Tensor
     calibrated: Tensor
 

@@ -5,7 +5,8 @@ import io
 import pytest
 import torch
 
-from basicsr.quant.calibration import Bounds, SubsetPoints
+from basicsr.quant.calibration import Bounds, CalibrationResult, MeanMagnitude, SubsetPoints, VaryingBounds
+from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
@@ -19,13 +20,20 @@ SPECS = [
     (QuantSpec(4, symmetric=True, granularity="per_channel", channel_axis=1), 5),
 ]
 REFUSES = {
+    "DAQ": lambda spec: spec.symmetric,
+    "DAQWeight": lambda spec: not spec.symmetric,
+    "DDTB": lambda spec: spec.symmetric or spec.granularity == "per_channel",
+    "DDTBWeight": lambda spec: spec.symmetric,
+    "ODMWeight": lambda spec: not spec.symmetric,
+    "PAMS": lambda spec: not spec.symmetric,
+    "PAMSWeight": lambda spec: not spec.symmetric,
     "Subset": lambda spec: spec.symmetric,
 }
 """Specifications that a quantizer cannot have by its nature; one that is not named here has to take all of them."""
 
 CASES = [(name, spec) for name in NAMES for spec in SPECS if not REFUSES.get(name, lambda _: False)(spec[0])]
 REFUSED = [(name, spec) for name in NAMES for spec in SPECS if (name, spec) not in CASES]
-WITHOUT_PARAMETERS = {"Subset"}
+WITHOUT_PARAMETERS = {"DAQ", "DAQWeight", "DDTBWeight", "PAMSWeight", "Subset"}
 """Quantizers that learn nothing, because their values follow from the data or from calibration alone."""
 
 
@@ -47,13 +55,19 @@ def points(quantizer):
 
 RESULTS = {
     Bounds: lambda quantizer: Bounds(**bounds(quantizer)),
+    CalibrationResult: lambda quantizer: Bounds(**bounds(quantizer)),
+    MeanMagnitude: lambda quantizer: MeanMagnitude(
+        **bounds(quantizer), mean_magnitude=torch.full(quantizer.bounds_shape, 0.8)
+    ),
+    VaryingBounds: lambda quantizer: VaryingBounds(**bounds(quantizer), range_variance=0.1),
     SubsetPoints: lambda quantizer: SubsetPoints(**points(quantizer), post_relu=False),
 }
 """By the kind of result that a quantizer takes: one that sets it up."""
 
 
 def build(name, spec, num_channels, calibrated=True):
-    quantizer = QUANTIZER_REGISTRY.build({"type": name}, spec, num_channels, where="quantizer")
+    channels = [Channels(5, 1)] if QUANTIZER_REGISTRY.get(name).takes_channels else []
+    quantizer = QUANTIZER_REGISTRY.build({"type": name}, spec, num_channels, *channels, where="quantizer")
     if calibrated:
         quantizer.load_calibration(RESULTS[quantizer.takes](quantizer))
     return quantizer
