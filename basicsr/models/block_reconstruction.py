@@ -1,6 +1,6 @@
 """The reconstruction of one block: its weights learn how to round, its activation quantizers their bounds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from basicsr.quant.functional import quantize
 from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.module_calls import call_module
 from basicsr.quant.quantizers.adaround_quantizer import AdaRoundQuantizer, rectified_sigmoid, soft_rounding
+from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
+from basicsr.quant.quantizers.base import Quantizer
 from basicsr.utils import dist
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Component
@@ -33,6 +35,14 @@ class ReconstructionOptions:
     optim_rounding: Component
     optim_bound: Component
     scheduler: Component
+
+    def check(self) -> None:
+        """Raise an OptionsError if optimisers or schedule cannot be built, before any block is at hand."""
+        dummy = [nn.Parameter(torch.zeros(()))]
+        build_optimizer(self.optim_rounding, dummy, "train:optim_rounding")
+        build_scheduler(
+            self.scheduler, build_optimizer(self.optim_bound, dummy, "train:optim_bound"), 1, "train:scheduler"
+        )
 
     def beta_at(self, progress: float) -> float | None:
         """Return the exponent of the rounding loss after a share of the iterations, 0 to 1; None in the warm-up.
@@ -73,16 +83,16 @@ class BlockReconstruction:
         self._initial_error = self._measure() if state is None else float(state["initial_error"])
         for quantizer, weight in self._weights if state is None else ():
             quantizer.start_rounding(weight)
+        self._roundings = [quantizer.rounding.requires_grad_() for quantizer, _ in self._weights]
         activations = [quantizer for path, quantizer in quantizers.items() if path not in weights]
-        self._learned = {
-            "rounding": [quantizer.rounding.requires_grad_() for quantizer, _ in self._weights],
-            "bound": [bound.requires_grad_() for quantizer in activations for bound in quantizer.parameters()],
-        }
-        self.optimizers = {
-            kind: build_optimizer(getattr(options, f"optim_{kind}"), tensors, f"train:optim_{kind}")
-            for kind, tensors in self._learned.items()
-            if tensors
-        }
+        self._bounds = [bound.requires_grad_() for quantizer in activations for bound in quantizer.parameters()]
+        self.optimizers = {}
+        if self._roundings:
+            self.optimizers["rounding"] = build_optimizer(
+                options.optim_rounding, self._roundings, "train:optim_rounding"
+            )
+        if self._bounds:
+            self.optimizers["bound"] = _bound_optimizer(activations, options.optim_bound)
         self._scheduler = None
         if "bound" in self.optimizers:
             self._scheduler = build_scheduler(
@@ -116,7 +126,7 @@ class BlockReconstruction:
             undecided = sum(quantizer.rounding_regularizer(beta) for quantizer, _ in self._weights) / count
             (self._options.rounding_weight * undecided).backward()
             losses["l_rounding"] = undecided.detach()
-        dist.average_gradients([tensor for tensors in self._learned.values() for tensor in tensors])
+        dist.average_gradients([*self._roundings, *self._bounds])
         for optimizer in self.optimizers.values():
             optimizer.step()
         if self._scheduler is not None:
@@ -129,7 +139,7 @@ class BlockReconstruction:
         shares = self._describe_roundings()
         for quantizer, _ in self._weights:
             quantizer.finish_rounding()
-        for bound in self._learned["bound"]:
+        for bound in self._bounds:
             bound.requires_grad_(False)
         after = self._measure()
         get_logger().info("Block '%s': error %.3e, now %.3e%s.", self._name, self._initial_error, after, shares)
@@ -177,3 +187,18 @@ class BlockReconstruction:
         if not count:
             return ""
         return f"; {changed / count:.1%} of its weights round to the other side, {undecided / count:.1%} were undecided"
+
+
+def _bound_optimizer(quantizers: Iterable[Quantizer], options: Component) -> torch.optim.Optimizer:
+    """Return an optimiser of all parameters of quantizers, its learning rate times the range of each affine one.
+
+    Adam moves all parameters equally far, while the ranges of activations go from 1 (of a softmax) to hundreds.
+    """
+    learning = [quantizer for quantizer in quantizers if list(quantizer.parameters())]
+    groups = [{"params": list(quantizer.parameters())} for quantizer in learning]
+    optimizer = build_optimizer(options, groups, "train:optim_bound")
+    for quantizer, group in zip(learning, optimizer.param_groups, strict=True):
+        if isinstance(quantizer, AffineQuantizer):
+            lower, upper = quantizer.bounds()
+            group["lr"] *= float((upper - lower).detach().mean())
+    return optimizer

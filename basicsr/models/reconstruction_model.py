@@ -53,7 +53,7 @@ class ReconstructionModel(QuantizedModel):
         beta: its exponent, at the end of the warm-up and of the block.
         warm_up: share of a block's iterations without that loss.
         optim_rounding: optimiser of the roundings, at a constant learning rate.
-        optim_bound: optimiser of the bounds of activations.
+        optim_bound: optimiser of the bounds of activations; the learning rate of each pair is multiplied by its range.
         scheduler: its learning-rate schedule, which begins anew in each block.
         cache_budget_mb: inputs and targets of a block that need more than so many MiB go to a temporary file; in each process.
         cache_folder: where that is; by default the folder of the system for temporary files.
@@ -94,6 +94,7 @@ class ReconstructionModel(QuantizedModel):
         self._reconstruction_options = ReconstructionOptions(
             drop_probability, rounding_weight, beta, warm_up, optim_rounding, optim_bound, scheduler
         )
+        self._reconstruction_options.check()
         self._cache_options = CacheOptions(
             inputs, loss == "fisher_diag", options.calibration.batch_size, None, options.manual_seed
         )
