@@ -136,6 +136,11 @@ def _quantized_run(
     evaluate = Step("basicsr/test.py", options_file, (*overrides, *evaluation, *axes, network))
     _load(train, name)
     options = _load(evaluate, name)
+    if options.train is None or options.quantization is None:
+        raise OptionsError(
+            f"'{options_file}' has no section '{'train' if options.train is None else 'quantization'}', so that it cannot be a "
+            "method of a sweep. Name a file of options/train/ that quantizes."
+        )
     if (options.w_bits, options.a_bits) != (w_bits, a_bits):
         raise OptionsError(
             f"'{options_file}' fixes the bits at {options.w_bits}/{options.a_bits} in 'quantization', so that the grid cannot "
@@ -233,6 +238,7 @@ def _what_must_agree(options: Options) -> dict[str, Any]:
     return {
         "network_g": options.network_g,
         "path:pretrain_network_FP": options.path.pretrain_network_FP,
+        "test sets": options.datasets_of("test"),
         **{f"val:{key}": value for key, value in options.val.model_dump(include=PROTOCOL).items()},
     }
 

@@ -10,6 +10,8 @@ from sweeping.grid import load_grid
 from sweeping.plan import describe, plan, select
 from tests import tiny, tiny_grid
 
+OTHER = {"name": "other", "type": "PairedImageDataset", "dataroot_gt": "other"}
+
 
 def runs_of(folder, **changes):
     return plan(load_grid(tiny_grid.write(folder, **changes)), folder)
@@ -78,6 +80,9 @@ def test_lines_to_compare_with_know_nothing_of_quantization(tmp_path):
         ([method("A", network_g={"embed_dim": 24}), method("B")], "their 'network_g' differ"),
         ([method("A", path={"pretrain_network_FP": "other.pth"}), method("B")], "'path:pretrain_network_FP' differ"),
         ([method("A", val={"pad": "mirror"}), method("B")], "their 'val:pad' differ: 'mirror' and 'official'"),
+        ([method("A", datasets={"test_2": OTHER}), method("B")], "their 'test sets' differ"),
+        ([method("A", train=None)], "has no section 'train'"),
+        ([method("A", quantization=None)], "has no section 'quantization'"),
         ([method("A B"), method("A_B")], "would both be run as 'SwinIR-tiny_A_B_x4_bit4'"),
     ],
 )
