@@ -62,12 +62,11 @@ def run(
         trains: whether a run can be continued with `--auto_resume`.
 
     Returns:
-        0; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
+        The exit code, see `guarded`; 0 if all is well.
     """
     arguments = parse_arguments(argv, description, trains)
-    configure_logger(None, main_process=int(os.environ.get("RANK", 0)) == 0)
-    try:
-        raise_on_signals()
+
+    def prepared() -> int:
         options = load_options(arguments.opt, arguments.force_yml)
         if arguments.debug:
             options = load_options(arguments.opt, [*arguments.force_yml, *debug_overrides(options)])
@@ -76,6 +75,24 @@ def run(
         prepare_process(options, device)
         work(options, Path(arguments.root), device, arguments)
         return 0
+
+    return guarded(prepared, user_errors)
+
+
+def guarded(work: Callable[[], int], user_errors: tuple[type[Exception], ...] = (UserError,)) -> int:
+    """Do the work of a command line and turn what goes wrong into a message and an exit code.
+
+    Args:
+        work: returns the exit code.
+        user_errors: exceptions whose message is all that the user needs.
+
+    Returns:
+        What `work` returns; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
+    """
+    configure_logger(None, main_process=int(os.environ.get("RANK", 0)) == 0)
+    try:
+        raise_on_signals()
+        return work()
     except Interrupted as interrupt:
         get_logger().warning("Stopped by %s.", interrupt)
         return interrupt.exit_code

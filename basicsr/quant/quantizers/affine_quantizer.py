@@ -45,6 +45,10 @@ class AffineQuantizer(Quantizer):
         self.require_calibrated()
         return functional.quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
 
+    def affine_bounds(self, _weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
+        """Return the bounds."""
+        return self.bounds()
+
     def load_calibration(self, result: Bounds) -> None:
         """Take the bounds that calibration found, see `set_bounds`."""
         self.set_bounds(result.lower_bound, result.upper_bound)

@@ -101,6 +101,19 @@ class Quantizer(nn.Module, ABC):
             quantizers: all quantizers of this class in the network, in the order of registration.
         """
 
+    def affine_bounds(self, _weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
+        """Return what code 0 and code 2**bits - 1 stand for, each of the shape () or (C,), in a static uniform grid.
+
+        Args:
+            _weight: what is quantized, for a quantizer whose grid follows from its weight.
+
+        Raises:
+            QuantizationError: the quantizer has no static uniform grid.
+        """
+        raise QuantizationError(
+            f"The quantizer '{self.name}' is a {type(self).__name__}, which has no fixed uniform grid; it cannot be frozen."
+        )
+
     def mark_calibrated(self) -> None:
         """Record that the parameters hold calibrated values."""
         self.calibrated.fill_(True)

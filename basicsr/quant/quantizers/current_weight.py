@@ -43,6 +43,10 @@ class CurrentWeightQuantizer(Quantizer):
         self.require_calibrated()
         return functional.quantize(x, *self.bounds(x.detach()), self.spec.bits, self.spec.channel_axis)
 
+    def affine_bounds(self, weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
+        """Return the bounds for a weight."""
+        return self.bounds(weight.detach())
+
     def load_calibration(self, _result: CalibrationResult) -> None:
         """Mark the quantizer as calibrated; nothing of the result is needed."""
         self.mark_calibrated()

@@ -51,6 +51,10 @@ class LSQQuantizer(Quantizer):
         highest = self.lowest_code + self.spec.max_code
         return quantize_by_step(x, self.step, self.lowest_code, highest, self.spec.channel_axis)
 
+    def affine_bounds(self, _weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
+        """Return the lowest and the highest code times the step."""
+        return self.lowest_code * self.step, (self.lowest_code + self.spec.max_code) * self.step
+
     @torch.no_grad()
     def load_calibration(self, result: MeanMagnitude) -> None:
         """Set the codes by the sign of the data and the step by their mean magnitude; data of zeros get a step above 0.

@@ -47,6 +47,10 @@ class PAMSQuantizer(Quantizer):
         self.require_calibrated()
         return quantize_by_step(x, self.alpha / self._highest, -self._highest, self._highest, self.spec.channel_axis)
 
+    def affine_bounds(self, _weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
+        """Return -alpha, and one step more than alpha: there lies the code that is never used."""
+        return -self.alpha, self.alpha * (1 + 1 / self._highest)
+
     @torch.no_grad()
     def load_calibration(self, result: Bounds) -> None:
         """Take the larger magnitude of the bounds for alpha.

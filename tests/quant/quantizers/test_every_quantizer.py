@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 
+from basicsr.quant import functional
 from basicsr.quant.calibration import Bounds, CalibrationResult, MeanMagnitude, SubsetPoints, VaryingBounds
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -213,3 +214,16 @@ def test_constant_data_give_finite_values(name, spec):
         output = quantizer(x)
         output.sum().backward()
         assert bool(torch.isfinite(output).all() & torch.isfinite(x.grad).all())
+
+
+@every_case
+def test_codes_stand_for_values_between_the_affine_bounds(name, spec):
+    """What is frozen into integers is what the network computes with; a grid that depends on the sample is refused."""
+    quantizer = build(name, *spec)
+    x = torch.randn(300, 5)
+    if quantizer.dynamic:
+        with pytest.raises(QuantizationError, match="no fixed uniform grid"):
+            quantizer.affine_bounds(x)
+        return
+    values = functional.dequantize(quantizer.codes(x), *quantizer.affine_bounds(x), spec[0].bits, spec[0].channel_axis)
+    torch.testing.assert_close(values, quantizer(x))
