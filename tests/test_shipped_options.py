@@ -10,6 +10,7 @@ from tests import tiny
 
 TRAIN_FILES = sorted((tiny.ROOT / "options/train").glob("*.yml"))
 TEST_FILES = sorted((tiny.ROOT / "options/test").glob("*.yml"))
+NETWORK_FILES = sorted(f for f in (tiny.ROOT / "options/base").glob("*.yml") if "\nnetwork_g:" in f.read_text())
 
 
 def name_of(file):
@@ -26,6 +27,15 @@ def test_it_loads_and_is_called_by_its_file(file):
         assert "{" not in folder["dataroot_gt"]
 
 
+@pytest.mark.parametrize("file", NETWORK_FILES, ids=name_of)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_networks_fit_every_scale(file, scale, tmp_path):
+    whole = tmp_path / "whole.yml"
+    whole.write_text(f"base: [{file}, {file.parent / 'benchmarks.yml'}]\nname: network\nscale: {scale}\n")
+    options = load_options(whole)
+    assert f"_x{scale}." in options.path.pretrain_network_FP and options.network_g["upscale"] == scale
+
+
 def shorten(file, *more):
     """Return overrides that keep the recipe of a file and shrink network, data and length."""
     raw = load_options(file)
@@ -37,31 +47,32 @@ def shorten(file, *more):
     if raw.train.model_extra.get("feature_layers"):
         changes += ["train:feature_layers=[layers.0.residual_group, layers.1.residual_group]"]
     changes += [f"datasets:{key}:dataroot_gt=absent" for key in raw.datasets_of("test")]
-    return raw.scale, changes
+    return {"scale": raw.scale, "architecture": raw.network_g["type"]}, changes
 
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory):
-    """Networks that the test files evaluate, by scale."""
+    """Networks that the test files evaluate, by architecture and scale."""
     made = {}
 
-    def make(scale):
-        if scale not in made:
-            folder = tmp_path_factory.mktemp(f"x{scale}")
-            file = tiny.ROOT / f"options/train/train_2DQuant_x{scale}.yml"
-            _, changes = shorten(file)
-            arguments = tiny.train_overrides(folder, *changes, "train:total_iter=0", scale=scale)
+    def make(architecture, scale):
+        if (architecture, scale) not in made:
+            folder = tmp_path_factory.mktemp(f"{architecture}_x{scale}")
+            name = "2DQuant" if architecture == "SwinIR" else f"{architecture}_2DQuant"
+            file = tiny.ROOT / f"options/train/train_{name}_x{scale}.yml"
+            network, changes = shorten(file)
+            arguments = tiny.train_overrides(folder, *changes, "train:total_iter=0", **network)
             assert train_command.main(["-opt", str(file), "--root", str(folder), "--force_yml", *arguments]) == 0
-            made[scale] = folder
-        return made[scale]
+            made[architecture, scale] = folder
+        return made[architecture, scale]
 
     return make
 
 
 @pytest.mark.parametrize("file", TRAIN_FILES, ids=name_of)
 def test_training_files_run(file, tmp_path):
-    scale, changes = shorten(file)
-    arguments = tiny.train_overrides(tmp_path, *changes, scale=scale)
+    network, changes = shorten(file)
+    arguments = tiny.train_overrides(tmp_path, *changes, **network)
     assert train_command.main(["-opt", str(file), "--root", str(tmp_path), "--force_yml", *arguments]) == 0
     assert (tmp_path / "experiments/tiny/models/net_Q_latest.pth").exists()
 
@@ -69,7 +80,8 @@ def test_training_files_run(file, tmp_path):
 @pytest.mark.parametrize("file", TEST_FILES, ids=name_of)
 def test_test_files_run(file, tmp_path, quantized):
     options = load_options(file)
-    folder = quantized(options.scale)
+    architecture = options.network_g["type"]
+    folder = quantized(architecture, options.scale) if options.quantization else tmp_path
     first, *others = options.datasets_of("test")
     changes = [f"datasets:{key}:dataroot_gt=absent" for key in others]
     changes += [
@@ -78,6 +90,6 @@ def test_test_files_run(file, tmp_path, quantized):
     ]
     if options.quantization:
         changes.append(f"path:pretrain_network_Q={folder}/experiments/tiny/models/net_Q_latest.pth")
-    arguments = tiny.overrides(folder, "name=tiny_test", *changes, scale=options.scale)
+    arguments = tiny.overrides(folder, "name=tiny_test", *changes, scale=options.scale, architecture=architecture)
     assert test_command.main(["-opt", str(file), "--root", str(tmp_path), "--force_yml", *arguments]) == 0
     assert (tmp_path / "results/tiny_test/metrics.json").exists()

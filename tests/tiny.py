@@ -1,4 +1,4 @@
-"""A run small enough for tests: a SwinIR of 4 layers with random weights on a few demo pictures."""
+"""A run small enough for tests: a SwinIR of 4 layers, or another tiny network, with random weights on a few demo pictures."""
 
 import os
 import subprocess
@@ -14,13 +14,18 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "options/train/demo_2DQuant_x4.yml"
 TEST = ROOT / "options/test/demo_2DQuant_x4.yml"
 NETWORK = {"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]}
+NETWORKS = {
+    "SwinIR": NETWORK,
+    "EDSR": {"num_feat": 8, "num_block": 2},
+    "RDN": {"num_feat": 8, "num_block": 2, "num_layer": 2, "num_grow_ch": 4},
+}
 NUM_QUANTIZERS = 4 * 16
 
 
-def save_network(path: Path, scale: int = 4, **options) -> Path:
+def save_network(path: Path, scale: int = 4, architecture: str = "SwinIR", **options) -> Path:
     """Save a network with seeded random weights, scaled up so that quantization matters."""
     torch.manual_seed(1)
-    network = build_network({"type": "SwinIR", "upscale": scale, **NETWORK, **options})
+    network = build_network({"type": architecture, "upscale": scale, **NETWORKS[architecture], **options})
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -28,13 +33,13 @@ def save_network(path: Path, scale: int = 4, **options) -> Path:
     return path
 
 
-def overrides(folder: Path, *more: str, scale: int = 4) -> list[str]:
-    """Return overrides that make any shipped SwinIR options file a tiny run on the demo pictures."""
+def overrides(folder: Path, *more: str, scale: int = 4, architecture: str = "SwinIR") -> list[str]:
+    """Return overrides that make any shipped options file for an architecture a tiny run on the demo pictures."""
     weights = folder / f"fp_x{scale}.pth"
     if not weights.exists():
-        save_network(weights, scale)
+        save_network(weights, scale, architecture)
     return [
-        *(f"network_g:{key}={value}" for key, value in NETWORK.items()),
+        *(f"network_g:{key}={value}" for key, value in NETWORKS[architecture].items()),
         f"path:pretrain_network_FP={weights}",
         "device=cpu",
         "num_threads=1",
@@ -43,7 +48,7 @@ def overrides(folder: Path, *more: str, scale: int = 4) -> list[str]:
     ]
 
 
-def train_overrides(folder: Path, *more: str, scale: int = 4) -> list[str]:
+def train_overrides(folder: Path, *more: str, scale: int = 4, architecture: str = "SwinIR") -> list[str]:
     """Return overrides for a training of 6 iterations that validates and saves after every second one."""
     demo = ROOT / "datasets/demo"
     return overrides(
@@ -66,6 +71,7 @@ def train_overrides(folder: Path, *more: str, scale: int = 4) -> list[str]:
         "logger:save_checkpoint_freq=2",
         *more,
         scale=scale,
+        architecture=architecture,
     )
 
 

@@ -8,6 +8,8 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.metrics.complexity_metric import count_layers, measure_complexity, published_swinir_macs, reduction
+from basicsr.quant.calibration import Bounds
+from basicsr.quant.insertion import insert_quantizers, named_quantizers
 
 
 class Quantizer(nn.Module):
@@ -106,6 +108,57 @@ def test_arithmetic_of_the_2dquant_paper():
     assert weights == 691_200
     # compression, with the 897 K parameters that the SwinIR paper gives
     assert [round(reduction(weights, 897_000 - weights, bits), 2) for bits in (4, 3, 2)] == [3.07, 3.31, 3.6]
+
+
+def test_edsr_baseline_by_hand():
+    network = build_network({"type": "EDSR"})
+    costs = {cost.name: cost for cost in count_layers(network, (180, 320))}
+    pixels = 180 * 320
+    inside = 64 * 64 * 9  # a convolution from 64 to 64 channels
+    assert len(costs) == 37 and all(cost.kind == "conv" for cost in costs.values())
+    assert costs["conv_first"].macs == 3 * 64 * 9 * pixels
+    assert costs["body.7.conv2"].macs == costs["conv_after_body"].macs == inside * pixels
+    assert costs["upsample.0"].macs == 4 * inside * pixels  # 256 channels, before the first pixel shuffle
+    assert costs["upsample.2"].macs == 4 * inside * 4 * pixels
+    assert costs["conv_last"].macs == 64 * 3 * 9 * 16 * pixels
+    whole = measure_complexity(network, lr_size=(180, 320))
+    assert whole["macs"] == (3 * 64 * 9 + 53 * inside + 64 * 3 * 9 * 16) * pixels == 114_230_476_800
+    assert whole["parameters"] == 1_517_571 and whole["bytes"] == 4 * 1_517_571
+    assert whole["quantized_macs"] == 0 and whole["bit_operations"] == 1024 * whole["macs"]
+
+
+def test_rdn_by_hand():
+    network = build_network({"type": "RDN", "num_block": 4, "num_layer": 6, "num_grow_ch": 32, "upscale": 2})
+    whole, pixels = measure_complexity(network, lr_size=(100, 101)), 100 * 101
+    dense = sum((64 + 32 * i) * 32 * 9 for i in range(6)) + (64 + 6 * 32) * 64
+    shallow_and_fusion = 3 * 64 * 9 + 64 * 64 * 9 + 4 * 64 * 64 + 64 * 64 * 9
+    assert whole["macs"] == (4 * dense + shallow_and_fusion + 64 * 128 * 9 + 32 * 3 * 9 * 4) * pixels
+    assert whole["bytes"] == 4 * whole["parameters"] == 4 * sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "quantizers", "weights", "macs"),
+    [
+        ({"type": "EDSR"}, 64, 32 * 64 * 64 * 9, 32 * 64 * 64 * 9),
+        (
+            {"type": "RDN", "num_block": 1, "num_layer": 2, "num_grow_ch": 16},
+            6,
+            64 * 16 * 9 + 80 * 16 * 9 + 96 * 64,
+            64 * 16 * 9 + 80 * 16 * 9 + 96 * 64,
+        ),
+    ],
+)
+def test_bodies_of_4_bits(options, quantizers, weights, macs):
+    network = build_network(options)
+    before = measure_complexity(network)
+    insert_quantizers(network, "body", 4, 4)
+    for _, quantizer in named_quantizers(network):
+        quantizer.load_calibration(Bounds(torch.tensor(-1.0), torch.tensor(1.0)))
+    after, pixels = measure_complexity(network), 128 * 128
+    assert after["parameters"] == before["parameters"] and after["macs"] == before["macs"]
+    assert after["bytes"] == before["bytes"] - weights * 28 / 8 + quantizers * 2 * 4
+    assert after["quantized_macs"] == macs * pixels
+    assert after["bit_operations"] == (before["macs"] - macs * pixels) * 1024 + macs * pixels * 16
 
 
 def test_counts_do_not_depend_on_the_size_of_the_probe():
