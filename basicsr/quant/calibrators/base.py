@@ -101,6 +101,8 @@ class StreamingCalibrator(Calibrator):
         self._check(tensor)
         self._look_at(tensor.detach().to(torch.float32))
         self._elements_of_pass += tensor.numel()
+        if self.spec.channel_axis is not None:
+            self._num_channels = tensor.shape[self.spec.channel_axis]
 
     def end_pass(self) -> bool:
         """Close the pass; return True if another one over the same data is needed.
@@ -152,7 +154,6 @@ class StreamingCalibrator(Calibrator):
                 f"A batch has {tensor.shape[axis]} channels (shape {tuple(tensor.shape)}, channel_axis {axis}), "
                 f"the first had {self._num_channels}."
             )
-        self._num_channels = tensor.shape[axis]
 
 
 class BoundsCalibrator(StreamingCalibrator):
