@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from basicsr.quant.functional import MINIMAL_WIDTH
+from basicsr.quant.step_functional import straight_through
 
 
 def with_integer_zero_point(lower: Tensor, upper: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -18,8 +19,8 @@ def with_integer_zero_point(lower: Tensor, upper: Tensor, bits: int) -> tuple[Te
         bits: 2 to 8.
     """
     width = upper - lower
-    width = width + (MINIMAL_WIDTH - width).clamp_min(0).detach()  # the gradient stays that of upper - lower
+    width = straight_through(width, width.detach().clamp_min(MINIMAL_WIDTH))
     step = width / (2**bits - 1)
-    position = lower / step
-    moved = (position + (position.round() - position).detach()) * step
+    position = (lower / step).detach()
+    moved = lower + (position.round() - position) * step
     return moved, moved + width

@@ -200,6 +200,23 @@ def test_maps_written_before_quantizers_could_be_left_out_are_read():
     assert QuantizationMap.from_dict(data).modules[0].full_precision == ()
 
 
+@pytest.mark.parametrize(("role", "quantizer"), [("weight", "PAMS"), ("activation", "PAMSWeight")])
+def test_a_quantizer_for_the_other_role_is_refused(role, quantizer):
+    symmetry = {f"{role}_symmetric": True}
+    other = "activation" if role == "weight" else "weight"
+    with pytest.raises(QuantizationError, match=f"A {quantizer} is for the quantization of {other}s only"):
+        insert_quantizers(TinyEdsr(), "body", 4, 4, **{f"{role}_quantizer": {"type": quantizer}}, **symmetry)
+
+
+def test_quantizers_that_ask_for_the_channels_of_their_tensors_get_them():
+    network = TinySwin()
+    insert_quantizers(network, "full", 4, 4, activation_quantizer={"type": "QuantSR"})
+    shapes = {name: tuple(q.shift.shape) for name, q in named_quantizers(network) if hasattr(q, "shift")}
+    assert shapes["conv_first.act_quantizer"] == (3,) and shapes[f"{BLOCK}.mlp.fc2.act_quantizer"] == (24,)
+    assert f"{BLOCK}.attn.qk.a_quantizer" in bits_of(network) and f"{BLOCK}.attn.qk.a_quantizer" not in shapes
+    assert not any(name.endswith("weight_quantizer") for name in shapes)
+
+
 def test_rules_in_place_of_a_preset():
     network = TinySwin()
     rules = [CoverageRule("conv_first", "QConv2d", w_bits=8, a_bits=8), CoverageRule("*", "QConv2d")]
