@@ -106,6 +106,7 @@ class ReconstructionModel(QuantizedModel):
                 f"Option 'train:total_iter' is {self._total_iter}, but there are {len(self.blocks)} blocks, which need an iteration each "
                 "at least. Ask for more iterations, or name fewer blocks with 'train:blocks'."
             )
+        self.scheduler = None  # each block has its own
         self._iteration = 0
         self._current: BlockReconstruction | None = None
         self._resumed: Mapping[str, Any] | None = None

@@ -39,7 +39,7 @@ def write_results(
         "activation_ranges": (
             activation_ranges([options.quantization.activation_quantizer["type"]]) if options.quantization else None
         ),
-        "weights": options.path.pretrain_network_Q if options.quantization else options.path.pretrain_network_FP,
+        "weights": _weights(options),
         "protocol": options.val.model_dump(include={"crop_border", "test_y_channel", "pad", "self_ensemble"}),
         "complexity": dict(complexity),
         "datasets": {
@@ -57,3 +57,9 @@ def write_results(
         raise CheckpointError(
             f"'{file}' could not be written: {error}. Free some space or check the permissions."
         ) from error
+
+
+def _weights(options: Options) -> str | None:
+    """Return the file of the network that was evaluated."""
+    path = options.path
+    return path.pretrain_network_Q if options.quantization else path.pretrain_network_g or path.pretrain_network_FP
