@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from basicsr.models.optimizers import build_optimizer, build_scheduler
+from basicsr.models.optimizers import Positive, build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.capture import tap_outputs
-from basicsr.quant.insertion import quantizer_parameters
+from basicsr.quant.insertion import named_quantizers, quantized_weights, quantizer_parameters
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
@@ -30,6 +30,8 @@ class PTQModel(QuantizedModel):
         options: the options of the run, for coverage, bits, calibration and the length of training.
         device: where both networks live.
         optim_bound: optimiser of the bounds.
+        activation_lr: learning rate of the bounds of activations, for networks that compute in 0..255, where these bounds are
+            a thousand times those of weights; None for that of `optim_bound`.
         scheduler: its learning-rate schedule.
         pixel_loss: loss between the two outputs; None for none.
         feature_loss: loss between intermediate features; None for none.
@@ -51,6 +53,7 @@ class PTQModel(QuantizedModel):
         /,
         *,
         optim_bound: Component = {"type": "Adam", "lr": 1e-2},  # noqa: B006 -- never changed
+        activation_lr: Positive | None = None,
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
         pixel_loss: Component | None = {"type": "L1Loss"},  # noqa: B006
         feature_loss: Component | None = None,
@@ -71,8 +74,17 @@ class PTQModel(QuantizedModel):
         self.parameters = list(quantizer_parameters(self.network))
         train = options.train
         self.accumulation_steps = train.accumulation_steps if train else 1
-        self.optimizer = build_optimizer(optim_bound, self.parameters, "train:optim_bound")
+        self.optimizer = build_optimizer(optim_bound, self._bounds(activation_lr), "train:optim_bound")
         self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter if train else 0, "train:scheduler")
+
+    def _bounds(self, activation_lr: float | None) -> list[nn.Parameter] | list[dict[str, Any]]:
+        if activation_lr is None:
+            return self.parameters
+        weights = quantized_weights(self.network)
+        of_weights, of_activations = [], []
+        for name, quantizer in named_quantizers(self.network):
+            (of_weights if name in weights else of_activations).extend(quantizer.parameters())
+        return [{"params": of_weights}, {"params": of_activations, "lr": activation_lr}]
 
     def _existing(self, layers: list[str]) -> list[str]:
         names = dict(self.full_precision.named_modules())
