@@ -252,6 +252,23 @@ def test_a_map_survives_json_and_puts_the_same_quantizers_into_a_fresh_network()
     assert torch.equal(fresh(x), network(x))
 
 
+def test_a_map_says_whether_ranges_are_dynamic():
+    for kind, ranges in (("Affine", "static"), ("Subset", "dynamic")):
+        quantization_map = insert_quantizers(TinySwin(), "2dquant", 4, 4, activation_quantizer={"type": kind})
+        assert quantization_map.as_dict()["activation_ranges"] == ranges
+        assert QuantizationMap.from_dict(quantization_map.as_dict()) == quantization_map
+
+
+def test_subset_quantizers_are_per_channel_in_linear_layers_and_per_tensor_in_products():
+    network = TinySwin()
+    arguments = {"activation_quantizer": {"type": "Subset"}, "activation_granularity": "per_channel"}
+    insert_quantizers(network, "2dquant", 4, 3, **arguments)
+    quantizers = dict(named_quantizers(network))
+    assert quantizers[f"{BLOCK}.mlp.fc2.act_quantizer"].points.shape == (24, 8)
+    assert quantizers[f"{BLOCK}.attn.qkv.q.act_quantizer"].spec.channel_axis == -1
+    assert quantizers[f"{BLOCK}.attn.qk.b_quantizer"].points.shape == (8,)
+
+
 def test_quantizers_know_their_names():
     network = TinySwin()
     insert_quantizers(network, "2dquant", 4, 4)
@@ -298,6 +315,14 @@ def test_the_table_has_a_line_for_each_kind_of_module():
         (
             {"exclude": ["*.fc1.act_quantizer"], "overrides": [{"match": "*.fc1.act_quantizer", "a_bits": 8}]},
             r"'\*\.fc1\.act_quantizer' matches nothing that it could change",
+        ),
+        (
+            {"weight_quantizer": {"type": "Subset"}},
+            "A Subset is for the quantization of activations only.*weight_quantizer",
+        ),
+        (
+            {"activation_quantizer": {"type": "Subset"}, "activation_symmetric": True},
+            "set 'quantization:activation_symmetric' to false",
         ),
     ],
 )
