@@ -161,6 +161,8 @@ def _fisher_diagonal(full_precision: nn.Module, name: str, x: Tensor, generator:
     """
 
     def loss(output: Tensor) -> Tensor:
-        return (output * torch.randn(output.shape, generator=generator).to(output.device)).sum()
+        # crop by crop, so that the numbers do not depend on how many go through the network together
+        noise = torch.stack([torch.randn(crop.shape, generator=generator) for crop in output])
+        return (output * noise.to(output.device)).sum()
 
     return gradient_at_output(full_precision, name, x, loss).square_()

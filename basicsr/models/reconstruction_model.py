@@ -76,11 +76,11 @@ class ReconstructionModel(QuantizedModel):
         inputs: Inputs = "quantized",
         drop_probability: Share = 0.0,
         loss: Literal["mse", "fisher_diag"] = "fisher_diag",
-        rounding_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
+        rounding_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0,
         beta: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1)]] = (20.0, 2.0),
         warm_up: Share = 0.2,
-        optim_rounding: Component = {"type": "Adam", "lr": 1e-3},  # noqa: B006 -- never changed
-        optim_bound: Component = {"type": "Adam", "lr": 4e-5},  # noqa: B006
+        optim_rounding: Component = {"type": "Adam", "lr": 2e-2},  # noqa: B006 -- never changed
+        optim_bound: Component = {"type": "Adam", "lr": 2e-3},  # noqa: B006
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
         cache_budget_mb: Annotated[int, Field(ge=0)] = 2048,
         cache_folder: str | None = None,
