@@ -44,10 +44,12 @@ def shorten(file, *more):
         changes += ["train:total_iter=2"]
     else:
         changes += ["train:total_iter=0"]
-    if raw.train.model_extra.get("feature_layers"):
+    extras = raw.train.model_extra
+    if raw.network_g["type"] == "SwinIR" and extras.get("feature_layers"):
         changes += ["train:feature_layers=[layers.0.residual_group, layers.1.residual_group]"]
     changes += [f"datasets:{key}:dataroot_gt=absent" for key in raw.datasets_of("test")]
-    return {"scale": raw.scale, "architecture": raw.network_g["type"]}, changes
+    optimizers = [key for key in extras if key.startswith("optim_")]
+    return {"scale": raw.scale, "architecture": raw.network_g["type"], "optimizers": optimizers}, changes
 
 
 @pytest.fixture(scope="module")

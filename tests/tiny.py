@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -48,7 +49,13 @@ def overrides(folder: Path, *more: str, scale: int = 4, architecture: str = "Swi
     ]
 
 
-def train_overrides(folder: Path, *more: str, scale: int = 4, architecture: str = "SwinIR") -> list[str]:
+def train_overrides(
+    folder: Path,
+    *more: str,
+    scale: int = 4,
+    architecture: str = "SwinIR",
+    optimizers: Sequence[str] = ("optim_bound",),
+) -> list[str]:
     """Return overrides for a training of 6 iterations that validates and saves after every second one."""
     demo = ROOT / "datasets/demo"
     return overrides(
@@ -66,7 +73,7 @@ def train_overrides(folder: Path, *more: str, scale: int = 4, architecture: str 
         "train:total_iter=6",
         "train:batch_size=2",
         "train:num_workers=0",
-        "train:optim_bound={type: Adam, lr: 1e-3}",
+        *(f"train:{name}={{type: Adam, lr: 1e-3}}" for name in optimizers),
         "val:val_freq=2",
         "logger:save_checkpoint_freq=2",
         *more,

@@ -100,7 +100,9 @@ class TrainingLoop:
             return self._model.optimize_parameters(batch)
         except TrainingError as error:
             kept = (
-                f"the checkpoint of iteration {self._last_saved} is kept" if self._last_saved else "no step was saved"
+                f"the checkpoint of iteration {self._last_saved} is kept"
+                if self._last_saved
+                else "no checkpoint has been saved"
             )
             raise TrainingError(f"Iteration {self.iteration + 1} failed; {kept}. {error}") from error
 
