@@ -56,8 +56,8 @@ class PacModel(DistilledModel):
         scheduler_activation: learning-rate schedule of the first stage.
         scheduler_weight: learning-rate schedule of the second stage.
         gradient_scale: divide the gradient of each bound by sqrt(elements * (2**(bits - 1) - 1)), with the number of elements of
-            the weight, or of the activation for the whole batch (LSQ, arXiv 1902.08153, section 2.2). An optimiser that
-            divides gradients by their size, such as Adam, hardly feels it.
+            the weight, or of the activation for the whole batch (LSQ, arXiv 1902.08153, section 2.2). Adam undoes this, except
+            that it moves bounds less whose gradients so come below its `eps`.
         pixel_loss: see `DistilledModel`, as for the following.
         feature_loss: loss between intermediate features.
         feature_layers: modules whose outputs are the features.

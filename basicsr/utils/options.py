@@ -102,7 +102,7 @@ class CalibrationOptions(_Section):
     crop_size: Positive = 64
     """Side of these crops in LR pixels."""
     batch_size: Positive = 4
-    """Crops in one forward pass: changes memory and time, not the bounds."""
+    """Crops in one forward pass: changes memory and time, and the bounds only where a calibrator averages over batches."""
 
 
 class TrainOptions(_Section):

@@ -25,7 +25,7 @@ def options(calibrator):
     return CalibrationOptions(weights={"type": calibrator}, activations={"type": calibrator})
 
 
-@pytest.mark.parametrize("calibrator", ["MinMax", "Percentile", "DOBI"])
+@pytest.mark.parametrize("calibrator", ["MinMax", "Percentile", "DOBI", "DBDC"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_activations_that_are_not_finite_are_named(calibrator, value):
     network = quantized(lambda n: n.layers[1].residual_group.blocks[0].norm1.bias.fill_(value))
@@ -48,7 +48,7 @@ def test_weights_that_are_not_finite_are_named():
         calibrate_network(network, CROPS, options("MinMax"))
 
 
-@pytest.mark.parametrize("calibrator", ["MinMax", "Percentile", "DOBI"])
+@pytest.mark.parametrize("calibrator", ["MinMax", "Percentile", "DOBI", "DBDC"])
 def test_constant_activations_and_weights_are_reported_and_run(calibrator):
     def silence(network):
         block = network.layers[0].residual_group.blocks[0]

@@ -8,6 +8,7 @@ from basicsr.quant.capture import (
     COUNT_LIMIT,
     bypass_quantizers,
     count_codes,
+    count_quantized_elements,
     observe_quantizer_inputs,
     tap_activations,
     tap_outputs,
@@ -71,6 +72,8 @@ def test_bypass_is_undone_and_hooks_are_removed_also_after_an_error(quantized, x
         bypass_quantizers(quantized),
         tap_activations(quantized),
         count_codes(quantized),
+        count_quantized_elements(quantized, [name]),
+        count_quantized_elements(quantized, [name, "nowhere"]),
     ):
         with pytest.raises((RuntimeError, QuantizationError)), context:
             quantized(x)
@@ -112,6 +115,16 @@ def test_tapped_outputs_carry_gradients_to_the_bounds(quantized, x):
     bounds = dict(named_quantizers(quantized))[f"{BLOCK}.mlp.fc1.act_quantizer"]
     assert float(bounds.upper_bound.grad.abs()) > 0
     assert hooks_of(quantized) == 0
+
+
+def test_quantized_elements_accumulate(quantized, x):
+    fc1, weight = f"{BLOCK}.mlp.fc1.act_quantizer", f"{BLOCK}.attn.qkv.v.weight_quantizer"
+    with count_quantized_elements(quantized, [fc1, weight]) as elements:
+        assert elements == {fc1: 0, weight: 0}
+        quantized(x)
+        assert elements == {fc1: 2 * 30 * 12, weight: 12 * 12}  # samples, pixels, channels
+        quantized(x[:1])
+    assert elements == {fc1: 3 * 30 * 12, weight: 2 * 12 * 12}
 
 
 def test_no_quantizer_of_a_network_puts_out_more_values_than_its_bits_allow(quantized, x):

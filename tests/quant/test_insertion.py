@@ -128,6 +128,14 @@ def test_weights_of_the_quantizers():
     assert not k.requires_grad
 
 
+def test_quantizers_by_role():
+    network = TinySwin()
+    insert_quantizers(network, "2dquant", 4, 4, weight_granularity="per_channel")
+    weights, activations = (dict(named_quantizers(network, role)) for role in ("weight", "activation"))
+    assert list(weights) == list(quantized_weights(network)) and len(weights) == 4 * 6
+    assert [n for n in dict(named_quantizers(network)) if n not in weights] == list(activations)
+
+
 def test_overrides_reach_modules_parts_and_single_quantizers_in_order():
     network = TinySwin()
     overrides = [

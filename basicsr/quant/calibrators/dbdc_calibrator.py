@@ -137,9 +137,11 @@ def _count(rows: Tensor, lowest: Tensor, highest: Tensor, counts: Tensor) -> Non
     num_bins = counts.shape[1]
     extent = highest - lowest
     bins_per_unit = torch.where(extent > 0, num_bins / extent, 0.0)[:, None]
-    ones = counts.new_ones(1, 1)
+    first_of_channel = torch.arange(len(rows), device=rows.device)[:, None] * num_bins
+    flat, one = counts.view(-1), counts.new_ones(1)  # C * bins
     with single_thread():
         for chunk in rows.split(max(1, _CHUNK // len(rows)), dim=1):
             bins = chunk.double().sub_(lowest[:, None]).mul_(bins_per_unit).to(torch.int64)
             bins.clamp_(max=num_bins - 1)  # the maximum belongs to the last bin
-            counts.scatter_add_(1, bins, ones.expand_as(bins))
+            bins = bins.add_(first_of_channel).reshape(-1)  # C, elements -> C * elements
+            flat.scatter_add_(0, bins, one.expand_as(bins))
