@@ -1,4 +1,4 @@
-"""What `train.py` and `test.py` do, stage by stage: build, quantize, calibrate, optimise, evaluate."""
+"""What `train.py` and `test.py` do, stage by stage: build, quantize and calibrate where asked for, optimise, evaluate."""
 
 import time
 from pathlib import Path
@@ -6,10 +6,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from basicsr.archs import build_network
-from basicsr.data import build_dataset, build_evaluation_sets, calibration_crops, crop_batches, training_batches
+from basicsr.data import (
+    TrainingImages,
+    build_dataset,
+    build_evaluation_sets,
+    calibration_crops,
+    crop_batches,
+    hold_in_memory,
+    training_batches,
+)
 from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.calibration import total_error
 from basicsr.models.evaluation import DatasetResult, Evaluator, check_levels
@@ -23,7 +30,7 @@ from basicsr.utils.experiment import Experiment
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.registry import MODEL_REGISTRY
-from basicsr.utils.weights import load_network_weights, load_weights_file
+from basicsr.utils.weights import load_fitting_weights, load_network_weights, load_weights_file
 
 USER_ERRORS = (UserError, QuantizationError)
 
@@ -46,11 +53,12 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
     tests = build_evaluation_sets(options.datasets_of("test"), options.scale)
     model_class = MODEL_REGISTRY.get(options.model_type, "model_type")
-    training = training_set(options) if model_class.trains_on == "images" else None
-    crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
-    model = build_model(options, device)
+    training = training_set(options, device) if model_class.trains_on == "images" else None
+    crops = calibration_set(options) if model_class.quantized else None
+    model = build_model(model_class, options, device)
     experiment = Experiment(options, root, auto_resume, model.network_name)
-    evaluator = Evaluator(options.val, options.scale, model.full_precision if options.val.full_precision else None)
+    compares = model.quantized and options.val.full_precision
+    evaluator = Evaluator(options.val, options.scale, model.full_precision if compares else None)
 
     def evaluate(stage: str, network: nn.Module, iteration: int, seconds: float | None = None) -> list[DatasetResult]:
         results = []
@@ -65,14 +73,14 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
         return results
 
     state = experiment.load() if experiment.resume_file else None
-    if state is None:
-        if options.val.full_precision:
+    if state is not None:
+        model.load(experiment.resumed_network_file(state["iter"]), state)
+    elif model.quantized:
+        if compares:
             evaluate("fp", model.full_precision, 0)
         seconds = calibrate(model, crops, experiment)
         evaluate("calibrated", model.network, 0, seconds)
-    else:
-        model.load(experiment.resumed_network_file(state["iter"]), state)
-    loop = TrainingLoop(model, experiment, lambda i, s: evaluate("train", model.network, i, s), state)
+    loop = TrainingLoop(model, experiment, lambda i, s: evaluate("train", model.network_for_evaluation(), i, s), state)
     if options.train.total_iter > 0:
         seed, start = options.manual_seed, loop.iteration
         if training is not None:
@@ -81,45 +89,88 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
             batches = crop_batches(crops, options.train.batch_size, seed, start)
         loop.run(batches)
     else:
-        experiment.save_network(model.network, "latest")
-    evaluate("final", model.network, loop.iteration, loop.seconds)
-    get_logger().info("No quantizer gives more than %d distinct values.", check_levels(model.network, crops[0]))
+        experiment.save_network(model.checkpoint(), "latest")
+    if loop.finished:
+        evaluate("final", model.network_for_evaluation(), loop.iteration, loop.seconds)
+        if model.quantized:
+            report_levels(model.network, crops[0])
     experiment.close()
 
 
-def training_set(options: Options) -> Dataset | None:
-    """Build the training data; None for a run that only calibrates.
+def training_set(options: Options, device: torch.device) -> TrainingImages | None:
+    """Build the training data, in memory where the options ask for it; None for a run that only calibrates.
 
     Raises:
         OptionsError: the run trains and names no data.
+        DataError: the images cannot be used.
     """
     if options.train.total_iter == 0:
         return None
     if "train" not in options.datasets:
         raise OptionsError("Section 'datasets:train' is required with 'train:total_iter' above 0.")
-    return build_dataset(options.datasets["train"], options.scale, "train", "datasets:train")
+    dataset = build_dataset(options.datasets["train"], options.scale, "train", "datasets:train")
+    return hold_in_memory(dataset, options.train, device)
+
+
+def calibration_set(options: Options) -> torch.Tensor:
+    """Return the LR calibration crops (N, 3, h, w) in 0..1 of a run that quantizes; see `calibration_crops`."""
+    return calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
 
 
 def full_precision_network(options: Options) -> nn.Module:
-    """Build the network of the options with its full-precision weights.
+    """Build the network that a run quantizes or compares with, with its full-precision weights.
 
     Raises:
-        OptionsError: no weights are named.
+        OptionsError: no weights are named, or where only networks to train look for them.
         CheckpointError: they cannot be read or belong to another network.
     """
-    network = build_network(options.network_g)
-    path = options.path.pretrain_network_FP
-    if path is None:
+    if options.path.pretrain_network_g is not None:
+        raise OptionsError(
+            "Option 'path:pretrain_network_g' is for training and testing in full precision. A run with the section "
+            "'quantization' takes the weights of its full-precision network from 'path:pretrain_network_FP'."
+        )
+    if options.path.pretrain_network_FP is None:
         raise OptionsError("Option 'path:pretrain_network_FP' is required: the weights of the full-precision network.")
-    load_network_weights(network, load_weights_file(path, options.path.param_key_FP), path)
+    return network_from(options, options.path.pretrain_network_FP, options.path.param_key_FP)
+
+
+def trainable_network(options: Options) -> nn.Module:
+    """Build the network of a training in full precision, with new weights or those of `path:pretrain_network_g`.
+
+    Raises:
+        OptionsError: the options ask for quantization.
+        CheckpointError: the weights cannot be read or belong to another network.
+    """
+    if options.quantization is not None:
+        raise OptionsError(
+            f"Section 'quantization' has no meaning with 'model_type: {options.model_type}', which trains in full precision. "
+            "Remove it, or name a model that trains quantized networks."
+        )
+    path = options.path
+    if path.pretrain_network_g is None:
+        return build_network(options.network_g)
+    get_logger().info("Training starts from the weights '%s'.", path.pretrain_network_g)
+    return network_from(options, path.pretrain_network_g, path.param_key_g, path.strict_load_g)
+
+
+def network_from(options: Options, file: str, param_key: str | None, strict: bool = True) -> nn.Module:
+    """Build the network of the options with the weights of a file; not `strict`, with those that fit."""
+    network = build_network(options.network_g)
+    load = load_network_weights if strict else load_fitting_weights
+    load(network, load_weights_file(file, param_key), file)
     return network
 
 
-def build_model(options: Options, device: torch.device) -> Any:
-    """Build the model that `model_type` names, on its full-precision network."""
+def build_model(model_class: Any, options: Options, device: torch.device) -> Any:
+    """Build the model that `model_type` names, on the network to quantize or to train."""
     arguments = options.train.model_extra or {}
-    network = full_precision_network(options)
+    network = full_precision_network(options) if model_class.quantized else trainable_network(options)
     return MODEL_REGISTRY.build({"type": options.model_type, **arguments}, network, options, device, where="train")
+
+
+def report_levels(network: nn.Module, lq: torch.Tensor) -> None:
+    """Count the levels of all quantizers on an LR image (3, h, w) and log the largest number; see `check_levels`."""
+    get_logger().info("No quantizer gives more than %d distinct values.", check_levels(network, lq))
 
 
 def calibrate(model: Any, crops: torch.Tensor, experiment: Experiment) -> float:
@@ -167,11 +218,10 @@ def test(options: Options, root: Path, device: torch.device) -> None:
             "None of the benchmarks is on disk. Lay one out with scripts/prepare_data.py, or name another folder with "
             "--force_yml datasets:test_1:dataroot_gt=FOLDER datasets:test_1:dataroot_lq=null."
         )
-    full_precision = full_precision_network(options).to(device).eval()
+    full_precision = network_to_test(options).to(device).eval()
     network = full_precision if options.quantization is None else quantized_network(full_precision, options)
     if network is not full_precision:
-        most = check_levels(network, datasets[0][0]["lq"])
-        get_logger().info("No quantizer gives more than %d distinct values.", most)
+        report_levels(network, datasets[0][0]["lq"])
     evaluator = Evaluator(options.val, options.scale, full_precision if options.val.full_precision else None)
     results = []
     for dataset in datasets:
@@ -179,6 +229,19 @@ def test(options: Options, root: Path, device: torch.device) -> None:
         results.append(evaluator.evaluate(network, dataset, images))
         get_logger().info("%s", results[-1].describe())
     write_results(folder / "metrics.json", options, results, measure_complexity(network))
+
+
+def network_to_test(options: Options) -> nn.Module:
+    """Build the full-precision network of a test: the one of a training (`path:pretrain_network_g`) where it is named.
+
+    Raises:
+        OptionsError: no weights are named.
+        CheckpointError: they cannot be read or belong to another network.
+    """
+    path = options.path
+    if options.quantization is None and path.pretrain_network_g is not None:
+        return network_from(options, path.pretrain_network_g, path.param_key_g)
+    return full_precision_network(options)
 
 
 def quantized_network(full_precision: nn.Module, options: Options) -> nn.Module:

@@ -72,7 +72,7 @@ class TokenLayouts:
             "aligned": aligned.flatten(),
             "shifted": torch.cat(parts).flatten(),
         }
-        ranks = {order: place.argsort() for order, place in places.items()}
+        ranks = {order: _inverse(place) for order, place in places.items()}
         self._index = {(old, new): ranks[old][places[new]] for old in places for new in places if old != new}
 
     def reorder(self, x: Tensor, old: Order, new: Order) -> Tensor:
@@ -82,6 +82,13 @@ class TokenLayouts:
         return _Reorder.apply(x, self._index[old, new], self._index[new, old])
 
 
+def _inverse(permutation: Tensor) -> Tensor:
+    """Return the permutation that undoes this one, both (elements,)."""
+    return torch.empty_like(permutation).scatter_(
+        0, permutation, torch.arange(len(permutation), device=permutation.device)
+    )
+
+
 def _cut(image: Tensor, window: int) -> Tensor:
     """Cut (h, w) into windows, (rows of windows, columns of windows, tokens of a window)."""
     height, width = image.shape
@@ -89,11 +96,19 @@ def _cut(image: Tensor, window: int) -> Tensor:
     return windows.transpose(1, 2).reshape(height // window, width // window, -1)
 
 
-@lru_cache(maxsize=8)
 def token_layouts(height: int, width: int, window: int, device: torch.device) -> TokenLayouts:
-    """Return the layouts for one size, kept for the next image of that size."""
-    with torch.inference_mode(False):  # tensors made in inference mode could not be used in training later
+    """Return the layouts for one size, kept for the next image of that size.
+
+    Sizes seen in training are few and are kept for good: a recorded CUDA graph reads the indices at their addresses.
+    """
+    if torch.compiler.is_compiling():  # compilers do not see what is kept between calls; this is a few small kernels
         return TokenLayouts(height, width, window, device)
+    keep = _trained_layouts if torch.is_grad_enabled() else _recent_layouts
+    return keep(height, width, window, device)
+
+
+_trained_layouts = lru_cache(maxsize=None)(TokenLayouts)  # never those of inference mode, which autograd refuses
+_recent_layouts = lru_cache(maxsize=8)(TokenLayouts)
 
 
 def relative_position_index(window: int) -> Tensor:
@@ -195,12 +210,14 @@ def _attend_fused(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: flo
     Returns:
         (n, windows, window tokens, heads, head dim).
     """
+    head_dim = qkv.shape[-1]
+    qkv = F.pad(qkv, (0, -head_dim % _HEAD_DIM_MULTIPLE))  # other kernels build the attention maps in memory
     attended = []
     for part, group_bias in zip(qkv.split(groups, dim=1), bias, strict=True):
         if part.shape[1] == 0:
             continue
         q, k, v = part.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # n * windows, heads, window tokens, head dim
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=group_bias[None], scale=scale)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=group_bias[None], scale=scale)[..., :head_dim]
         attended.append(y.transpose(1, 2).unflatten(0, part.shape[:2]))
     return torch.cat(attended, dim=1)
 

@@ -10,11 +10,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from basicsr.data.calibration import crops_of, load_calibration_set, make_calibration_set
+from basicsr.data.images_in_memory import DoesNotFitError, ImagesInMemory
+from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.data.sampler import TrainingSampler, build_train_loader
 from basicsr.utils import dist
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.options import CalibrationOptions, Component, TrainOptions
 from basicsr.utils.registry import DATASET_REGISTRY
+
+TrainingImages = Dataset | ImagesInMemory
 
 _logger = logging.getLogger(__name__)
 
@@ -55,10 +59,47 @@ def build_evaluation_sets(datasets: Mapping[str, Component], scale: int) -> list
     return found
 
 
+def hold_in_memory(dataset: Dataset, options: TrainOptions, device: torch.device) -> TrainingImages:
+    """Return the training set in the memory of a device if the options ask for it and it fits, else as it is.
+
+    Args:
+        dataset: the training set.
+        options: the section `train`, for `data_in_memory` and `data_memory_mb`.
+        device: where batches are needed.
+
+    Raises:
+        DataError: `data_in_memory` is true and the images do not fit; or an image cannot be used.
+    """
+    if options.data_in_memory is False:
+        return dataset
+    budget = options.data_memory_mb * 2**20
+    if device.type == "cuda":
+        budget = min(budget, torch.cuda.mem_get_info(device)[0] // 2)
+    try:
+        if not isinstance(dataset, PairedImageDataset):
+            raise DoesNotFitError(f"A data set of type {type(dataset).__name__} cannot be held in memory.")
+        return ImagesInMemory(dataset, device, budget)
+    except DoesNotFitError as error:
+        if options.data_in_memory == "auto":
+            _logger.warning("%s Images are loaded by %d worker processes instead.", error, options.num_workers)
+            return dataset
+        raise DataError(f"{error} Set train:data_in_memory to false or auto to have them loaded as needed.") from error
+
+
 def training_batches(
-    dataset: Dataset, options: TrainOptions, seed: int, start_iteration: int
+    dataset: TrainingImages, options: TrainOptions, seed: int, start_iteration: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Return this process's part of the endless training batches; see `build_train_loader`."""
+    """Return this process's part of the endless training batches; see `build_train_loader` and `ImagesInMemory`."""
+    if isinstance(dataset, ImagesInMemory):
+        sampler = TrainingSampler(
+            len(dataset),
+            batch_size=options.batch_size,
+            seed=seed,
+            start_iteration=start_iteration,
+            rank=dist.rank(),
+            world_size=dist.world_size(),
+        )
+        return dataset.batches(sampler)
     return build_train_loader(
         dataset,
         batch_size=options.batch_size,

@@ -38,6 +38,9 @@ class PairedImageDataset(Dataset):
         num_images: use only so many images, the first by name.
         cache_budget_mb: decoded images kept in memory, in MiB per process; 0 decodes anew each time.
 
+    Attributes:
+        name, scale, gt_size, use_hflip, use_rot: as given.
+
     Raises:
         OptionsError: `gt_size` is missing for training or no multiple of the scale.
         DataError: a folder is missing or empty, or HR and LR images do not match.
@@ -63,9 +66,9 @@ class PairedImageDataset(Dataset):
             _check_gt_size(gt_size, scale, name)
         self.name = name
         self.scale = scale
-        self._gt_size = gt_size
-        self._use_hflip = use_hflip
-        self._use_rot = use_rot
+        self.gt_size = gt_size
+        self.use_hflip = use_hflip
+        self.use_rot = use_rot
         self._pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl)[:num_images]
         self._cache = ImageCache(cache_budget_mb * 2**20)
         if dataroot_lq is None:
@@ -101,12 +104,20 @@ class PairedImageDataset(Dataset):
         """
         lq, gt = self._load(index)
         random = np.random.default_rng(seed)
-        lq, gt = paired_random_crop(lq, gt, self._gt_size, self.scale, random, str(self._pairs[index].gt))
-        orientation = random_orientation(random, self._use_hflip, self._use_rot)
+        lq, gt = paired_random_crop(lq, gt, self.gt_size, self.scale, random, self.file_of(index))
+        orientation = random_orientation(random, self.use_hflip, self.use_rot)
         return {"lq": image_to_tensor(orient(lq, **orientation)), "gt": image_to_tensor(orient(gt, **orientation))}
 
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a whole pair as it is on disk, LR h,w,3 and HR h*scale,w*scale,3; see `load_pair`."""
+        return load_pair(self._pairs[index], self.scale)
+
+    def file_of(self, index: int) -> str:
+        """Return the path of an HR image, for messages."""
+        return str(self._pairs[index].gt)
+
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._cache.get(index, lambda: load_pair(self._pairs[index], self.scale))
+        return self._cache.get(index, lambda: self.load(index))
 
 
 def _check_gt_size(gt_size: int | None, scale: int, name: str) -> None:

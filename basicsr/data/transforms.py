@@ -25,19 +25,28 @@ def paired_random_crop(
     Raises:
         DataError: the image is smaller than the square.
     """
-    if min(gt.shape[:2]) < gt_size:
-        raise DataError(
-            f"The HR image '{name}' has {size_of(gt)} pixels (cropped to a multiple of the scale factor), too few for "
-            f"gt_size {gt_size}. Set a smaller gt_size, or remove the image from the training folder."
-        )
+    check_crop_fits(gt, gt_size, name)
     size = gt_size // scale
-    top = int(random.integers(lq.shape[0] - size + 1))
-    left = int(random.integers(lq.shape[1] - size + 1))
+    top, left = random_position(random, *lq.shape[:2], size)
     gt_top, gt_left = top * scale, left * scale
     return (
         lq[top : top + size, left : left + size],
         gt[gt_top : gt_top + gt_size, gt_left : gt_left + gt_size],
     )
+
+
+def check_crop_fits(gt: np.ndarray, gt_size: int, name: str) -> None:
+    """Raise a DataError if the HR image H,W,3 called `name` is smaller than a square of `gt_size`."""
+    if min(gt.shape[:2]) < gt_size:
+        raise DataError(
+            f"The HR image '{name}' has {size_of(gt)} pixels (cropped to a multiple of the scale factor), too few for "
+            f"gt_size {gt_size}. Set a smaller gt_size, or remove the image from the training folder."
+        )
+
+
+def random_position(random: np.random.Generator, height: int, width: int, size: int) -> tuple[int, int]:
+    """Draw the top and the left of a square of side `size` in an image."""
+    return int(random.integers(height - size + 1)), int(random.integers(width - size + 1))
 
 
 def orient(image: np.ndarray, *, hflip: bool = False, vflip: bool = False, rot90: bool = False) -> np.ndarray:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+from torch.optim.lr_scheduler import LRScheduler
 
+from basicsr.models.schedules import CosineSchedule, MultiStepSchedule, TimedCosineSchedule
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.signature import suggestion, validate_arguments
 
@@ -14,6 +15,7 @@ Parameters = Iterable[torch.nn.Parameter]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Iterations = Annotated[int, Field(ge=0)]
 
 
 def _adam(
@@ -24,8 +26,9 @@ def _adam(
     betas: tuple[Momentum, Momentum] = (0.9, 0.999),
     eps: Positive = 1e-8,
     weight_decay: NotNegative = 0.0,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
 def _adamw(
@@ -36,22 +39,47 @@ def _adamw(
     betas: tuple[Momentum, Momentum] = (0.9, 0.999),
     eps: Positive = 1e-8,
     weight_decay: NotNegative = 0.01,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
-def _cosine(optimizer: torch.optim.Optimizer, total_iter: int, /, *, eta_min: NotNegative = 0.0) -> LRScheduler:
-    return CosineAnnealingLR(optimizer, T_max=max(total_iter, 1), eta_min=eta_min)
+def _cosine(
+    optimizer: torch.optim.Optimizer, total_iter: int, /, *, eta_min: NotNegative = 0.0, warmup_iter: Iterations = 0
+) -> LRScheduler:
+    return CosineSchedule(optimizer, total_iter=max(total_iter, 1), eta_min=eta_min, warmup_iter=warmup_iter)
+
+
+def _cosine_over_time(
+    optimizer: torch.optim.Optimizer,
+    _total_iter: int,
+    /,
+    *,
+    minutes: Positive,
+    eta_min: NotNegative = 0.0,
+    warmup_iter: Iterations = 0,
+) -> LRScheduler:
+    return TimedCosineSchedule(optimizer, minutes=minutes, eta_min=eta_min, warmup_iter=warmup_iter)
 
 
 def _multi_step(
-    optimizer: torch.optim.Optimizer, _total_iter: int, /, *, milestones: list[int], gamma: Positive = 0.5
+    optimizer: torch.optim.Optimizer,
+    _total_iter: int,
+    /,
+    *,
+    milestones: list[int],
+    gamma: Positive = 0.5,
+    warmup_iter: Iterations = 0,
 ) -> LRScheduler:
-    return MultiStepLR(optimizer, milestones=milestones, gamma=gamma)
+    return MultiStepSchedule(optimizer, milestones=milestones, gamma=gamma, warmup_iter=warmup_iter)
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"Adam": _adam, "AdamW": _adamw}
-SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {"CosineAnnealingLR": _cosine, "MultiStepLR": _multi_step}
+SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
+    "CosineAnnealingLR": _cosine,
+    "CosineOverTime": _cosine_over_time,
+    "MultiStepLR": _multi_step,
+}
 
 
 def _resolve(
@@ -73,6 +101,10 @@ def build_optimizer(options: Mapping[str, Any], parameters: Parameters, where: s
 def build_scheduler(
     options: Mapping[str, Any], optimizer: torch.optim.Optimizer, total_iter: int, where: str
 ) -> LRScheduler:
-    """Build the schedule that `{type, ...}` describes; a cosine ends with the last of `total_iter` iterations."""
+    """Build the schedule that `{type, ...}` describes.
+
+    `CosineAnnealingLR` ends with the last of `total_iter` iterations, `CosineOverTime` when its minutes of training are over.
+    Every schedule can begin with a `warmup_iter`.
+    """
     function, arguments = _resolve(SCHEDULERS, options, where)
     return function(optimizer, total_iter, **arguments)

@@ -27,6 +27,7 @@ class QuantizedModel:
 
     Attributes:
         network_name: what checkpoints are called.
+        quantized: whether the run starts from a full-precision network, which is quantized and calibrated.
         trains_on: `images` (random crops of `datasets:train`) or `crops` (the calibration set, see `data.crop_batches`).
         full_precision: the full-precision network.
         network: the quantized network.
@@ -38,6 +39,7 @@ class QuantizedModel:
     """
 
     network_name: ClassVar[str] = "net_Q"
+    quantized: ClassVar[bool] = True
     trains_on: ClassVar[Literal["images", "crops"]] = "images"
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
@@ -58,6 +60,14 @@ class QuantizedModel:
         report = calibrate_network(self.network, crops, self.options.calibration)
         dist.broadcast_tensors(self.network.state_dict().values())
         return report
+
+    def network_for_evaluation(self) -> nn.Module:
+        """Return the network to measure, in evaluation mode."""
+        return self.network.eval()
+
+    def checkpoint(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return what a network file holds."""
+        return {"params": self.network.state_dict()}
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of optimiser and schedule; all that is learned is in the network."""

@@ -35,7 +35,7 @@ def write_results(
         "w_bits": options.w_bits or 32,
         "a_bits": options.a_bits or 32,
         "coverage": options.quantization.coverage if options.quantization else None,
-        "weights": options.path.pretrain_network_Q if options.quantization else options.path.pretrain_network_FP,
+        "weights": _weights(options),
         "protocol": options.val.model_dump(include={"crop_border", "test_y_channel", "pad", "self_ensemble"}),
         "complexity": dict(complexity),
         "datasets": {
@@ -53,3 +53,9 @@ def write_results(
         raise CheckpointError(
             f"'{file}' could not be written: {error}. Free some space or check the permissions."
         ) from error
+
+
+def _weights(options: Options) -> str | None:
+    """Return the file of the network that was evaluated."""
+    path = options.path
+    return path.pretrain_network_Q if options.quantization else path.pretrain_network_g or path.pretrain_network_FP

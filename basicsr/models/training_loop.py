@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from basicsr.models.evaluation import DatasetResult
+from basicsr.models.schedules import TimedCosineSchedule
 from basicsr.utils import dist
 from basicsr.utils.errors import TrainingError, UserError
 from basicsr.utils.experiment import Experiment
@@ -23,16 +25,20 @@ class TrainableModel(Protocol):
 
     network: torch.nn.Module
     optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
 
     def optimize_parameters(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Take one step; return the losses."""
+
+    def checkpoint(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return what a network file holds: state dicts by entry."""
 
     def training_state(self) -> dict[str, Any]:
         """Return what a resumed run needs besides the network."""
 
 
 class TrainingLoop:
-    """One run from `start` to `total_iter`.
+    """One run to `total_iter`, or to the end of its time where the schedule of the learning rate runs over time.
 
     Args:
         model: what is trained.
@@ -40,6 +46,10 @@ class TrainingLoop:
         validate: evaluates and records the model on the validation sets, given iteration and seconds; the first result
             selects the best iterate.
         state: the training state that the run continues from; None for a new run.
+
+    Attributes:
+        iteration: steps taken, earlier pieces of a resumed run included.
+        best: PSNR, iteration and dataset of the best iterate.
     """
 
     def __init__(
@@ -59,6 +69,8 @@ class TrainingLoop:
         self.best: dict[str, Any] = dict(state["best"]) if state else {}
         self._seconds_before = float(state["seconds"]) if state else 0.0
         self._started = time.monotonic()
+        minutes = self._options.train.piece_minutes
+        self._piece_seconds = math.inf if minutes is None else 60 * minutes
         self._losses: dict[str, torch.Tensor] = {}
         self._since_log = 0
 
@@ -67,8 +79,22 @@ class TrainingLoop:
         """Time spent in training, earlier pieces of a resumed run included."""
         return self._seconds_before + time.monotonic() - self._started
 
+    @property
+    def finished(self) -> bool:
+        """Whether all iterations are done or all time is used."""
+        timed = self._timed_schedule
+        return self.iteration >= self._total or (timed is not None and timed.seconds_left == 0)
+
+    @property
+    def _timed_schedule(self) -> TimedCosineSchedule | None:
+        schedule = self._model.scheduler
+        return schedule if isinstance(schedule, TimedCosineSchedule) else None
+
     def run(self, batches: Iterator[Batch]) -> None:
         """Train on `batches`, whose first one belongs to iteration `self.iteration + 1`.
+
+        Returns when the run is `finished`, or when the time of this piece is over (`train:piece_minutes`); a checkpoint
+        has been saved in both cases.
 
         Raises:
             TrainingError: a loss is not finite; the last checkpoint is kept.
@@ -79,12 +105,19 @@ class TrainingLoop:
             total=self._total, initial=self.iteration, desc="train", unit="it", disable=None if dist.is_main() else True
         )
         with bar, deferred_signals() as stop:
-            while self.iteration < self._total:
+            while not self.finished:
+                self._tell_the_time()
                 self._add_losses(self._optimize(self._next(batches)))
                 self.iteration += 1
                 bar.update()
                 self._write_diagnostics()
-                self._after_step(bar, stop)
+                if self._after_step(bar, stop):
+                    return
+
+    def _tell_the_time(self) -> None:
+        """Let a schedule over time know the main process's time, so that all processes have the same learning rate."""
+        if self._timed_schedule is not None:
+            self._timed_schedule.seconds = dist.broadcast_object(self.seconds)
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         try:
@@ -113,12 +146,14 @@ class TrainingLoop:
             return
         if diagnostics.is_due(self.iteration):
             self._experiment.scalars(diagnostics.scalars(), self.iteration)
-        if self.iteration == self._total and dist.is_main():
+        if self.finished and dist.is_main():
             diagnostics.draw(self._model.network, self._experiment.visualization)
 
-    def _after_step(self, bar: tqdm, stop: StopRequest) -> None:
-        logger_options, last = self._options.logger, self.iteration == self._total
-        stopping = dist.any_process(stop.signal_number is not None)
+    def _after_step(self, bar: tqdm, stop: StopRequest) -> bool:
+        """Log, validate and save what is due; return whether the time of this piece is over."""
+        logger_options, last = self._options.logger, self.finished
+        piece_is_over = not last and self._piece_is_over()
+        stopping = dist.any_process(stop.signal_number is not None) or piece_is_over
         validating = self.iteration % self._options.val.val_freq == 0 or last
         saving = self.iteration % logger_options.save_checkpoint_freq == 0 or last or stopping
         if self.iteration % logger_options.print_freq == 0 or validating or saving:
@@ -128,8 +163,15 @@ class TrainingLoop:
         if saving:
             self._save()
         if stopping:
-            get_logger().info("Stopped at iteration %d on request; continue with --auto_resume.", self.iteration)
+            reason = "its time is over" if piece_is_over else "on request"
+            get_logger().info("Stopped at iteration %d, %s; continue with --auto_resume.", self.iteration, reason)
             stop.raise_if_set()
+        return piece_is_over
+
+    def _piece_is_over(self) -> bool:
+        if self._piece_seconds == math.inf:
+            return False
+        return dist.any_process(time.monotonic() - self._started >= self._piece_seconds)
 
     def _add_losses(self, losses: Mapping[str, torch.Tensor]) -> None:
         for name, loss in losses.items():
@@ -149,15 +191,24 @@ class TrainingLoop:
         shown = {name: f"{value:.3e}" for name, value in means.items()}
         bar.set_postfix({**shown, **({"dB": f"{self.best['last']:.3f}"} if self.best else {})})
         if means:
-            per_iteration = (time.monotonic() - self._started) / (self.iteration - self._first)
-            left = (self._total - self.iteration) * per_iteration
             losses = " ".join(f"{name} {text}" for name, text in shown.items())
             get_logger().info(
-                "iteration %d/%d, lr %.2e, %s, %.0f s left", self.iteration, self._total, learning_rate, losses, left
+                "iteration %d/%d, lr %.2e, %s, %.0f s left",
+                self.iteration,
+                self._total,
+                learning_rate,
+                losses,
+                self._left(),
             )
             self._experiment.scalars(
                 {**{f"losses/{k}": v for k, v in means.items()}, "lr": learning_rate}, self.iteration
             )
+
+    def _left(self) -> float:
+        """Return an estimate of the seconds that training still takes."""
+        per_iteration = (time.monotonic() - self._started) / (self.iteration - self._first)
+        left = (self._total - self.iteration) * per_iteration
+        return left if self._timed_schedule is None else min(left, self._timed_schedule.seconds_left)
 
     def _run_validation(self, bar: tqdm) -> None:
         results = self._validate(self.iteration, self.seconds)
@@ -167,13 +218,13 @@ class TrainingLoop:
         bar.set_postfix({"dB": f"{psnr:.3f}"})
         if psnr > self.best.get("psnr", -math.inf):
             self.best = {"psnr": psnr, "iter": self.iteration, "dataset": results[0].name}
-            self._experiment.save_network(self._model.network, "best")
+            self._experiment.save_network(self._model.checkpoint(), "best")
         self.best["last"] = psnr
 
     def _save(self) -> None:
         self._require_finite()
         state = {**self._model.training_state(), "best": dict(self.best), "seconds": self.seconds}
-        self._experiment.save(self._model.network, self.iteration, state)
+        self._experiment.save(self._model.checkpoint(), self.iteration, state)
         self._last_saved = self.iteration
         dist.barrier()
 

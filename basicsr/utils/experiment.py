@@ -21,8 +21,13 @@ from basicsr.utils.options import Options
 
 RESULT_DIGITS = {"psnr": 4, "ssim": 6, "fidelity": 4, "seconds": 1}
 _RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
-_NOT_RECIPE = {"calibration": ("batch_size",), "train": ("num_workers",)}
+_NOT_RECIPE = {
+    "calibration": ("batch_size",),
+    "train": ("num_workers", "data_in_memory", "data_memory_mb", "piece_minutes", "compile", "cuda_graphs"),
+}
 _NOT_RECIPE_OF_DATA = ("name", "dataroot_gt", "dataroot_lq", "filename_tmpl", "cache_budget_mb")
+
+StateDicts = Mapping[str, Mapping[str, torch.Tensor]]
 
 
 def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,19 +186,18 @@ class Experiment:
         """Return the network that belongs to the training state, which may be one of another run (`path:resume_state`)."""
         return self.resume_file.parent.parent / self.models.name / self.network_file(iteration).name
 
-    def save_network(self, network: torch.nn.Module, label: int | str) -> None:
-        """Save `{'params': state dict}`; the file loads with weights_only=True."""
+    def save_network(self, entries: StateDicts, label: int | str) -> None:
+        """Save state dicts by entry, such as `params` and `params_ema`; the file loads with weights_only=True."""
         if dist.is_main():
-            save_torch(
-                {"params": {key: value.cpu() for key, value in network.state_dict().items()}}, self.network_file(label)
-            )
+            content = {entry: {key: value.cpu() for key, value in state.items()} for entry, state in entries.items()}
+            save_torch(content, self.network_file(label))
 
-    def save(self, network: torch.nn.Module, iteration: int, state: Mapping[str, Any]) -> None:
+    def save(self, entries: StateDicts, iteration: int, state: Mapping[str, Any]) -> None:
         """Save the network and everything that a resumed run needs; the state file, written last, makes it valid."""
         if not dist.is_main():
             return
-        self.save_network(network, iteration)
-        self.save_network(network, "latest")
+        self.save_network(entries, iteration)
+        self.save_network(entries, "latest")
         content = {"iter": iteration, "recipe": recipe(self.options), "rng": rng_state(), **state}
         save_torch(content, self.training_states / f"{iteration}.state")
 

@@ -49,8 +49,14 @@ class _Section(pydantic.BaseModel):
 class PathOptions(_Section):
     """Files that a run reads."""
 
+    pretrain_network_g: str | None = None
+    """Weights that the training of a full-precision network starts from, or a network of such a training to evaluate."""
+    param_key_g: str | None = None
+    """Entry of that file that holds the weights; by default params_ema, then params, then the file itself."""
+    strict_load_g: bool = True
+    """False starts from the weights that fit by name and shape, such as those of another scale; the log names the rest."""
     pretrain_network_FP: str | None = None
-    """Weights of the full-precision network (.pth or .safetensors)."""
+    """Weights of the full-precision network to quantize or to evaluate (.pth or .safetensors)."""
     param_key_FP: str | None = None
     """Entry of the file that holds the weights; by default params_ema, then params, then the file itself."""
     pretrain_network_Q: str | None = None
@@ -117,6 +123,13 @@ class TrainOptions(_Section):
     accumulation_steps: Positive = 1
     """Number of equal parts in which a batch goes through the network, to save memory."""
     num_workers: Annotated[int, pydantic.Field(ge=0)] = 4
+    """Processes that load and cut images, where these are not held in memory."""
+    data_in_memory: bool | Literal["auto"] = False
+    """Hold the decoded training images on the device and cut batches there; `auto` where they fit. The crops are the same."""
+    data_memory_mb: Positive = 8192
+    """Memory that they may take, in MiB; on a GPU at most half of what is free."""
+    piece_minutes: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] | None = None
+    """Stop with a checkpoint after so many minutes; `--auto_resume` continues with the next piece."""
 
 
 class ValOptions(_Section):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError
+from basicsr.utils.logger import get_logger
 
 _USUAL_KEYS = ("params_ema", "params")
 _NAMES_SHOWN = 3
@@ -53,19 +54,52 @@ def load_network_weights(
     Raises:
         CheckpointError: the weights do not fit; says what the likely reason is.
     """
-    if hasattr(type(network), "remap_state_dict"):
-        try:
-            state_dict = network.remap_state_dict(state_dict)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"The weights '{path}' do not fit the network {type(network).__name__}: {error}"
-            ) from error
+    state_dict = _remapped(network, state_dict, path)
     try:
         missing, unexpected = network.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:  # of shapes, or from a module that loads its state in its own way
         raise CheckpointError(_explain_mismatch(network, state_dict, path, str(error))) from error
     if strict and (missing or unexpected):
         raise CheckpointError(_explain_mismatch(network, state_dict, path, _count_names(missing, unexpected)))
+
+
+def load_fitting_weights(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    """Put those weights into a network that fit by name and shape, such as the body of a network of another scale factor.
+
+    The log says what stays as it was and what of the file is not used.
+
+    Args:
+        network: see `load_network_weights`.
+        state_dict: tensors by name.
+        path: where they come from, for messages.
+
+    Raises:
+        CheckpointError: no weight fits.
+    """
+    state_dict = _remapped(network, state_dict, path)
+    own = network.state_dict()
+    fitting = {key: value for key, value in state_dict.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise CheckpointError(_explain_mismatch(network, state_dict, path, "no tensor fits"))
+    network.load_state_dict(fitting, strict=False)
+    new, unused = ([key for key in keys if key not in fitting] for keys in (own, state_dict))
+    if new or unused:
+        get_logger().warning(
+            "%d of %d tensors of the network are those of '%s'. Left as initialised: %s. Not used of the file: %s.",
+            len(fitting), len(own), path, ", ".join(new) or "none", ", ".join(unused) or "none",
+        )  # fmt: skip
+
+
+def _remapped(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> Mapping[str, Tensor]:
+    """Return a state dict in the layout of the network, whose class may know others (`remap_state_dict`)."""
+    if not hasattr(type(network), "remap_state_dict"):
+        return state_dict
+    try:
+        return network.remap_state_dict(state_dict)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The weights '{path}' do not fit the network {type(network).__name__}: {error}"
+        ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -45,12 +45,20 @@ def test_reordering_passes_gradients_to_the_tokens_they_came_from():
 
 
 def test_layouts_made_in_inference_mode_serve_training():
-    token_layouts.cache_clear()
     with torch.inference_mode():
-        token_layouts(8, 16, 8, CPU)
-    x = torch.rand(1, 128, 2, requires_grad=True)
-    token_layouts(8, 16, 8, CPU).reorder(x, "image", "aligned").sum().backward()
-    assert torch.equal(x.grad, torch.ones_like(x))
+        made = token_layouts(24, 40, 8, CPU)
+    x = torch.rand(1, 960, 2, requires_grad=True)
+    layouts = token_layouts(24, 40, 8, CPU)
+    layouts.reorder(x, "image", "aligned").sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x)) and layouts is not made
+
+
+def test_layouts_of_training_outlive_those_of_many_images():
+    layouts = token_layouts(16, 16, 8, CPU)
+    with torch.no_grad():
+        for columns in range(1, 20):
+            token_layouts(16, 8 * columns, 8, CPU)
+    assert token_layouts(16, 16, 8, CPU) is layouts
 
 
 @pytest.mark.parametrize("window", [2, 4, 8])
