@@ -1,6 +1,9 @@
 """Whole runs of quantization-aware training: they resume to the same bits, and stop with a sentence when they diverge."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import torch
 
@@ -74,6 +77,32 @@ def test_a_learning_rate_that_is_far_too_large(tmp_path, capfd):
     error = capfd.readouterr().err
     assert "failed; no checkpoint has been saved. The loss '" in error
     assert "The first tensor that " in error and "Lower the learning rate" in error and "Traceback" not in error
+
+
+def test_two_processes_train_as_one(tmp_path):
+    networks = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        # steps in proportion to the gradient, whose rounding would decide the sign of a step otherwise
+        changes = ["train:optim_g={type: Adam, lr: 1e-2, eps: 1.0}", "train:total_iter=2", "val:val_freq=100"]
+        arguments = tiny.train_overrides(folder, *changes, architecture="EDSR", optimizers=[])
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += [str(tiny.ROOT / "basicsr/train.py"), "-opt", str(OPTIONS), "--root", str(folder)]
+        done = subprocess.run(
+            [*command, "--launcher", "pytorch", "--force_yml", *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        networks.append(saved(folder, 2)[0])
+    # the norms of the mismatch are those of the parts, so that they differ a little
+    for key, value in networks[0].items():
+        torch.testing.assert_close(
+            networks[1][key], value, rtol=1e-3, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 def test_options_of_another_model_are_named(tmp_path, capfd):

@@ -17,7 +17,7 @@ from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_activations, tap_outputs
-from basicsr.quant.insertion import quantizer_parameters
+from basicsr.quant.insertion import named_quantizers, quantizer_parameters
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.options import Component, Options
@@ -101,7 +101,9 @@ class QATModel(QuantizedModel):
         out_of_reach = quantizer_parameters(self.network, "weight" if mismatch_trains_bounds else None)
         excluded = {id(parameter) for parameter in out_of_reach}
         self._reached = [i for i, p in enumerate(self._gradients.parameters) if id(p) not in excluded]
-        self._statistics = [b for b in self.network.buffers() if b.is_floating_point()]  # of normalisations, of weights
+        # running means and variances inside of quantizers follow the samples, which differ from process to process
+        buffers = (b for _, quantizer in named_quantizers(self.network) for b in quantizer.buffers())
+        self._statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._watch = LossWatch()
         self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
         train = options.train

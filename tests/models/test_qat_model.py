@@ -99,6 +99,14 @@ def test_a_mismatch_of_weight_0_is_plain_training_bit_for_bit():
     assert not same_state(plain, other)
 
 
+@pytest.mark.parametrize("arguments", [{}, ODM])
+def test_diagnostics_change_nothing(arguments):
+    silent, recorded = make(**arguments), make(**arguments, diagnostics_freq=1)
+    train(silent, 2)
+    train(recorded, 2)
+    assert same_state(silent, recorded)
+
+
 def test_the_gradient_is_that_of_two_passes_joined_by_hand():
     model = make(optim_g={"type": "Adam", "lr": 1e-30}, **ODM)
     main, mismatch = joint_gradients(model)
