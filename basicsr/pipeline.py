@@ -55,7 +55,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     model_class = MODEL_REGISTRY.get(options.model_type, "model_type")
     training = training_set(options, device) if model_class.trains_on == "images" else None
     crops = calibration_set(options) if model_class.quantized else None
-    model = build_model(model_class, options, device)
+    model = build_model(options, device)
     if model_class.trains_on == "crops":
         model.prepare(crops)
     experiment = Experiment(options, root, auto_resume, model.network_name)
@@ -163,8 +163,9 @@ def network_from(options: Options, file: str, param_key: str | None, strict: boo
     return network
 
 
-def build_model(model_class: Any, options: Options, device: torch.device) -> Any:
+def build_model(options: Options, device: torch.device) -> Any:
     """Build the model that `model_type` names, on the network to quantize or to train."""
+    model_class = MODEL_REGISTRY.get(options.model_type, "model_type")
     arguments = options.train.model_extra or {}
     network = full_precision_network(options) if model_class.quantized else trainable_network(options)
     return MODEL_REGISTRY.build({"type": options.model_type, **arguments}, network, options, device, where="train")
