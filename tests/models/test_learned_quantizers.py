@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from basicsr.models.evaluation import check_levels
-from basicsr.models.qat_model import QATModel
 from basicsr.pipeline import build_model
 from basicsr.quant.capture import count_codes
 from basicsr.quant.insertion import named_quantizers
@@ -25,7 +24,7 @@ def folder(tmp_path_factory):
 def build(folder, recipe, suffix="", *more):
     overrides = tiny.overrides(folder, "calibration:batch_size=2", *more, architecture="EDSR")
     options = load_options(tiny.ROOT / f"options/train/train_EDSR_{recipe}_x4{suffix}.yml", overrides)
-    return build_model(QATModel, options, torch.device("cpu"))
+    return build_model(options, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
