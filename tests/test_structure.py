@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "basicsr"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# utils <- {archs, data, losses, metrics, quant} <- models <- {deploy, pipeline} <- {train, test, upscale}
+# utils <- {archs, data, losses, metrics, quant} <- models <- {deploy, pipeline} <- {train, test, export, upscale}
 MAY_IMPORT = {
     "utils": {"utils"},
     "archs": {"archs", "utils"},
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "pipeline": {"models", "archs", "data", "losses", "metrics", "quant", "utils"},
     "train": {"pipeline", "utils"},
     "test": {"pipeline", "utils"},
+    "export": {"deploy", "quant", "utils"},
     "upscale": {"deploy", "utils"},
     "__init__": set(),
 }

@@ -1,4 +1,4 @@
-"""What the two command lines share: arguments, device, seeds, log, and the exit code."""
+"""What the command lines share: arguments, device, seeds, log, and the exit code."""
 
 import argparse
 import os
@@ -17,11 +17,14 @@ from basicsr.utils.options import Options, load_options
 from basicsr.utils.signals import Interrupted, raise_on_signals
 
 USER_ERROR, FAILURE = 2, 1
+AddArguments = Callable[[argparse.ArgumentParser], None]
 Work = Callable[[Options, Path, torch.device, argparse.Namespace], None]
 
 
-def parse_arguments(argv: Sequence[str] | None, description: str, trains: bool) -> argparse.Namespace:
-    """Parse the arguments of train.py (`trains`) and test.py."""
+def parse_arguments(
+    argv: Sequence[str] | None, description: str, trains: bool, add_arguments: AddArguments | None = None
+) -> argparse.Namespace:
+    """Parse the arguments of train.py (`trains`), test.py and others that work on an options file."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", required=True, metavar="FILE", help="options file (YAML)")
     parser.add_argument(
@@ -34,6 +37,8 @@ def parse_arguments(argv: Sequence[str] | None, description: str, trains: bool) 
         )
     parser.add_argument("--debug", action="store_true", help="a quick look: few iterations, everything logged")
     parser.add_argument("--root", default=".", metavar="FOLDER", help="where experiments/ and results/ are made")
+    if add_arguments is not None:
+        add_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -51,6 +56,7 @@ def run(
     work: Work,
     user_errors: tuple[type[Exception], ...] = (UserError,),
     trains: bool = False,
+    add_arguments: AddArguments | None = None,
 ) -> int:
     """Parse, prepare the process, work, and turn what went wrong into a message and an exit code.
 
@@ -60,11 +66,12 @@ def run(
         work: what to do with the options, the root folder, the device and the arguments.
         user_errors: exceptions whose message is all that the user needs.
         trains: whether a run can be continued with `--auto_resume`.
+        add_arguments: adds the arguments that only this command has.
 
     Returns:
         The exit code, see `guarded`; 0 if all is well.
     """
-    arguments = parse_arguments(argv, description, trains)
+    arguments = parse_arguments(argv, description, trains, add_arguments)
 
     def prepared() -> int:
         options = load_options(arguments.opt, arguments.force_yml)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from basicsr.data import build_evaluation_sets, calibration_crops
 from basicsr.models.evaluation import Evaluator
+from basicsr.models.networks import full_precision_network
 from basicsr.models.quantized_network import quantized_copy
-from basicsr.pipeline import full_precision_network
 from basicsr.quant.calibration import SubsetPoints
 from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.capture import observe_quantizer_inputs
