@@ -80,7 +80,7 @@ class DFSQCalibrator(StreamingCalibrator):
         self._highest: Tensor | None = None
 
     def _look_at(self, tensor: Tensor) -> None:
-        rows = sample_rows(tensor, self.spec.channel_axis)
+        rows = sample_rows(tensor, self.spec.channel_axis).contiguous()
         self._widen_range(*(bound.view(rows.shape[:2]) for bound in finite_range(rows.flatten(0, 1))))
         if len(self._post_relu_kinds) > 1 and (self._lowest < 0).any():
             self._post_relu_kinds = (False,)
