@@ -11,13 +11,14 @@ import torch
 from tests import tiny
 
 
-def run(folder, processes):
-    arguments = ["-opt", str(tiny.TRAIN), "--root", str(folder)]
+def run(folder, processes, *more, opt=tiny.TRAIN, **network):
+    arguments = ["-opt", str(opt), "--root", str(folder)]
     command = [sys.executable, str(tiny.ROOT / "basicsr/train.py"), *arguments]
     if processes > 1:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command = [*launcher, *command[1:], "--launcher", "pytorch"]
-    changes = tiny.train_overrides(folder, "train:total_iter=4", "train:batch_size=4", "datasets:val:num_images=2")
+    short = ["train:total_iter=4", "train:batch_size=4", "datasets:val:num_images=2"]
+    changes = tiny.train_overrides(folder, *short, *more, **network)
     done = subprocess.run(
         [*command, "--force_yml", *changes],
         cwd=folder,
@@ -58,6 +59,21 @@ def test_every_image_is_evaluated_once(runs):
     for a, b in zip(first, second, strict=True):
         assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-2)
         assert a["ssim"] == pytest.approx(b["ssim"], abs=1e-3)
+
+
+def test_full_precision_training_differs_by_rounding_only(tmp_path):
+    networks = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        experiment = run(
+            folder, processes, "datasets:test_1:dataroot_gt=absent", "train:total_iter=2", "train:piece_minutes=5",
+            opt=tiny.ROOT / "options/train/demo_train_EDSR_x4.yml", architecture="EDSR", optimizers=("optim_g",),
+        )  # fmt: skip
+        networks.append(torch.load(experiment / "models/net_g_2.pth", weights_only=True))
+    for entry, state in networks[0].items():
+        for key, value in state.items():
+            torch.testing.assert_close(networks[1][entry][key], value, rtol=1e-3, atol=2e-5)
 
 
 def test_the_launcher_needs_torchrun(tmp_path):

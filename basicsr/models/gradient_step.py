@@ -34,6 +34,11 @@ class GradientStep:
         compile: mode of torch.compile for the network.
         cuda_graphs: record all kernels of a step once and replay them, which saves the time of launching them one by one.
         cudnn_benchmark: let cuDNN time its algorithms and choose the fastest, which may not be a deterministic one.
+
+    Attributes:
+        accumulation_steps: parts of a batch by now.
+        compiles: whether the network is compiled.
+        records: whether the step is replayed from a CUDA graph.
     """
 
     def __init__(
@@ -57,12 +62,12 @@ class GradientStep:
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._cudnn_benchmark = cudnn_benchmark
         self._graph: _RecordedStep | None = None
-        self._records = cuda_graphs
-        self._compiles, self._worked = compile != "none", False
+        self.records = cuda_graphs
+        self.compiles, self._worked = compile != "none", False
         if cuda_graphs and self._device.type != "cuda":
-            self._records = False
+            self.records = False
             get_logger().warning("CUDA graphs need a CUDA device, not '%s'; training goes on without.", self._device)
-        if self._compiles:
+        if self.compiles:
             self._compile(_COMPILE_MODES[compile])
 
     def __call__(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
@@ -81,7 +86,7 @@ class GradientStep:
         lq, gt = (images.to(self._device, non_blocking=True, memory_format=self._memory_format) for images in (lq, gt))
         while True:
             try:
-                losses = self._record_and_replay(lq, gt) if self._records else self._pass(lq, gt)
+                losses = self._record_and_replay(lq, gt) if self.records else self._pass(lq, gt)
             except torch.cuda.OutOfMemoryError as error:
                 out_of_memory = str(error)
             except Exception as error:
@@ -140,10 +145,10 @@ class GradientStep:
         """Give up what failed when it was first used, graph or compiler; raise the error if it is of another kind."""
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if isinstance(error, _RecordingError):
-            self._records = False
+            self.records = False
             get_logger().warning("The step cannot be recorded as a CUDA graph; training goes on without: %s", reason)
-        elif self._compiles and not self._worked:
-            self._compiles, self._forward = False, self._network
+        elif self.compiles and not self._worked:
+            self.compiles, self._forward = False, self._network
             get_logger().warning("The network cannot be compiled; training goes on without: %s", reason)
         else:
             raise error

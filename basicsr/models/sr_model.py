@@ -50,6 +50,7 @@ class SRModel:
         quantized: False, as the network is not.
         trains_on: random crops of `datasets:train`.
         network: the network that is trained.
+        gradients: its forward and backward pass.
 
     Raises:
         OptionsError: a component does not exist or does not take an option.
@@ -86,7 +87,7 @@ class SRModel:
         self._pixel_loss = LOSS_REGISTRY.build(pixel_loss, where="train:pixel_loss")
         self._parameters = list(self.network.parameters())
         self._averages = [] if self._averaged is None else list(self._averaged.parameters())
-        self._gradients = GradientStep(
+        self.gradients = GradientStep(
             self.network,
             lambda output, gt: {"l_pix": self._pixel_loss(output, gt)},
             accumulation_steps=options.train.accumulation_steps,
@@ -107,7 +108,7 @@ class SRModel:
         """
         if not self.network.training:
             self.network.train()
-        losses = self._gradients(batch["lq"], batch["gt"])
+        losses = self.gradients(batch["lq"], batch["gt"])
         dist.average_gradients(self._parameters)
         if self._clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip_grad_norm)
@@ -137,7 +138,7 @@ class SRModel:
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "accumulation_steps": self._gradients.accumulation_steps,
+            "accumulation_steps": self.gradients.accumulation_steps,
         }
 
     def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
@@ -147,4 +148,4 @@ class SRModel:
             load_network_weights(self._averaged, load_weights_file(network_file, "params_ema"), network_file)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self._gradients.accumulation_steps = state["accumulation_steps"]
+        self.gradients.accumulation_steps = state["accumulation_steps"]

@@ -50,3 +50,21 @@ def test_table_of_savings():
     for row in rows:
         automatic, joint = (float(cell) for cell in row.split("|")[2:4])
         assert joint <= automatic <= 100
+
+
+def test_training_with_every_option_that_this_machine_has(monkeypatch):
+    spec = importlib.util.spec_from_file_location("training", REPOSITORY / "scripts/benchmarks/training_benchmark.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "training", benchmark)
+    spec.loader.exec_module(benchmark)
+    for name, value in (("SECONDS", 0.01), ("REPEATS", 1), ("WARM_UP", 1)):
+        monkeypatch.setattr(benchmark, name, value)
+    monkeypatch.setattr(benchmark, "NETWORKS", {"EDSR-baseline": "EDSR"})
+    monkeypatch.setattr(benchmark, "SIZES", {("EDSR", device): (2, 8) for device in ("cpu", "cuda")})
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    lines = benchmark.run().splitlines()
+    assert lines[2].startswith("| options | EDSR-baseline, cpu, 2 x 8 x 8 |")
+    cells = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in lines[4:]}
+    assert set(cells) == set(benchmark.OPTIONS) and cells["+ CUDA graph"] == "-"
+    assert float(cells["images loaded by workers, float32"]) > 0
+    assert float(cells["+ images held in memory"].split()[0]) > 0
