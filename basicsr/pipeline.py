@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from basicsr.archs import build_network
 from basicsr.data import (
     TrainingImages,
     build_dataset,
@@ -20,7 +19,8 @@ from basicsr.data import (
 from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.calibration import total_error
 from basicsr.models.evaluation import DatasetResult, Evaluator, check_levels
-from basicsr.models.quantized_network import load_quantized, quantized_copy
+from basicsr.models.networks import full_precision_network, network_to_test, quantized_network, trainable_network
+from basicsr.models.quantized_network import load_quantized
 from basicsr.models.results import write_results
 from basicsr.models.training_loop import TrainingLoop
 from basicsr.quant.spec import QuantizationError
@@ -30,7 +30,6 @@ from basicsr.utils.experiment import Experiment
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.registry import MODEL_REGISTRY
-from basicsr.utils.weights import load_fitting_weights, load_network_weights, load_weights_file
 
 USER_ERRORS = (UserError, QuantizationError)
 
@@ -55,7 +54,9 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     model_class = MODEL_REGISTRY.get(options.model_type, "model_type")
     training = training_set(options, device) if model_class.trains_on == "images" else None
     crops = calibration_set(options) if model_class.quantized else None
-    model = build_model(model_class, options, device)
+    model = build_model(options, device)
+    if model_class.trains_on == "crops":
+        model.prepare(crops)
     experiment = Experiment(options, root, auto_resume, model.network_name)
     compares = model.quantized and options.val.full_precision
     evaluator = Evaluator(options.val, options.scale, model.full_precision if compares else None)
@@ -117,52 +118,9 @@ def calibration_set(options: Options) -> torch.Tensor:
     return calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
 
 
-def full_precision_network(options: Options) -> nn.Module:
-    """Build the network that a run quantizes or compares with, with its full-precision weights.
-
-    Raises:
-        OptionsError: no weights are named, or where only networks to train look for them.
-        CheckpointError: they cannot be read or belong to another network.
-    """
-    if options.path.pretrain_network_g is not None:
-        raise OptionsError(
-            "Option 'path:pretrain_network_g' is for training and testing in full precision. A run with the section "
-            "'quantization' takes the weights of its full-precision network from 'path:pretrain_network_FP'."
-        )
-    if options.path.pretrain_network_FP is None:
-        raise OptionsError("Option 'path:pretrain_network_FP' is required: the weights of the full-precision network.")
-    return network_from(options, options.path.pretrain_network_FP, options.path.param_key_FP)
-
-
-def trainable_network(options: Options) -> nn.Module:
-    """Build the network of a training in full precision, with new weights or those of `path:pretrain_network_g`.
-
-    Raises:
-        OptionsError: the options ask for quantization.
-        CheckpointError: the weights cannot be read or belong to another network.
-    """
-    if options.quantization is not None:
-        raise OptionsError(
-            f"Section 'quantization' has no meaning with 'model_type: {options.model_type}', which trains in full precision. "
-            "Remove it, or name a model that trains quantized networks."
-        )
-    path = options.path
-    if path.pretrain_network_g is None:
-        return build_network(options.network_g)
-    get_logger().info("Training starts from the weights '%s'.", path.pretrain_network_g)
-    return network_from(options, path.pretrain_network_g, path.param_key_g, path.strict_load_g)
-
-
-def network_from(options: Options, file: str, param_key: str | None, strict: bool = True) -> nn.Module:
-    """Build the network of the options with the weights of a file; not `strict`, with those that fit."""
-    network = build_network(options.network_g)
-    load = load_network_weights if strict else load_fitting_weights
-    load(network, load_weights_file(file, param_key), file)
-    return network
-
-
-def build_model(model_class: Any, options: Options, device: torch.device) -> Any:
+def build_model(options: Options, device: torch.device) -> Any:
     """Build the model that `model_type` names, on the network to quantize or to train."""
+    model_class = MODEL_REGISTRY.get(options.model_type, "model_type")
     arguments = options.train.model_extra or {}
     network = full_precision_network(options) if model_class.quantized else trainable_network(options)
     return MODEL_REGISTRY.build({"type": options.model_type, **arguments}, network, options, device, where="train")
@@ -219,7 +177,7 @@ def test(options: Options, root: Path, device: torch.device) -> None:
             "--force_yml datasets:test_1:dataroot_gt=FOLDER datasets:test_1:dataroot_lq=null."
         )
     full_precision = network_to_test(options).to(device).eval()
-    network = full_precision if options.quantization is None else quantized_network(full_precision, options)
+    network = full_precision if options.quantization is None else quantized_network(full_precision, options)[0]
     if network is not full_precision:
         report_levels(network, datasets[0][0]["lq"])
     evaluator = Evaluator(options.val, options.scale, full_precision if options.val.full_precision else None)
@@ -229,31 +187,3 @@ def test(options: Options, root: Path, device: torch.device) -> None:
         results.append(evaluator.evaluate(network, dataset, images))
         get_logger().info("%s", results[-1].describe())
     write_results(folder / "metrics.json", options, results, measure_complexity(network))
-
-
-def network_to_test(options: Options) -> nn.Module:
-    """Build the full-precision network of a test: the one of a training (`path:pretrain_network_g`) where it is named.
-
-    Raises:
-        OptionsError: no weights are named.
-        CheckpointError: they cannot be read or belong to another network.
-    """
-    path = options.path
-    if options.quantization is None and path.pretrain_network_g is not None:
-        return network_from(options, path.pretrain_network_g, path.param_key_g)
-    return full_precision_network(options)
-
-
-def quantized_network(full_precision: nn.Module, options: Options) -> nn.Module:
-    """Return the quantized network of `path:pretrain_network_Q`.
-
-    Raises:
-        OptionsError: no file is named.
-        CheckpointError: it cannot be read, or belongs to another network.
-        QuantizationError: its bits are not those of the options.
-    """
-    if options.path.pretrain_network_Q is None:
-        raise OptionsError("Option 'path:pretrain_network_Q' is required: the quantized network to evaluate.")
-    network, _ = quantized_copy(full_precision, options, share_weights=False)
-    load_quantized(network, options.path.pretrain_network_Q)
-    return network

@@ -101,11 +101,24 @@ def test_an_evaluation_writes_means_and_images(finished):
     assert evaluate(finished) == 0
     result = json.loads((finished / "results/tiny_test/metrics.json").read_text())
     assert (result["network"], result["method"], result["scale"]) == ("SwinIR", "2DQuant", 4)
-    assert (result["w_bits"], result["a_bits"]) == (4, 4)
+    assert (result["w_bits"], result["a_bits"], result["activation_ranges"]) == (4, 4, "static")
     demo = result["datasets"]["demo"]
     assert len(demo["images"]) == 2
     assert demo["psnr"] == pytest.approx(sum(image["psnr"] for image in demo["images"].values()) / 2, abs=1e-3)
     assert len(list((finished / "results/tiny_test/visualization/demo").glob("*.png"))) == 2
+
+
+def test_dfsq_runs_and_says_that_its_ranges_are_dynamic(tmp_path):
+    dfsq = ["quantization:activation_quantizer={type: Subset}", "quantization:activation_granularity=per_channel"]
+    calibrators = ["calibration:activations={type: DFSQ, word_sets: 3}", "calibration:weights={type: MinMax}"]
+    assert train(tmp_path, *dfsq, *calibrators, "train:total_iter=0") == 0
+    written = json.loads((tmp_path / "experiments/tiny/quantization_map.json").read_text())
+    assert written["activation_ranges"] == "dynamic"
+    assert evaluate(tmp_path, *dfsq) == 0
+    result = json.loads((tmp_path / "results/tiny_test/metrics.json").read_text())
+    assert result["activation_ranges"] == "dynamic"
+    lines = [json.loads(line) for line in (tmp_path / "experiments/tiny/metrics.jsonl").read_text().splitlines()]
+    assert 15 < next(line["fidelity"] for line in lines if line["stage"] == "calibrated") < 100
 
 
 def test_a_checkpoint_with_other_weights_leaves_the_full_precision_network_alone(finished, tmp_path):

@@ -29,7 +29,7 @@ WHOLE_SCRIPTS = {"bash scripts/quickstart.sh", "bash scripts/run_tests.sh"}
 def checkout(tmp_path_factory):
     """A folder that looks like a checkout in which a user has put small data and a small network."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("basicsr", "options", "scripts", "tests"):
+    for name in ("basicsr", "docs", "options", "scripts", "tests"):
         os.symlink(tiny.ROOT / name, folder / name)
     (folder / "datasets").mkdir()
     (folder / "keydata").mkdir()
@@ -54,11 +54,17 @@ def checkout(tmp_path_factory):
     for scale in (2, 3, 4):
         tiny.save_network(weights / f"002_lightweightSR_DIV2K_s64w8_SwinIR-S_x{scale}.pth", scale)
     shutil.copy(weights / "002_lightweightSR_DIV2K_s64w8_SwinIR-S_x4.pth", folder / "my_swinir_light_x4.pth")
+    tiny.save_network(folder / "edsr.pth", architecture="EDSR")
     return folder
 
 
-SHORT = [*(f"network_g:{k}={v}".replace(" ", "") for k, v in tiny.NETWORK.items()), "device=cpu", "num_threads=1"]
-SHORTER = [*SHORT, "train:total_iter=2", "train:batch_size=2", "train:num_workers=0", "datasets:train:gt_size=32",
+def short(architecture="SwinIR"):
+    """Return overrides that make a network tiny."""
+    network = [f"network_g:{k}={v}".replace(" ", "") for k, v in tiny.NETWORKS[architecture].items()]
+    return [*network, "device=cpu", "num_threads=1"]
+
+
+SHORTER = ["train:total_iter=2", "train:batch_size=2", "train:num_workers=0", "datasets:train:gt_size=32",
            "calibration:num_images=2", "calibration:crop_size=16", "logger:use_tb_logger=false"]  # fmt: skip
 
 
@@ -69,17 +75,24 @@ def prepared(command, folder):
     if "train.py" in command:
         if "--force_yml" not in words:
             words.append("--force_yml")
-        words += SHORTER
+        architecture = "EDSR" if "EDSR" in command else "SwinIR"
+        words += [*short(architecture), *SHORTER]
+        if architecture == "EDSR":
+            words += ["path:pretrain_network_FP=edsr.pth", "calibration:data=null"]
+        if "BRECQ" in command:
+            words += ["train:total_iter=4"]  # one for each block
         if "--launcher" in words:  # overrides end at the next flag
             words.remove("--launcher")
             words.remove("pytorch")
             words += ["--launcher", "pytorch"]
-    elif "basicsr/test.py" in command:
+    elif "basicsr/test.py" in command or "basicsr/export.py" in command:
         wanted = folder / next(w for w in words if "pretrain_network_Q" in w).split("=")[1]
         made = sorted(wanted.parent.glob("net_Q_*.pth"))
         if not wanted.exists():
             shutil.copy(made[0], wanted)
-        words += SHORT
+        words += short()
+    elif "sweep.py" in command:
+        words += ["--dry-run"]
     elif "2DQuant-" in command:
         environment = {"SCALES": "4", "BITS": "2"}
     return words, environment
@@ -98,7 +111,9 @@ def test_the_readme_has_the_commands():
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in COMMANDS if c.startswith(("python basicsr", "python scripts/prepare", "torchrun"))]
+    "command",
+    [c for c in COMMANDS if c.startswith(("python basicsr", "torchrun"))]
+    + [c for c in COMMANDS if c.startswith("python scripts/") and "benchmark.py" not in c],
 )
 def test_command(command, checkout):
     words, environment = prepared(command, checkout)
@@ -110,7 +125,7 @@ def test_sweep_scripts(checkout):
     scripts = re.findall(r"bash (scripts/\S+\.sh)", command)
     assert len(scripts) == 3
     for script in scripts:
-        extra = {"train": SHORTER, "test": SHORT}.get(script.removesuffix(".sh").rsplit("-")[-1], [])
+        extra = {"train": [*short(), *SHORTER], "test": short()}.get(script.removesuffix(".sh").rsplit("-")[-1], [])
         words = ["bash", script, *[word for word in extra if not word.startswith("calibration:")]]
         run(words, checkout, {"SCALES": "4", "BITS": "2", "NUM": "2", "CROP_SIZE": "16"})
 

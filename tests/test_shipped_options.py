@@ -40,7 +40,9 @@ def shorten(file, *more):
     """Return overrides that keep the recipe of a file and shrink network, data and length."""
     raw = load_options(file)
     changes = list(more)
-    if raw.train.total_iter:
+    if raw.model_type == "ReconstructionModel":
+        changes += ["train:total_iter=4"]  # one for each block
+    elif raw.train.total_iter:
         changes += ["train:total_iter=2"]
     else:
         changes += ["train:total_iter=0"]

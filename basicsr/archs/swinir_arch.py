@@ -81,7 +81,7 @@ class SwinIR(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.conv_first = nn.Conv2d(in_chans, embed_dim, 3, 1, 1)
         self.patch_embed = TokenNorm(embed_dim)
-        drop_rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        drop_rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
         self.layers = nn.ModuleList()
         for depth, heads in zip(depths, num_heads, strict=True):
             swin_layers = []

@@ -1,7 +1,7 @@
 """Size and cost of a network: parameters, bytes, multiply-accumulate operations (MAC) and bit operations.
 
 Networks are observed from outside: layers are known by the names of their classes, quantizers as children called
-`..._quantizer` with an attribute `bits`.
+`..._quantizer` with an attribute `bits`, and points that are not learned as their buffer `points`.
 """
 
 from collections import defaultdict
@@ -60,13 +60,14 @@ def measure_complexity(network: nn.Module, /, *, lr_size: tuple[int, int] = (128
         lr_size: height and width of the LR image that MACs are counted for.
 
     Returns:
-        `parameters` (without those of quantizers); `bytes` (weights at their bits, everything else, bounds included,
-        at 32 bits); `macs` and `quantized_macs` (layers both of whose factors are quantized); `bit_operations` (MACs
+        `parameters` (without those of quantizers); `bytes` (weights at their bits, everything else, bounds
+        and points included, at 32 bits); `macs` and `quantized_macs` (layers both of whose factors are quantized); `bit_operations` (MACs
         times the bits of both factors).
     """
     costs = count_layers(network, lr_size)
     bounds = sum(p.numel() for name, p in network.named_parameters() if "_quantizer." in name)
     parameters = sum(p.numel() for p in network.parameters()) - bounds
+    bounds += sum(b.numel() for name, b in network.named_buffers() if name.endswith("_quantizer.points"))
     saved_bits = sum(cost.weights * (FULL_PRECISION_BITS - cost.weight_bits) for cost in costs)
     return {
         "lr_height": lr_size[0],

@@ -1,6 +1,7 @@
 """Calibration of all quantizers of a network: weights directly, activations from as many passes as their calibrators ask for."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.calibrators.base import Calibrator, calibrate_tensor
 from basicsr.quant.capture import observe_quantizer_inputs
 from basicsr.quant.insertion import named_quantizers, quantized_weights, quantizers_with_same_input
+from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
@@ -36,18 +38,33 @@ class CalibratedQuantizer:
 
 
 def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
-    """Raise an OptionsError if a calibrator finds something that the quantizers it is meant for cannot take."""
+    """Refuse calibrators that do not go with the quantizers that they are meant for, before any data are read.
+
+    Raises:
+        OptionsError: a calibrator finds something that a quantizer cannot take.
+        QuantizationError: a calibrator cannot work for a quantizer, for instance because of its bits.
+    """
     weights = quantized_weights(network)
+    seen = set()
     for name, quantizer in named_quantizers(network):
         role = "weights" if name in weights else "activations"
         calibrator = getattr(options, role)
         gives = CALIBRATOR_REGISTRY.get(calibrator["type"], f"calibration:{role}:type").gives
         if not issubclass(gives, quantizer.takes):
             raise OptionsError(
-                f"Option 'calibration:{role}' is {calibrator['type']}, which finds {gives.__name__.lower()}, but the quantizer "
-                f"'{name}' is a {type(quantizer).__name__} and needs {quantizer.takes.__name__.lower()}. Change 'calibration:{role}' "
+                f"Option 'calibration:{role}' is {calibrator['type']}, which finds {_in_words(gives)}, but the quantizer "
+                f"'{name}' is a {type(quantizer).__name__} and needs {_in_words(quantizer.takes)}. Change 'calibration:{role}' "
                 f"or 'quantization:{role.removesuffix('s')}_quantizer'."
             )
+        if (role, quantizer.spec) not in seen:
+            seen.add((role, quantizer.spec))
+            with _named(name):
+                _build(calibrator, quantizer, f"calibration:{role}")
+
+
+def _in_words(result: type[CalibrationResult]) -> str:
+    """Return the name of a kind of result as it reads in a sentence: `subset points` for SubsetPoints."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", result.__name__).lower()
 
 
 def calibrate_network(
@@ -89,7 +106,17 @@ def calibrate_network(
         report.append(CalibratedQuantizer(name, result))
         if result.constant:
             get_logger().warning("The values at '%s' are constant, at least in one channel.", name)
+    _settle(network)
     return report
+
+
+def _settle(network: nn.Module) -> None:
+    """Let the quantizers of each class decide what they have to decide together."""
+    by_class: dict[type[Quantizer], list[Quantizer]] = {}
+    for _, quantizer in named_quantizers(network):
+        by_class.setdefault(type(quantizer), []).append(quantizer)
+    for kind, quantizers in by_class.items():
+        kind.settle(quantizers)
 
 
 def _finish(name: str, calibrator: Calibrator) -> CalibrationResult:

@@ -11,7 +11,7 @@ from basicsr.models.schedules import CosineSchedule, MultiStepSchedule, TimedCos
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.signature import suggestion, validate_arguments
 
-Parameters = Iterable[torch.nn.Parameter]
+Parameters = Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]  # plain, or in groups with a learning rate each
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

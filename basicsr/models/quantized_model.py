@@ -51,6 +51,12 @@ class QuantizedModel:
         self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=share_weights)
         check_calibrators(self.network, options.calibration)
 
+    def prepare(self, crops: torch.Tensor) -> None:  # noqa: B027 -- most models need not
+        """Take and check the calibration crops (N, 3, h, w) before any long work; called for models that train on them.
+
+        By default nothing is kept: `optimize_parameters` gets crops and their numbers.
+        """
+
     def calibrate(self, crops: torch.Tensor) -> list[CalibratedQuantizer]:
         """Set up all quantizers; see `calibrate_network`.
 

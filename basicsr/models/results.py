@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.models.evaluation import DatasetResult
+from basicsr.quant.quantization_map import activation_ranges
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.experiment import provenance, rounded
@@ -35,6 +36,9 @@ def write_results(
         "w_bits": options.w_bits or 32,
         "a_bits": options.a_bits or 32,
         "coverage": options.quantization.coverage if options.quantization else None,
+        "activation_ranges": (
+            activation_ranges([options.quantization.activation_quantizer["type"]]) if options.quantization else None
+        ),
         "weights": _weights(options),
         "protocol": options.val.model_dump(include={"crop_border", "test_y_channel", "pad", "self_ensemble"}),
         "complexity": dict(complexity),

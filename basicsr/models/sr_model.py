@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from basicsr.models.gradient_step import Compile, GradientStep
 from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.ptq_model import has_native_bfloat16
+from basicsr.models.teacher import has_native_bfloat16
 from basicsr.utils import dist
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY

@@ -107,9 +107,10 @@ class TrainingLoop:
         with bar, deferred_signals() as stop:
             while not self.finished:
                 self._tell_the_time()
-                self._add_losses(self._model.optimize_parameters(self._next(batches)))
+                self._add_losses(self._optimize(self._next(batches)))
                 self.iteration += 1
                 bar.update()
+                self._write_diagnostics()
                 if self._after_step(bar, stop):
                     return
 
@@ -126,6 +127,27 @@ class TrainingLoop:
                 self._save()
                 get_logger().info("Saved iteration %d; once mended, continue with --auto_resume.", self.iteration)
             raise
+
+    def _optimize(self, batch: Batch) -> dict[str, torch.Tensor]:
+        try:
+            return self._model.optimize_parameters(batch)
+        except TrainingError as error:
+            kept = (
+                f"the checkpoint of iteration {self._last_saved} is kept"
+                if self._last_saved
+                else "no checkpoint has been saved"
+            )
+            raise TrainingError(f"Iteration {self.iteration + 1} failed; {kept}. {error}") from error
+
+    def _write_diagnostics(self) -> None:
+        """Show what the model has recorded of its training, if it is one that records (see `models/diagnostics.py`)."""
+        diagnostics = getattr(self._model, "diagnostics", None)
+        if diagnostics is None:
+            return
+        if diagnostics.is_due(self.iteration):
+            self._experiment.scalars(diagnostics.scalars(), self.iteration)
+        if self.finished and dist.is_main():
+            diagnostics.draw(self._model.network, self._experiment.visualization)
 
     def _after_step(self, bar: tqdm, stop: StopRequest) -> bool:
         """Log, validate and save what is due; return whether the time of this piece is over."""

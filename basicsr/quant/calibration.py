@@ -1,7 +1,7 @@
 """What calibrators hand to quantizers."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -51,3 +51,63 @@ class Bounds(CalibrationResult):
             "mean_squared_error": self.mean_squared_error,
             "constant": self.constant,
         }
+
+
+@dataclass(frozen=True)
+class SubsetPoints(CalibrationResult):
+    """The points of one subset quantizer (DFSQ), chosen from a universal set.
+
+    Attributes:
+        points: float32, shape (2**bits,) per tensor or (C, 2**bits) per channel, ascending, in -1..1.
+        word_indices: uint8, shape of `points` and one more axis: which word of each word set a point is the sum of.
+        word_sets: float32 (word sets, words), see `universal_set.UniversalSet`.
+        post_relu: samples are normalised by their largest magnitude alone, without subtracting the mean.
+        mean_squared_error: mean over the calibration data of (y - nearest point)**2 for the normalised values y.
+        constant: the data of at least one channel had only one value.
+    """
+
+    points: Tensor
+    word_indices: Tensor
+    word_sets: Tensor
+    post_relu: bool
+    mean_squared_error: float | None = None
+    constant: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {
+            "points": self.points.tolist(),
+            "post_relu": self.post_relu,
+            "mean_squared_error": self.mean_squared_error,
+            "constant": self.constant,
+        }
+
+
+@dataclass(frozen=True)
+class MeanMagnitude(Bounds):
+    """The range of the data with their mean magnitude, which steps are set from.
+
+    Attributes:
+        mean_magnitude: mean of |x|, float32, in the shape of the bounds.
+    """
+
+    mean_magnitude: Tensor = field(kw_only=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {**super().as_dict(), "mean_magnitude": self.mean_magnitude.tolist()}
+
+
+@dataclass(frozen=True)
+class VaryingBounds(Bounds):
+    """Bounds for all data, and how much the range varies from sample to sample.
+
+    Attributes:
+        range_variance: variance of the largest value of a sample plus that of the smallest one, over all samples.
+    """
+
+    range_variance: float = field(kw_only=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {**super().as_dict(), "range_variance": self.range_variance}

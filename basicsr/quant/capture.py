@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.coverage import nearest
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import MAX_BITS, QuantizationError
 
@@ -28,6 +28,28 @@ def bypass_quantizers(network: nn.Module) -> Iterator[None]:
     finally:
         for quantizer, bypass in zip(quantizers, before, strict=True):
             quantizer.bypass = bypass
+
+
+@contextmanager
+def drop_quantization(network: nn.Module, probability: float) -> Iterator[None]:
+    """Let each element of an activation pass its quantizer as it is with a probability (QDrop, arXiv 2203.05740, section 4.3).
+
+    Which elements do is drawn anew in every forward pass, from torch's global generator of the device.
+
+    Args:
+        network: a network with quantizers, or a part of one; those of weights are left alone.
+        probability: 0 to 1; with 0 nothing is drawn.
+    """
+    weights = quantized_weights(network) if probability else {}
+    with ExitStack() as hooks:
+        for name, quantizer in named_quantizers(network) if probability else ():
+
+            def mix(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+                return torch.where(torch.rand_like(output) < probability, inputs[0], output)
+
+            if name not in weights:
+                hooks.callback(quantizer.register_forward_hook(mix).remove)
+        yield
 
 
 @contextmanager
@@ -82,6 +104,55 @@ def tap_outputs(network: nn.Module, module_names: Iterable[str]) -> Iterator[dic
 
             hooks.callback(_find(modules, name, "module").register_forward_hook(keep).remove)
         yield outputs
+
+
+@contextmanager
+def tap_activations(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Keep what each activation quantizer gets and what it gives, with their gradients, for losses on both.
+
+    Costs no memory in training: the backward pass of the network needs these tensors anyway.
+
+    Args:
+        network: a network with quantizers.
+
+    Yields:
+        A dictionary that each forward pass fills anew: input and output, of equal shape, by the full name of the quantizer.
+    """
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    with ExitStack() as hooks:
+        for name, quantizer in named_quantizers(network, "activation"):
+
+            def keep(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
+                pairs[name] = (inputs[0], output)
+
+            hooks.callback(quantizer.register_forward_hook(keep).remove)
+        yield pairs
+
+
+@contextmanager
+def count_quantized_elements(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, int]]:
+    """Count the elements that quantizers are given.
+
+    Args:
+        network: a network with quantizers.
+        names: full names of quantizers.
+
+    Yields:
+        The number of elements over all forward passes so far, by the full name of the quantizer.
+
+    Raises:
+        QuantizationError: there is no quantizer of that name.
+    """
+    quantizers = dict(named_quantizers(network))
+    elements = dict.fromkeys(names, 0)
+    with ExitStack() as hooks:
+        for name in elements:
+
+            def count(_module: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+                elements[name] += inputs[0].numel()
+
+            hooks.callback(_find(quantizers, name, "quantizer").register_forward_pre_hook(count).remove)
+        yield elements
 
 
 @contextmanager

@@ -78,6 +78,26 @@ def fake_quantize(
     return _FakeQuantize.apply(x, lower_bound, upper_bound, bits, channel_axis)
 
 
+def grid_positions(
+    x: Tensor, lower_bound: Tensor, upper_bound: Tensor, bits: int, channel_axis: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where values lie on the grid: (x - lower) / s, neither rounded nor clipped, for quantizers that round otherwise.
+
+    Args:
+        x: floating-point values of any shape.
+        lower_bound: shape () or, with `channel_axis`, (C,).
+        upper_bound: as `lower_bound`.
+        bits: 2 to 8.
+        channel_axis: axis of `x` that the bounds run along.
+
+    Returns:
+        The positions in the shape of `x`, and the lower bound and the step in shapes that broadcast against it, so that the
+        value of a code is code * step + lower; all differentiable, float32 or better.
+    """
+    lower, _, step = _range(x, lower_bound, upper_bound, bits, channel_axis)
+    return (x.to(lower.dtype) - lower) / step, lower, step
+
+
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(

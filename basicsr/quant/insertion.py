@@ -1,48 +1,21 @@
 """Put quantizers into a full-precision network, by a coverage preset or by rules, or by replaying a quantization map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant.coverage import (
-    CoverageOverride,
-    CoveragePreset,
-    CoverageRule,
-    check_bits,
-    find_preset,
-    nearest,
-)
+from basicsr.quant.coverage import CoverageOverride, CoverageRule, nearest
 from basicsr.quant.modules.base import QModule, QuantizerSlot, Role
 from basicsr.quant.quantization_map import ModuleEntry, QuantizationMap, QuantizerEntry
 from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.selection import SelectedModule, exclude_matching, override_bits, select_modules
 from basicsr.quant.spec import Granularity, QuantizationError, QuantSpec
 from basicsr.utils.registry import QMODULE_REGISTRY, QUANTIZER_REGISTRY
 
 _AFFINE = {"type": "Affine"}
-
-
-@dataclass
-class _Selected:
-    """A module to quantize, with the bits of each of its quantizers while rules and overrides are applied."""
-
-    rule: CoverageRule
-    slots: list[QuantizerSlot]
-    bits: dict[str, int]
-
-    def set_bits(self, w_bits: int, a_bits: int) -> None:
-        self.bits = {slot.name: w_bits if slot.role == "weight" else a_bits for slot in self.slots}
-
-    def entry(
-        self, name: str, entry_of_role: Mapping[Role, Callable[[QuantizerSlot, int], QuantizerEntry]]
-    ) -> ModuleEntry:
-        quantizers = {slot.name: entry_of_role[slot.role](slot, self.bits[slot.name]) for slot in self.slots}
-        return ModuleEntry(name, self.rule.type, self.rule.split, quantizers)
 
 
 def insert_quantizers(
@@ -68,7 +41,8 @@ def insert_quantizers(
         w_bits: bits of the weights, 2 to 8.
         a_bits: bits of the activations, 2 to 8.
         overrides: `{match: glob, w_bits: ..., a_bits: ...}`, see `coverage.CoverageOverride`; later ones win.
-        exclude: globs on the names of modules to leave in full precision.
+        exclude: globs on the names of what to leave in full precision: modules (`body.0.*`), parts of split ones
+            (`*.attn.qkv.v`) or single quantizers (`body.*.conv1.act_quantizer`).
         weight_quantizer: `{type: registered name, ...options of its constructor}`.
         activation_quantizer: as `weight_quantizer`.
         weight_granularity: one pair of bounds for a weight, or one for each output channel (axis 0).
@@ -82,20 +56,22 @@ def insert_quantizers(
 
     Raises:
         QuantizationError: bits out of range; a preset, rule or override that matches nothing; a module of an unexpected
-            type; a network that has quantizers already.
+            type; a network that has quantizers already; a quantizer of activations for weights.
         OptionsError: an unknown type of quantizer or quantized module, or options that do not fit it.
     """
     _refuse_quantized(network)
-    selected = _select(network, coverage, w_bits, a_bits)
+    selected = select_modules(network, coverage, w_bits, a_bits)
     for pattern in exclude:
-        _exclude(selected, pattern)
+        exclude_matching(selected, pattern)
     for override in overrides:
-        _override_bits(selected, CoverageOverride(**override))
+        override_bits(selected, CoverageOverride(**override))
 
     weights = partial(_quantizer_entry, weight_quantizer, weight_symmetric, weight_granularity)
     activations = partial(_quantizer_entry, activation_quantizer, activation_symmetric, activation_granularity)
     entry_of_role = {"weight": weights, "activation": activations}
-    quantization_map = QuantizationMap(tuple(module.entry(name, entry_of_role) for name, module in selected.items()))
+    quantization_map = QuantizationMap(
+        tuple(_module_entry(name, module, entry_of_role) for name, module in selected.items())
+    )
     apply_quantization_map(network, quantization_map)
     return quantization_map
 
@@ -123,20 +99,22 @@ def apply_quantization_map(network: nn.Module, quantization_map: QuantizationMap
         setattr(network.get_submodule(parent), child, module)
 
 
-def named_quantizers(network: nn.Module) -> Iterator[tuple[str, Quantizer]]:
-    """Yield the quantizers of a network with their full names, in the order of registration."""
+def named_quantizers(network: nn.Module, role: Role | None = None) -> Iterator[tuple[str, Quantizer]]:
+    """Yield the quantizers of a network, or those of one role, with their full names, in the order of registration."""
+    weights = quantized_weights(network) if role else {}
     for name, module in network.named_modules():
-        if isinstance(module, Quantizer):
+        if isinstance(module, Quantizer) and (role is None or (name in weights) == (role == "weight")):
             yield name, module
 
 
 def quantized_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return what the weight quantizers quantize, detached, by the full names of these quantizers."""
+    """Return what the weight quantizers of a network, or of a part of one, quantize, detached, by the names of the quantizers."""
     return {
-        f"{name}.{slot}": weight.detach()
+        f"{name}.{slot}" if name else slot: weight.detach()
         for name, module in network.named_modules()
         if isinstance(module, QModule)
         for slot, weight in module.weights().items()
+        if isinstance(module.get_submodule(slot), Quantizer)
     }
 
 
@@ -151,15 +129,17 @@ def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
             first_of_kind: dict[tuple[type[Quantizer], QuantSpec], str] = {}
             for slot in module.slots_with_same_input():
                 quantizer, name = module.get_submodule(slot), f"{module_name}.{slot}"
+                if not isinstance(quantizer, Quantizer):
+                    continue
                 first = first_of_kind.setdefault((type(quantizer), quantizer.spec), name)
                 if first != name:
                     leaders[name] = first
     return leaders
 
 
-def quantizer_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of all quantizers: for affine ones, the bounds."""
-    return [parameter for _, quantizer in named_quantizers(network) for parameter in quantizer.parameters()]
+def quantizer_parameters(network: nn.Module, role: Role | None = None) -> list[nn.Parameter]:
+    """Return the parameters of all quantizers, or of those of one role: for affine ones, the bounds."""
+    return [parameter for _, quantizer in named_quantizers(network, role) for parameter in quantizer.parameters()]
 
 
 def _refuse_quantized(network: nn.Module) -> None:
@@ -170,93 +150,28 @@ def _refuse_quantized(network: nn.Module) -> None:
         )
 
 
-def _select(
-    network: nn.Module, coverage: str | Sequence[CoverageRule], w_bits: int, a_bits: int
-) -> dict[str, _Selected]:
-    """Return the modules to quantize by name, in the order of registration."""
-    check_bits(w_bits, "w_bits")
-    check_bits(a_bits, "a_bits")
-    if isinstance(coverage, str):
-        preset = find_preset(coverage)
-    else:
-        preset = CoveragePreset("", tuple(coverage), every_rule=True)
-    rule_of: dict[str, CoverageRule] = {}
-    for rule in preset.rules:
-        names = _matching_names(network, rule)
-        if not names and preset.every_rule:
-            hint = f" The preset '{coverage}' is meant for {preset.meant_for}." if isinstance(coverage, str) else ""
-            raise QuantizationError(_why_nothing_matches(network, rule) + hint)
-        for name in names:
-            rule_of.setdefault(name, rule)
-    if not rule_of:
-        what = f"preset '{coverage}', meant for {preset.meant_for}," if preset.meant_for else "list of rules"
-        raise QuantizationError(f"The coverage {what} matches no layer of {type(network).__name__}.")
-
-    selected = {}
-    for name, module in network.named_modules():
-        if name in rule_of:
-            rule = rule_of[name]
-            slots = QMODULE_REGISTRY.get(rule.type, "coverage").slots(module, rule.split)
-            selected[name] = _Selected(rule, slots, {})
-            selected[name].set_bits(rule.w_bits or w_bits, rule.a_bits or a_bits)
-    if preset.end_bits is not None:
-        with_weight = [s for s in selected.values() if any(slot.role == "weight" for slot in s.slots)]
-        for end in with_weight[:1] + with_weight[-1:]:
-            end.set_bits(preset.end_bits, preset.end_bits)
-    return selected
-
-
-def _matching_names(network: nn.Module, rule: CoverageRule) -> list[str]:
-    source_type = QMODULE_REGISTRY.get(rule.type, "coverage").source_type
-    return [
-        name
-        for name, module in network.named_modules()
-        if name and fnmatchcase(name, rule.modules) and type(module).__name__ == source_type
-    ]
-
-
-def _why_nothing_matches(network: nn.Module, rule: CoverageRule) -> str:
-    names = {name: type(module).__name__ for name, module in network.named_modules() if name}
-    matching = [name for name in names if fnmatchcase(name, rule.modules)]
-    if not matching:
-        return f"The coverage rule '{rule.modules}' matches no module. {nearest(rule.modules, names)}"
-    source_type = QMODULE_REGISTRY.get(rule.type, "coverage").source_type
-    return (
-        f"The coverage rule '{rule.modules}' asks for {rule.type}, which replaces a {source_type}, but matches no such "
-        f"module: '{matching[0]}', for one, is a {names[matching[0]]}."
-    )
-
-
-def _exclude(selected: dict[str, _Selected], pattern: str) -> None:
-    matching = [name for name in selected if fnmatchcase(name, pattern)]
-    if not matching:
-        raise QuantizationError(f"The exclusion '{pattern}' matches no selected module. {nearest(pattern, selected)}")
-    if len(matching) == len(selected):
-        raise QuantizationError(f"The exclusion '{pattern}' leaves no module to quantize.")
-    for name in matching:
-        del selected[name]
-
-
-def _override_bits(selected: Mapping[str, _Selected], override: CoverageOverride) -> None:
-    changed = False
-    for name, module in selected.items():
-        for slot in module.slots:
-            bits = override.w_bits if slot.role == "weight" else override.a_bits
-            paths = accumulate([name, *slot.name.split(".")], lambda path, part: f"{path}.{part}")
-            if bits is not None and any(fnmatchcase(path, override.match) for path in paths):
-                module.bits[slot.name] = bits
-                changed = True
-    if not changed:
-        raise QuantizationError(
-            f"The override '{override.match}' matches nothing that it could change. {nearest(override.match, selected)}"
-        )
+def _module_entry(
+    name: str, module: SelectedModule, entry_of_role: Mapping[Role, Callable[[QuantizerSlot, int], QuantizerEntry]]
+) -> ModuleEntry:
+    quantizers = {
+        slot.name: entry_of_role[slot.role](slot, module.bits[slot.name])
+        for slot in module.slots
+        if slot.name in module.bits
+    }
+    full_precision = tuple(slot.name for slot in module.slots if slot.name not in module.bits)
+    return ModuleEntry(name, module.rule.type, module.rule.split, quantizers, full_precision)
 
 
 def _quantizer_entry(
     quantizer: Mapping[str, Any], symmetric: bool, granularity: Granularity, slot: QuantizerSlot, bits: int
 ) -> QuantizerEntry:
     """Return the record of a quantizer, its options checked and completed by their defaults."""
-    _, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{slot.role}_quantizer")
+    kind, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{slot.role}_quantizer")
+    if slot.role not in kind.roles:
+        raise QuantizationError(
+            f"A {quantizer['type']} is for the quantization of {kind.roles[0]}s only; choose another "
+            f"'quantization:{slot.role}_quantizer'."
+        )
     if granularity == "per_channel" and slot.channel_axis is not None:
         spec = QuantSpec(bits, symmetric, "per_channel", slot.channel_axis)
     else:
@@ -289,16 +204,17 @@ def _source_module(modules: Mapping[str, nn.Module], entry: ModuleEntry) -> nn.M
 def _build_module(source: nn.Module, entry: ModuleEntry) -> QModule:
     qmodule = QMODULE_REGISTRY.get(entry.type)
     slots = {slot.name: slot for slot in qmodule.slots(source, entry.split)}
-    if slots.keys() != entry.quantizers.keys():
+    if slots.keys() != entry.quantizers.keys() | set(entry.full_precision):
         raise QuantizationError(
             f"The quantization map gives '{entry.name}' the quantizers {', '.join(entry.quantizers)}, but a {entry.type} "
             f"has {', '.join(slots)}."
         )
-    quantizers = {}
+    quantizers: dict[str, nn.Module] = {name: nn.Identity() for name in entry.full_precision}
     for name, quantizer in entry.quantizers.items():
         num_channels = slots[name].num_channels if quantizer.spec.granularity == "per_channel" else None
         full_name = f"{entry.name}.{name}"
         options = {"type": quantizer.type, **quantizer.options}
-        quantizers[name] = QUANTIZER_REGISTRY.build(options, quantizer.spec, num_channels, where=full_name)
+        channels = [slots[name].channels] if QUANTIZER_REGISTRY.get(quantizer.type, full_name).takes_channels else []
+        quantizers[name] = QUANTIZER_REGISTRY.build(options, quantizer.spec, num_channels, *channels, where=full_name)
         quantizers[name].name = full_name
     return qmodule(source, quantizers)

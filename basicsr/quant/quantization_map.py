@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from basicsr.quant.modules.base import Role
 from basicsr.quant.spec import QuantizationError, QuantSpec
+from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 FORMAT_VERSION = 1
+
+ActivationRanges = Literal["dynamic", "static"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,14 @@ class ModuleEntry:
         type: registered name of the quantized module.
         split: names of its parts; empty if it has none.
         quantizers: by their path inside the module, such as `q.act_quantizer`.
+        full_precision: paths of the quantizers that were left out, so that their tensors stay in full precision.
     """
 
     name: str
     type: str
     split: tuple[str, ...]
     quantizers: dict[str, QuantizerEntry]
+    full_precision: tuple[str, ...] = ()
 
     def bits(self, role: Role) -> str:
         """Return the bits of the quantizers of a role, such as `4`, `4/8` if they differ, `-` if there are none."""
@@ -61,11 +66,19 @@ class QuantizationMap:
         """All quantizers, by their full names."""
         return {f"{m.name}.{slot}": entry for m in self.modules for slot, entry in m.quantizers.items()}
 
+    @property
+    def activation_ranges(self) -> ActivationRanges:
+        """Whether activations are quantized in ranges that are computed anew for each sample."""
+        return activation_ranges(entry.type for entry in self.quantizers.values() if entry.role == "activation")
+
     def as_dict(self) -> dict[str, Any]:
         """Return the map in types that JSON knows."""
         return {
             "format_version": FORMAT_VERSION,
-            "modules": [{**asdict(m), "split": list(m.split)} for m in self.modules],
+            "activation_ranges": self.activation_ranges,
+            "modules": [
+                {**asdict(m), "split": list(m.split), "full_precision": list(m.full_precision)} for m in self.modules
+            ],
         }
 
     @classmethod
@@ -109,12 +122,21 @@ class QuantizationMap:
         )
 
 
+def activation_ranges(quantizer_types: Iterable[str]) -> ActivationRanges:
+    """Return `dynamic` if one of these registered quantizers of activations takes the range of each sample, else `static`.
+
+    Results of the two kinds do not compare: a dynamic range costs a reduction over every activation at inference.
+    """
+    return "dynamic" if any(QUANTIZER_REGISTRY.get(name).dynamic for name in set(quantizer_types)) else "static"
+
+
 def _module_from_dict(data: Mapping[str, Any]) -> ModuleEntry:
     quantizers = {
         slot: QuantizerEntry(**{**entry, "spec": QuantSpec(**entry["spec"])})
         for slot, entry in data["quantizers"].items()
     }
-    return ModuleEntry(**{**data, "split": tuple(data["split"]), "quantizers": quantizers})
+    tuples = {"split": tuple(data["split"]), "full_precision": tuple(data.get("full_precision", ()))}
+    return ModuleEntry(**{**data, **tuples, "quantizers": quantizers})
 
 
 def _common_pattern(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the two command lines share: arguments, device, seeds, log, and the exit code."""
+"""What the command lines share: arguments, device, seeds, log, and the exit code."""
 
 import argparse
 import os
@@ -17,11 +17,14 @@ from basicsr.utils.options import Options, load_options
 from basicsr.utils.signals import Interrupted, raise_on_signals
 
 USER_ERROR, FAILURE = 2, 1
+AddArguments = Callable[[argparse.ArgumentParser], None]
 Work = Callable[[Options, Path, torch.device, argparse.Namespace], None]
 
 
-def parse_arguments(argv: Sequence[str] | None, description: str, trains: bool) -> argparse.Namespace:
-    """Parse the arguments of train.py (`trains`) and test.py."""
+def parse_arguments(
+    argv: Sequence[str] | None, description: str, trains: bool, add_arguments: AddArguments | None = None
+) -> argparse.Namespace:
+    """Parse the arguments of train.py (`trains`), test.py and others that work on an options file."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", required=True, metavar="FILE", help="options file (YAML)")
     parser.add_argument(
@@ -34,6 +37,8 @@ def parse_arguments(argv: Sequence[str] | None, description: str, trains: bool) 
         )
     parser.add_argument("--debug", action="store_true", help="a quick look: few iterations, everything logged")
     parser.add_argument("--root", default=".", metavar="FOLDER", help="where experiments/ and results/ are made")
+    if add_arguments is not None:
+        add_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -51,6 +56,7 @@ def run(
     work: Work,
     user_errors: tuple[type[Exception], ...] = (UserError,),
     trains: bool = False,
+    add_arguments: AddArguments | None = None,
 ) -> int:
     """Parse, prepare the process, work, and turn what went wrong into a message and an exit code.
 
@@ -60,14 +66,14 @@ def run(
         work: what to do with the options, the root folder, the device and the arguments.
         user_errors: exceptions whose message is all that the user needs.
         trains: whether a run can be continued with `--auto_resume`.
+        add_arguments: adds the arguments that only this command has.
 
     Returns:
-        0; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
+        The exit code, see `guarded`; 0 if all is well.
     """
-    arguments = parse_arguments(argv, description, trains)
-    configure_logger(None, main_process=int(os.environ.get("RANK", 0)) == 0)
-    try:
-        raise_on_signals()
+    arguments = parse_arguments(argv, description, trains, add_arguments)
+
+    def prepared() -> int:
         options = load_options(arguments.opt, arguments.force_yml)
         if arguments.debug:
             options = load_options(arguments.opt, [*arguments.force_yml, *debug_overrides(options)])
@@ -76,6 +82,24 @@ def run(
         prepare_process(options, device)
         work(options, Path(arguments.root), device, arguments)
         return 0
+
+    return guarded(prepared, user_errors)
+
+
+def guarded(work: Callable[[], int], user_errors: tuple[type[Exception], ...] = (UserError,)) -> int:
+    """Do the work of a command line and turn what goes wrong into a message and an exit code.
+
+    Args:
+        work: returns the exit code.
+        user_errors: exceptions whose message is all that the user needs.
+
+    Returns:
+        What `work` returns; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
+    """
+    configure_logger(None, main_process=int(os.environ.get("RANK", 0)) == 0)
+    try:
+        raise_on_signals()
+        return work()
     except Interrupted as interrupt:
         get_logger().warning("Stopped by %s.", interrupt)
         return interrupt.exit_code

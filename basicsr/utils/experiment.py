@@ -23,7 +23,16 @@ RESULT_DIGITS = {"psnr": 4, "ssim": 6, "fidelity": 4, "seconds": 1}
 _RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
 _NOT_RECIPE = {
     "calibration": ("batch_size",),
-    "train": ("num_workers", "data_in_memory", "data_memory_mb", "piece_minutes", "compile", "cuda_graphs"),
+    "train": (
+        "num_workers",
+        "cache_budget_mb",
+        "cache_folder",
+        "data_in_memory",
+        "data_memory_mb",
+        "piece_minutes",
+        "compile",
+        "cuda_graphs",
+    ),
 }
 _NOT_RECIPE_OF_DATA = ("name", "dataroot_gt", "dataroot_lq", "filename_tmpl", "cache_budget_mb")
 

@@ -5,6 +5,7 @@ The order of channels is changed from and to OpenCV's BGR here and nowhere else.
 
 import functools
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from basicsr.utils.files import atomic_path
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 _SUFFIXES_OF_16_BITS = (".png", ".tif", ".tiff")
+_SUFFIXES_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
 _LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
 _JPEG_SIGNATURE = b"\xff\xd8"
 
@@ -58,16 +60,56 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, empty, damaged, no image, or its pixels are neither 8 nor 16 bits wide.
     """
-    pixels = _decode(_read_bytes(Path(path)), path)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise DataError(
-            f"The image '{path}' has pixels of type {pixels.dtype}; convert it to 8 or 16 bits per channel."
-        )
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
-    if pixels.shape[2] == 4:
+    pixels = _read_pixels(Path(path))
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
         _warn_about_alpha()
-    return np.ascontiguousarray(pixels[..., 2::-1])  # BGR or BGRA to RGB
+    return _as_rgb(pixels)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with everything that its file holds.
+
+    Attributes:
+        rgb: H,W,3 RGB, uint8 or uint16; the three channels of a grey picture are equal.
+        alpha: H,W of the same type; None where the file has no alpha channel.
+        grey: the file has one channel of colour.
+    """
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None
+    grey: bool
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Read an image file as `read_image` does, but keep its alpha channel and whether it is grey.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    pixels = _read_pixels(Path(path))
+    if pixels.ndim == 2:
+        return Picture(_as_rgb(pixels), None, grey=True)
+    return Picture(_as_rgb(pixels), pixels[..., 3] if pixels.shape[2] == 4 else None, grey=False)
+
+
+def write_picture(path: str | Path, picture: Picture) -> None:
+    """Write a picture with its alpha channel, or as grey; see `write_image`.
+
+    A grey picture becomes one channel, the luma of BT.601; with an alpha channel it is written in colour.
+
+    Raises:
+        DataError: as `write_image`, or the format has no alpha channel.
+    """
+    path = Path(path)
+    if picture.alpha is not None:
+        if path.suffix.lower() not in _SUFFIXES_WITH_ALPHA:
+            raise DataError(f"The image '{path}' has an alpha channel, which its format cannot hold; use .png.")
+        _write_pixels(path, np.dstack([picture.rgb[..., ::-1], picture.alpha]))
+    elif picture.grey:
+        _write_pixels(path, cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY))
+    else:
+        write_image(path, picture.rgb)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
@@ -80,20 +122,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     Raises:
         DataError: the suffix names no format or one without 16 bits, or the file cannot be written.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise DataError(f"The image '{path}' cannot be written: its name must end in {', '.join(IMAGE_SUFFIXES)}.")
-    if image.dtype == np.uint16 and suffix not in _SUFFIXES_OF_16_BITS:
-        raise DataError(f"The image '{path}' has 16 bits, which its format cannot hold; use .png or .tif.")
-    _, encoded = cv2.imencode(suffix, image[..., ::-1], _LOSSLESS.get(suffix, []))
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise DataError(
-            f"The image '{path}' cannot be written ({error.strerror}). Check the permissions and the free disk space."
-        ) from error
+    _write_pixels(Path(path), image[..., ::-1])
 
 
 def image_to_tensor(image: np.ndarray) -> Tensor:
@@ -102,14 +131,51 @@ def image_to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(planes).div_(np.iinfo(image.dtype).max)
 
 
-def tensor_to_image(tensor: Tensor) -> np.ndarray:
-    """Return 3,H,W floats as H,W,3 uint8: clipped to 0..1, times 255, rounded half to even as BasicSR's `tensor2img` does."""
-    pixels = tensor.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())  # 3,H,W -> H,W,3
+def tensor_to_image(tensor: Tensor, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
+    """Return 3,H,W floats as H,W,3 uint8 (or uint16): clipped to 0..1, times 255 (65535), rounded half to even.
+
+    For 8 bits this is BasicSR's `tensor2img`.
+    """
+    largest = np.iinfo(dtype).max
+    pixels = tensor.detach().float().clamp(0, 1).mul(largest).round()
+    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy().astype(dtype))  # 3,H,W -> H,W,3
 
 
 def _has_image_name(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _read_pixels(path: Path) -> np.ndarray:
+    """Return H,W or H,W,3 BGR or H,W,4 BGRA, uint8 or uint16."""
+    pixels = _decode(_read_bytes(path), path)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"The image '{path}' has pixels of type {pixels.dtype}; convert it to 8 or 16 bits per channel."
+        )
+    return pixels
+
+
+def _as_rgb(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=2)
+    return np.ascontiguousarray(pixels[..., 2::-1])  # BGR or BGRA to RGB
+
+
+def _write_pixels(path: Path, pixels: np.ndarray) -> None:
+    """Encode what OpenCV takes (grey, BGR or BGRA) and write it."""
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise DataError(f"The image '{path}' cannot be written: its name must end in {', '.join(IMAGE_SUFFIXES)}.")
+    if pixels.dtype == np.uint16 and suffix not in _SUFFIXES_OF_16_BITS:
+        raise DataError(f"The image '{path}' has 16 bits, which its format cannot hold; use .png or .tif.")
+    _, encoded = cv2.imencode(suffix, pixels, _LOSSLESS.get(suffix, []))
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise DataError(
+            f"The image '{path}' cannot be written ({error.strerror}). Check the permissions and the free disk space."
+        ) from error
 
 
 def _read_bytes(path: Path) -> bytes:

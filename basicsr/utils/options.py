@@ -90,7 +90,7 @@ class QuantizationOptions(_Section):
     activation_symmetric: bool = False
     overrides: list[OverrideOptions] = []
     exclude: list[str] = []
-    """Globs on the names of layers that stay in full precision."""
+    """Globs on the names of layers, or of single quantizers (`*.conv1.act_quantizer`), that stay in full precision."""
 
 
 class CalibrationOptions(_Section):
@@ -108,7 +108,7 @@ class CalibrationOptions(_Section):
     crop_size: Positive = 64
     """Side of these crops in LR pixels."""
     batch_size: Positive = 4
-    """Crops in one forward pass: changes memory and time, not the bounds."""
+    """Crops in one forward pass: changes memory and time, and the bounds only where a calibrator averages over batches."""
 
 
 class TrainOptions(_Section):

@@ -174,6 +174,7 @@ DATASET_REGISTRY = Registry("dataset", "DATASET_REGISTRY", "data", "_dataset")
 LOSS_REGISTRY = Registry("loss", "LOSS_REGISTRY", "losses", "_loss")
 METRIC_REGISTRY = Registry("metric", "METRIC_REGISTRY", "metrics", "_metric")
 MODEL_REGISTRY = Registry("model", "MODEL_REGISTRY", "models", "_model")
+GRADIENT_RULE_REGISTRY = Registry("gradient rule", "GRADIENT_RULE_REGISTRY", "models/gradient_rules", "_rule")
 QUANTIZER_REGISTRY = Registry("quantizer", "QUANTIZER_REGISTRY", "quant/quantizers", "_quantizer")
 CALIBRATOR_REGISTRY = Registry("calibrator", "CALIBRATOR_REGISTRY", "quant/calibrators", "_calibrator")
 QMODULE_REGISTRY = Registry("quantized module", "QMODULE_REGISTRY", "quant/modules", "_qmodule")
@@ -184,6 +185,7 @@ ALL_REGISTRIES = (
     LOSS_REGISTRY,
     METRIC_REGISTRY,
     MODEL_REGISTRY,
+    GRADIENT_RULE_REGISTRY,
     QUANTIZER_REGISTRY,
     CALIBRATOR_REGISTRY,
     QMODULE_REGISTRY,

@@ -12,8 +12,8 @@ from torch import nn
 from basicsr.data import build_evaluation_sets, calibration_crops
 from basicsr.models.calibration import calibrate_network
 from basicsr.models.evaluation import Evaluator
+from basicsr.models.networks import full_precision_network
 from basicsr.models.quantized_network import quantized_copy
-from basicsr.pipeline import full_precision_network
 from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion import named_quantizers
 from basicsr.utils.options import CalibrationOptions, Options, load_options

@@ -165,3 +165,12 @@ def test_counts_do_not_depend_on_the_size_of_the_probe():
     network = build_network({"type": "SwinIR", "depths": [2], "num_heads": [2], "embed_dim": 12, "window_size": 4})
     small, large = (measure_complexity(network, lr_size=size) for size in ((16, 16), (48, 64)))
     assert large["macs"] == 12 * small["macs"] and large["bytes"] == small["bytes"] == 4 * small["parameters"]
+
+
+def test_points_of_a_quantizer_count_like_bounds():
+    network = Small()
+    before = measure_complexity(network, lr_size=(4, 4))
+    network.linear.act_quantizer.register_buffer("points", torch.zeros(12, 16))
+    network.linear.act_quantizer.register_buffer("word_indices", torch.zeros(12, 16, 4, dtype=torch.uint8))
+    after = measure_complexity(network, lr_size=(4, 4))
+    assert after == before | {"bytes": before["bytes"] + 12 * 16 * 4}

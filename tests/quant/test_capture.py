@@ -8,7 +8,10 @@ from basicsr.quant.capture import (
     COUNT_LIMIT,
     bypass_quantizers,
     count_codes,
+    count_quantized_elements,
+    drop_quantization,
     observe_quantizer_inputs,
+    tap_activations,
     tap_outputs,
 )
 from basicsr.quant.insertion import insert_quantizers, named_quantizers, quantized_weights
@@ -68,7 +71,10 @@ def test_bypass_is_undone_and_hooks_are_removed_also_after_an_error(quantized, x
         observe_quantizer_inputs(quantized, {name: lambda _: None, "nowhere": fail}),
         tap_outputs(quantized, [BLOCK, "nowhere"]),
         bypass_quantizers(quantized),
+        tap_activations(quantized),
         count_codes(quantized),
+        count_quantized_elements(quantized, [name]),
+        count_quantized_elements(quantized, [name, "nowhere"]),
     ):
         with pytest.raises((RuntimeError, QuantizationError)), context:
             quantized(x)
@@ -110,6 +116,16 @@ def test_tapped_outputs_carry_gradients_to_the_bounds(quantized, x):
     bounds = dict(named_quantizers(quantized))[f"{BLOCK}.mlp.fc1.act_quantizer"]
     assert float(bounds.upper_bound.grad.abs()) > 0
     assert hooks_of(quantized) == 0
+
+
+def test_quantized_elements_accumulate(quantized, x):
+    fc1, weight = f"{BLOCK}.mlp.fc1.act_quantizer", f"{BLOCK}.attn.qkv.v.weight_quantizer"
+    with count_quantized_elements(quantized, [fc1, weight]) as elements:
+        assert elements == {fc1: 0, weight: 0}
+        quantized(x)
+        assert elements == {fc1: 2 * 30 * 12, weight: 12 * 12}  # samples, pixels, channels
+        quantized(x[:1])
+    assert elements == {fc1: 3 * 30 * 12, weight: 2 * 12 * 12}
 
 
 def test_no_quantizer_of_a_network_puts_out_more_values_than_its_bits_allow(quantized, x):
@@ -176,3 +192,46 @@ def test_each_sample_of_a_dynamic_quantizer_counts_apart():
             for _ in range(2):
                 network["a"](torch.randn(5, 3, 20, 20) * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
         assert counts["a"] == (4 if axis == 1 else 12)
+
+
+def test_dropping_lets_a_share_of_each_activation_pass_and_no_weight(quantized, x):
+    names = [f"{BLOCK}.mlp.fc1.act_quantizer", f"{BLOCK}.mlp.fc1.weight_quantizer"]
+    quantizers = dict(named_quantizers(quantized))
+    hooks = hooks_of(quantized)
+    values = torch.randn(20000)
+    with drop_quantization(quantized, 0.3):
+        mixed = [quantizers[name](values) for name in names]
+        again = quantizers[names[0]](values)
+    activation, weight = (quantizers[name](values) for name in names)
+    assert hooks_of(quantized) == hooks
+    assert torch.equal(mixed[1], weight)
+    passed = mixed[0] == values
+    assert 0.27 < float(passed.float().mean()) < 0.33
+    assert torch.equal(mixed[0][~passed], activation[~passed])
+    assert not torch.equal(mixed[0], again)
+
+
+def test_dropping_nothing_draws_no_random_number(quantized, x):
+    before = torch.get_rng_state()
+    with drop_quantization(quantized, 0.0):
+        output = quantized(x)
+    assert torch.equal(output, quantized(x)) and torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropping_in_a_single_layer_knows_its_weight(quantized):
+    layer = quantized.get_submodule(f"{BLOCK}.mlp.fc1")
+    weight = layer.weight_quantizer(layer.weight)
+    with drop_quantization(layer, 0.9):
+        assert torch.equal(layer.weight_quantizer(layer.weight), weight)
+
+
+def test_tapped_activations_are_those_of_the_forward_pass_with_their_gradients(quantized, x):
+    with tap_activations(quantized) as pairs:
+        quantized(x)
+    quantizers, weights = dict(named_quantizers(quantized)), quantized_weights(quantized)
+    assert set(pairs) == set(quantizers) - set(weights)
+    for name, (given, returned) in pairs.items():
+        assert torch.equal(quantizers[name](given), returned)
+    given, returned = pairs[f"{BLOCK}.mlp.fc2.act_quantizer"]
+    (given - returned).norm().backward()
+    assert quantized.get_submodule(f"{BLOCK}.mlp.fc1").weight.grad is not None

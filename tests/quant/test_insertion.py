@@ -13,6 +13,7 @@ from basicsr.quant.insertion import (
     named_quantizers,
     quantized_weights,
     quantizer_parameters,
+    quantizers_with_same_input,
 )
 from basicsr.quant.quantization_map import QuantizationMap
 from basicsr.quant.spec import QuantizationError
@@ -52,6 +53,9 @@ def test_2dquant_covers_swinir_light_with_384_quantizers():
     quantization_map = insert_quantizers(network, "2dquant", 2, 2)
     assert len(quantization_map.quantizers) == len(dict(named_quantizers(network))) == 384
     assert len(quantizer_parameters(network)) == 768
+    of_weights, of_activations = (quantizer_parameters(network, role) for role in ("weight", "activation"))
+    assert not {id(p) for p in of_weights} & {id(p) for p in of_activations}
+    assert len(of_weights) == 2 * len(quantized_weights(network)) == 768 - len(of_activations)
 
 
 def test_a_quantized_swinir_light_has_the_official_keys(reference):
@@ -124,6 +128,14 @@ def test_weights_of_the_quantizers():
     assert not k.requires_grad
 
 
+def test_quantizers_by_role():
+    network = TinySwin()
+    insert_quantizers(network, "2dquant", 4, 4, weight_granularity="per_channel")
+    weights, activations = (dict(named_quantizers(network, role)) for role in ("weight", "activation"))
+    assert list(weights) == list(quantized_weights(network)) and len(weights) == 4 * 6
+    assert [n for n in dict(named_quantizers(network)) if n not in weights] == list(activations)
+
+
 def test_overrides_reach_modules_parts_and_single_quantizers_in_order():
     network = TinySwin()
     overrides = [
@@ -143,6 +155,74 @@ def test_overrides_reach_modules_parts_and_single_quantizers_in_order():
     assert bits["layers.1.residual_group.blocks.1.attn.av.a_quantizer"] == 7
     assert not any("proj" in name for name in bits)
     assert type(network.get_submodule(f"{BLOCK}.attn.proj")) is nn.Linear
+
+
+def test_a_single_quantizer_can_be_left_out_and_the_map_replays_it():
+    network, x = TinyEdsr().eval(), torch.rand(1, 3, 6, 5)
+    arguments = {"exclude": ["body.*.conv1.act_quantizer"], "overrides": [{"match": "body.0.*", "a_bits": 8}]}
+    quantization_map = insert_quantizers(network, "body", 4, 4, **arguments)
+    expected = {f"body.{i}.{slot}" for i in range(3) for slot in ("conv1.weight_quantizer", "conv2.weight_quantizer")}
+    expected |= {f"body.{i}.conv2.act_quantizer" for i in range(3)}
+    assert set(bits_of(network)) == set(quantization_map.quantizers) == expected
+    assert quantization_map.modules[0].full_precision == ("act_quantizer",)
+    lines = [" ".join(line.split()) for line in quantization_map.format_table().splitlines()]
+    assert "body.*.conv1 QConv2d 3 4 - 3" in lines
+
+    given = {}
+    network.body[1].conv1.act_quantizer.register_forward_hook(
+        lambda _module, inputs, output: given.update({0: (inputs[0], output)})
+    )
+    set_min_max_bounds(network, x)
+    network(x)
+    assert given[0][0] is given[0][1]
+
+    fresh = TinyEdsr().eval()
+    apply_quantization_map(fresh, QuantizationMap.from_dict(json.loads(json.dumps(quantization_map.as_dict()))))
+    fresh.load_state_dict(network.state_dict())
+    assert torch.equal(fresh(x), network(x))
+
+
+def test_a_weight_and_a_part_can_be_left_out():
+    network = TinySwin().eval()
+    insert_quantizers(network, "2dquant", 4, 4, exclude=["*.fc1.weight_quantizer", "*.attn.qkv.v", "*.k.act_quantizer"])
+    names = {name.removeprefix(BLOCK + ".") for name in bits_of(network) if name.startswith(BLOCK)}
+    assert "mlp.fc1.act_quantizer" in names and "mlp.fc1.weight_quantizer" not in names
+    qkv = {name for name in names if "qkv" in name}
+    assert qkv == {f"attn.qkv.{slot}" for slot in ("q.weight_quantizer", "q.act_quantizer", "k.weight_quantizer")}
+    assert not quantizers_with_same_input(network)
+    assert set(quantized_weights(network)) <= set(bits_of(network))
+    set_min_max_bounds(network, torch.rand(1, 3, 6, 5))
+    network(torch.rand(1, 3, 6, 5))
+
+
+def test_a_module_of_which_all_quantizers_are_left_out_is_not_replaced():
+    network = TinyEdsr()
+    insert_quantizers(network, "body", 4, 4, exclude=["body.0.conv1.act_quantizer", "body.0.conv1.weight_quantizer"])
+    assert type(network.body[0].conv1) is nn.Conv2d
+
+
+def test_maps_written_before_quantizers_could_be_left_out_are_read():
+    data = insert_quantizers(TinyEdsr(), "body", 4, 4).as_dict()
+    for module in data["modules"]:
+        del module["full_precision"]
+    assert QuantizationMap.from_dict(data).modules[0].full_precision == ()
+
+
+@pytest.mark.parametrize(("role", "quantizer"), [("weight", "PAMS"), ("activation", "PAMSWeight")])
+def test_a_quantizer_for_the_other_role_is_refused(role, quantizer):
+    symmetry = {f"{role}_symmetric": True}
+    other = "activation" if role == "weight" else "weight"
+    with pytest.raises(QuantizationError, match=f"A {quantizer} is for the quantization of {other}s only"):
+        insert_quantizers(TinyEdsr(), "body", 4, 4, **{f"{role}_quantizer": {"type": quantizer}}, **symmetry)
+
+
+def test_quantizers_that_ask_for_the_channels_of_their_tensors_get_them():
+    network = TinySwin()
+    insert_quantizers(network, "full", 4, 4, activation_quantizer={"type": "QuantSR"})
+    shapes = {name: tuple(q.shift.shape) for name, q in named_quantizers(network) if hasattr(q, "shift")}
+    assert shapes["conv_first.act_quantizer"] == (3,) and shapes[f"{BLOCK}.mlp.fc2.act_quantizer"] == (24,)
+    assert f"{BLOCK}.attn.qk.a_quantizer" in bits_of(network) and f"{BLOCK}.attn.qk.a_quantizer" not in shapes
+    assert not any(name.endswith("weight_quantizer") for name in shapes)
 
 
 def test_rules_in_place_of_a_preset():
@@ -170,6 +250,23 @@ def test_a_map_survives_json_and_puts_the_same_quantizers_into_a_fresh_network()
     assert list(fresh.state_dict()) == list(network.state_dict())
     fresh.load_state_dict(network.state_dict())
     assert torch.equal(fresh(x), network(x))
+
+
+def test_a_map_says_whether_ranges_are_dynamic():
+    for kind, ranges in (("Affine", "static"), ("Subset", "dynamic")):
+        quantization_map = insert_quantizers(TinySwin(), "2dquant", 4, 4, activation_quantizer={"type": kind})
+        assert quantization_map.as_dict()["activation_ranges"] == ranges
+        assert QuantizationMap.from_dict(quantization_map.as_dict()) == quantization_map
+
+
+def test_subset_quantizers_are_per_channel_in_linear_layers_and_per_tensor_in_products():
+    network = TinySwin()
+    arguments = {"activation_quantizer": {"type": "Subset"}, "activation_granularity": "per_channel"}
+    insert_quantizers(network, "2dquant", 4, 3, **arguments)
+    quantizers = dict(named_quantizers(network))
+    assert quantizers[f"{BLOCK}.mlp.fc2.act_quantizer"].points.shape == (24, 8)
+    assert quantizers[f"{BLOCK}.attn.qkv.q.act_quantizer"].spec.channel_axis == -1
+    assert quantizers[f"{BLOCK}.attn.qk.b_quantizer"].points.shape == (8,)
 
 
 def test_quantizers_know_their_names():
@@ -213,6 +310,20 @@ def test_the_table_has_a_line_for_each_kind_of_module():
         ({"overrides": [{"match": "*.fc1"}]}, "changes nothing: give w_bits"),
         ({"exclude": ["*.fc3"]}, r"exclusion '\*\.fc3' matches no selected module"),
         ({"exclude": ["*"]}, "leaves no module"),
+        ({"exclude": ["*.conv1.act_quantizer"]}, r"matches no selected module and no quantizer of one"),
+        ({"exclude": ["*.fc1.act_quantizer"] * 2}, r"'\*\.fc1\.act_quantizer' matches no selected module"),
+        (
+            {"exclude": ["*.fc1.act_quantizer"], "overrides": [{"match": "*.fc1.act_quantizer", "a_bits": 8}]},
+            r"'\*\.fc1\.act_quantizer' matches nothing that it could change",
+        ),
+        (
+            {"weight_quantizer": {"type": "Subset"}},
+            "A Subset is for the quantization of activations only.*weight_quantizer",
+        ),
+        (
+            {"activation_quantizer": {"type": "Subset"}, "activation_symmetric": True},
+            "set 'quantization:activation_symmetric' to false",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_and_leaves_the_network_alone(arguments, message):

@@ -8,8 +8,8 @@ import torch
 from basicsr.data import build_evaluation_sets
 from basicsr.models.calibration import calibrate_network
 from basicsr.models.evaluation import Evaluator
+from basicsr.models.networks import full_precision_network
 from basicsr.models.quantized_network import quantized_copy
-from basicsr.pipeline import full_precision_network
 from basicsr.quant.insertion import named_quantizers
 from basicsr.utils.options import CalibrationOptions, load_options
 from tests import tiny

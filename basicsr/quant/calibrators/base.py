@@ -71,26 +71,16 @@ class Calibrator(ABC):
         """Return the result, after `end_pass()` returned False."""
 
 
-class BoundsCalibrator(Calibrator):
-    """A calibrator of bounds.
+class StreamingCalibrator(Calibrator):
+    """A calibrator that checks its data and counts its passes. A subclass defines `_look_at` and `finish`.
 
-    The data may be cut into batches in any way and order, the same or another in every pass. On a GPU, kernels that
-    add in an order of their own make the same activations differ by rounding from pass to pass; so a later pass may
-    leave the range of the first by `REPEATABILITY` times the largest magnitude, and what leaves it counts as the
-    nearest value of the range. Later passes only refine what the first has found: a calibrator that needs them keeps
-    its results within the limits that the first pass has set. All arithmetic on
+    The data may be cut into batches in any way and order, the same or another in every pass. All arithmetic on
     elements starts from float32: other types are converted first.
-
-    Args:
-        spec: the quantizer; with `symmetric`, the bounds are -u and u.
     """
-
-    gives = Bounds
 
     def __init__(self, spec: QuantSpec, /) -> None:
         super().__init__(spec)
-        self._lowest: Tensor | None = None  # (C,) float32, over all passes
-        self._highest: Tensor | None = None
+        self._num_channels: int | None = None
         self._elements_of_pass = 0
         self._elements_of_first_pass: int | None = None
         self._complete = False
@@ -108,14 +98,11 @@ class BoundsCalibrator(Calibrator):
         """
         if self._complete:
             raise QuantizationError("The calibrator needs no more data: end_pass() returned False. Call finish().")
-        rows = self._as_rows(tensor)
-        lowest, highest = _finite_range(rows)
-        if self._elements_of_first_pass is None:
-            self._widen_range(lowest, highest)
-        else:
-            rows = self._within_range(rows, lowest, highest)
-        self._elements_of_pass += rows.numel()
-        self._observe(rows)
+        self._check(tensor)
+        self._look_at(tensor.detach().to(torch.float32))
+        self._elements_of_pass += tensor.numel()
+        if self.spec.channel_axis is not None:
+            self._num_channels = tensor.shape[self.spec.channel_axis]
 
     def end_pass(self) -> bool:
         """Close the pass; return True if another one over the same data is needed.
@@ -138,6 +125,56 @@ class BoundsCalibrator(Calibrator):
         self._complete = not self._needs_another_pass()
         return not self._complete
 
+    @abstractmethod
+    def _look_at(self, tensor: Tensor) -> None:
+        """Look at a batch, float32, that is not empty and has the channels of the batches before."""
+
+    def _needs_another_pass(self) -> bool:
+        """Return whether another pass is needed after the one that ends."""
+        return False
+
+    def _require_complete(self) -> None:
+        if not self._complete:
+            raise QuantizationError("Calibration is not complete: call end_pass() until it returns False.")
+
+    def _check(self, tensor: Tensor) -> None:
+        if tensor.numel() == 0:
+            raise QuantizationError(
+                f"The calibration data are empty: a batch has the shape {tuple(tensor.shape)}. Give at least one element."
+            )
+        if tensor.is_complex():
+            raise QuantizationError(f"The calibration data are {tensor.dtype}; only real numbers can be quantized.")
+        axis = self.spec.channel_axis
+        if axis is None:
+            return
+        if not -tensor.ndim <= axis < tensor.ndim:
+            raise QuantizationError(f"channel_axis is {axis}, but the tensor has the shape {tuple(tensor.shape)}.")
+        if self._num_channels not in (None, tensor.shape[axis]):
+            raise QuantizationError(
+                f"A batch has {tensor.shape[axis]} channels (shape {tuple(tensor.shape)}, channel_axis {axis}), "
+                f"the first had {self._num_channels}."
+            )
+
+
+class BoundsCalibrator(StreamingCalibrator):
+    """A calibrator of bounds.
+
+    On a GPU, kernels that add in an order of their own make the same activations differ by rounding from pass to pass; so a later
+    pass may leave the range of the first by `REPEATABILITY` times the largest magnitude, and what leaves it counts as the
+    nearest value of the range. Later passes only refine what the first has found: a calibrator that needs them keeps
+    its results within the limits that the first pass has set.
+
+    Args:
+        spec: the quantizer; with `symmetric`, the bounds are -u and u.
+    """
+
+    gives = Bounds
+
+    def __init__(self, spec: QuantSpec, /) -> None:
+        super().__init__(spec)
+        self._lowest: Tensor | None = None  # (C,) float32, over all passes
+        self._highest: Tensor | None = None
+
     def finish(self) -> Bounds:
         """Return the bounds, after `end_pass()` returned False.
 
@@ -148,8 +185,7 @@ class BoundsCalibrator(Calibrator):
         Raises:
             QuantizationError: passes are missing, or the range upper - lower is beyond float32.
         """
-        if not self._complete:
-            raise QuantizationError("Calibration is not complete: call end_pass() until it returns False.")
+        self._require_complete()
         found = self._find_bounds()
         constant = self._lowest == self._highest
         lower, upper = found.lower.float(), found.upper.float()
@@ -179,30 +215,20 @@ class BoundsCalibrator(Calibrator):
     def _observe(self, rows: Tensor) -> None:  # noqa: B027 - the range is all that some calibrators need
         """Look at the batch as float32 of shape (C, elements); its range is in `_lowest` and `_highest` already."""
 
-    def _needs_another_pass(self) -> bool:
-        """Return whether another pass is needed after the one that ends."""
-        return False
+    def _look_at(self, tensor: Tensor) -> None:
+        rows = self._as_rows(tensor)
+        lowest, highest = finite_range(rows)
+        if self._elements_of_first_pass is None:
+            self._widen_range(lowest, highest)
+        else:
+            rows = self._within_range(rows, lowest, highest)
+        self._observe(rows)
 
     def _as_rows(self, tensor: Tensor) -> Tensor:
-        if tensor.numel() == 0:
-            raise QuantizationError(
-                f"The calibration data are empty: a batch has the shape {tuple(tensor.shape)}. Give at least one element."
-            )
-        if tensor.is_complex():
-            raise QuantizationError(f"The calibration data are {tensor.dtype}; only real numbers can be quantized.")
-        tensor = tensor.detach().to(torch.float32)
         axis = self.spec.channel_axis
         if axis is None:
             return tensor.reshape(1, -1)  # any shape -> 1,M
-        if not -tensor.ndim <= axis < tensor.ndim:
-            raise QuantizationError(f"channel_axis is {axis}, but the tensor has the shape {tuple(tensor.shape)}.")
-        rows = tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)  # ...,C,... -> C,M
-        if self._lowest is not None and len(self._lowest) != len(rows):
-            raise QuantizationError(
-                f"A batch has {len(rows)} channels (shape {tuple(tensor.shape)}, channel_axis {axis}), "
-                f"the first had {len(self._lowest)}."
-            )
-        return rows
+        return tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)  # ...,C,... -> C,M
 
     def _widen_range(self, lowest: Tensor, highest: Tensor) -> None:
         if self._lowest is None:
@@ -239,8 +265,12 @@ def calibrate_tensor(calibrator: Calibrator, tensor: Tensor) -> CalibrationResul
     return calibrator.finish()
 
 
-def _finite_range(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return minimum and maximum of each row, shape (C,); NaN and infinity are refused."""
+def finite_range(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return minimum and maximum of each row of (C, elements), shape (C,).
+
+    Raises:
+        QuantizationError: there are NaN or infinite values.
+    """
     if len(rows) == 1:
         lowest, highest = (bound.reshape(1) for bound in rows.aminmax())  # over rows it would use one thread
     else:

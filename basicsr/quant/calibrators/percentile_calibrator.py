@@ -23,18 +23,20 @@ class PercentileCalibrator(BoundsCalibrator):
     Args:
         lower: percentile of the lower bound, 0 to 100.
         upper: percentile of the upper bound, larger than `lower`.
+        magnitude: take the percentile `upper` of |x| for u, and -u and u for the bounds; `lower` is not used.
 
     Raises:
         QuantizationError: not 0 <= lower < upper <= 100.
     """
 
-    def __init__(self, spec: QuantSpec, /, *, lower: float = 1.0, upper: float = 99.0) -> None:
+    def __init__(self, spec: QuantSpec, /, *, lower: float = 1.0, upper: float = 99.0, magnitude: bool = False) -> None:
         super().__init__(spec)
         if not 0 <= lower < upper <= 100:
             raise QuantizationError(
                 f"The percentiles are lower {lower} and upper {upper}, but must hold 0 <= lower < upper <= 100."
             )
         self._percentiles = (lower, upper)
+        self._magnitude = magnitude
         self._channels: list[OrderStatistics] = []
         self._interpolation: list[tuple[int, int, float]] = []  # rank, next rank, share of the latter
 
@@ -44,7 +46,7 @@ class PercentileCalibrator(BoundsCalibrator):
             self._channels = [OrderStatistics(digit_bits) for _ in rows]
         with single_thread():
             for channel, row in zip(self._channels, rows, strict=True):
-                channel.add(row)
+                channel.add(row.abs() if self._magnitude else row)
 
     def _needs_another_pass(self) -> bool:
         if not self._interpolation:
@@ -60,7 +62,9 @@ class PercentileCalibrator(BoundsCalibrator):
         pairs = [self._percentiles_of(channel) for channel in self._channels]
         lower, upper = torch.tensor(pairs, dtype=torch.float64, device=self._lowest.device).T  # (C,), (C,)
         minimum, maximum = self._lowest.double(), self._highest.double()
-        if self.spec.symmetric:
+        if self._magnitude:
+            lower = -upper
+        if self.spec.symmetric or self._magnitude:
             upper, maximum = torch.maximum(lower.abs(), upper.abs()), torch.maximum(minimum.abs(), maximum.abs())
             lower, minimum = -upper, -maximum
         # digits of different passes may not go together where rounding differed between them, see `Calibrator`

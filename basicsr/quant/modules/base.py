@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError
 
 Role = Literal["weight", "activation"]
@@ -29,6 +29,11 @@ class QuantizerSlot:
     num_channels: int | None = None
     channel_axis: int | None = None
 
+    @property
+    def channels(self) -> Channels | None:
+        """Number and axis of the channels; None where the tensor has none."""
+        return None if self.num_channels is None else Channels(self.num_channels, self.channel_axis)
+
 
 class QModule(nn.Module, ABC):
     """A module whose inputs pass through quantizers.
@@ -38,7 +43,7 @@ class QModule(nn.Module, ABC):
 
     Args:
         source: the full-precision module to replace.
-        quantizers: one for each slot, by the name of the slot.
+        quantizers: one for each slot, by the name of the slot; an `nn.Identity` where the tensor stays in full precision.
 
     Attributes:
         source_type: name of the class that it replaces. The class itself is compared by name, and subclasses are not
@@ -48,7 +53,7 @@ class QModule(nn.Module, ABC):
 
     source_type: ClassVar[str]
 
-    def __init__(self, source: nn.Module, quantizers: Mapping[str, Quantizer], /) -> None:
+    def __init__(self, source: nn.Module, quantizers: Mapping[str, nn.Module], /) -> None:
         super().__init__()
         for name, parameter in source._parameters.items():  # with those that are None, such as an absent bias
             self.register_parameter(name, parameter)

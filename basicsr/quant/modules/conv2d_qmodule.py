@@ -25,7 +25,7 @@ class QConv2d(QModule):
     weight_quantizer: Quantizer
     act_quantizer: Quantizer
 
-    def __init__(self, source: nn.Conv2d, quantizers: Mapping[str, Quantizer], /) -> None:
+    def __init__(self, source: nn.Conv2d, quantizers: Mapping[str, nn.Module], /) -> None:
         super().__init__(source, quantizers)
         self.stride, self.padding = source.stride, source.padding
         self.dilation, self.groups = source.dilation, source.groups

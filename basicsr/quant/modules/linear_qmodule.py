@@ -56,7 +56,7 @@ class QSplitLinear(QModule):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, source: nn.Linear, quantizers: Mapping[str, Quantizer], /) -> None:
+    def __init__(self, source: nn.Linear, quantizers: Mapping[str, nn.Module], /) -> None:
         super().__init__(source, {})
         self.split = tuple(dict.fromkeys(slot.partition(".")[0] for slot in quantizers))
         for part in self.split:

@@ -1,7 +1,5 @@
 """Uniform quantizer with learnable bounds."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +45,10 @@ class AffineQuantizer(Quantizer):
         self.require_calibrated()
         return functional.quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
 
+    def affine_bounds(self, _weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
+        """Return the bounds."""
+        return self.bounds()
+
     def load_calibration(self, result: Bounds) -> None:
         """Take the bounds that calibration found, see `set_bounds`."""
         self.set_bounds(result.lower_bound, result.upper_bound)
@@ -86,13 +88,3 @@ class AffineQuantizer(Quantizer):
             self.lower_bound.copy_(lower)
         self.upper_bound.copy_(upper)
         self.mark_calibrated()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in self._parameters:
-            bound = state_dict.get(prefix + name)
-            if bound is not None and not bool(torch.isfinite(bound).all()):
-                raise QuantizationError(
-                    f"The checkpoint holds a value that is not finite in '{prefix}{name}': the bounds of a quantizer must be "
-                    "finite. The run that wrote it diverged; take an earlier checkpoint."
-                )
-        super()._load_from_state_dict(state_dict, prefix, *args)

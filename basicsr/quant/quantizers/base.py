@@ -1,13 +1,21 @@
 """What every quantizer has in common: its state lives in the state dict, and it never runs uncalibrated."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.spec import QuantizationError, QuantSpec
+
+
+class Channels(NamedTuple):
+    """The channels of the tensor that a quantizer is given, also where it is per tensor: their number and their axis."""
+
+    number: int
+    axis: int
 
 
 class Quantizer(nn.Module, ABC):
@@ -23,6 +31,9 @@ class Quantizer(nn.Module, ABC):
 
     Attributes:
         takes: the kind of calibration result that it is set up from.
+        roles: what it can quantize, `weight`, `activation` or both.
+        takes_channels: its constructor takes a third positional argument, the `Channels` of its tensor, or None where the
+            tensor has none: for parameters that each channel has, although all channels share one grid.
         dynamic: the values that codes stand for are computed anew for each sample (each index of axis 0), so that 2**bits
             values are meant for each sample apart.
         name: where the quantizer sits in its network, for messages; filled in by the insertion.
@@ -33,6 +44,8 @@ class Quantizer(nn.Module, ABC):
     """
 
     takes: ClassVar[type[CalibrationResult]]
+    roles: ClassVar[tuple[str, ...]] = ("weight", "activation")
+    takes_channels: ClassVar[bool] = False
     dynamic: ClassVar[bool] = False
     bits: Tensor
     calibrated: Tensor
@@ -80,6 +93,27 @@ class Quantizer(nn.Module, ABC):
             QuantizationError: the result cannot be used, for instance because a bound is not finite.
         """
 
+    @classmethod
+    def settle(cls, quantizers: Sequence["Quantizer"]) -> None:  # noqa: B027 -- most quantizers need to know only themselves
+        """Decide what the quantizers of one network have to decide together, once all of them have been calibrated.
+
+        Args:
+            quantizers: all quantizers of this class in the network, in the order of registration.
+        """
+
+    def affine_bounds(self, _weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
+        """Return what code 0 and code 2**bits - 1 stand for, each of the shape () or (C,), in a static uniform grid.
+
+        Args:
+            _weight: what is quantized, for a quantizer whose grid follows from its weight.
+
+        Raises:
+            QuantizationError: the quantizer has no static uniform grid.
+        """
+        raise QuantizationError(
+            f"The quantizer '{self.name}' is a {type(self).__name__}, which has no fixed uniform grid; it cannot be frozen."
+        )
+
     def mark_calibrated(self) -> None:
         """Record that the parameters hold calibrated values."""
         self.calibrated.fill_(True)
@@ -109,5 +143,31 @@ class Quantizer(nn.Module, ABC):
                 f"The quantizer '{self.name or prefix.rstrip('.')}' has {self.spec.bits} bits, but the checkpoint was made "
                 f"with {int(stored_bits)} bits. Ask for the bits of the checkpoint, or calibrate the network anew."
             )
+        for name in self._parameters:
+            bound = state_dict.get(prefix + name)
+            if bound is not None and not bool(torch.isfinite(bound).all()):
+                raise QuantizationError(
+                    f"The checkpoint holds a value that is not finite in '{prefix}{name}': the bounds of a quantizer must be "
+                    "finite. The run that wrote it diverged; take an earlier checkpoint."
+                )
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._seen_calibrated = False
+
+
+def require_symmetry(spec: QuantSpec, symmetric: bool, kind: str) -> None:
+    """Raise a QuantizationError unless the specification is symmetric, or is not, as the quantizer called `kind` is."""
+    if spec.symmetric != symmetric:
+        has = "bounds -u and u" if symmetric else "no bounds -u and u"
+        raise QuantizationError(
+            f"{kind} has {has}: set 'quantization:activation_symmetric' or 'quantization:weight_symmetric', whichever is its "
+            f"place, to {str(symmetric).lower()}."
+        )
+
+
+def require_per_tensor(spec: QuantSpec, reason: str) -> None:
+    """Raise a QuantizationError that gives the reason if the specification is per channel."""
+    if spec.granularity != "per_tensor":
+        raise QuantizationError(
+            f"{reason}: set 'quantization:activation_granularity' or 'quantization:weight_granularity', whichever is its place, "
+            "to per_tensor."
+        )

@@ -8,7 +8,7 @@ from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
-NAMES = ["MinMax", "Percentile", "DOBI"]
+NAMES = ["MinMax", "Percentile", "DOBI", "DBDC"]
 PER_TENSOR = QuantSpec(4)
 SYMMETRIC = QuantSpec(4, symmetric=True)
 PER_CHANNEL = QuantSpec(4, granularity="per_channel", channel_axis=1)

@@ -85,3 +85,15 @@ def test_minimum_and_maximum_where_percentiles_coincide():
 def test_refused_percentiles(lower, upper):
     with pytest.raises(QuantizationError, match="0 <= lower < upper <= 100"):
         PercentileCalibrator(SPEC, lower=lower, upper=upper)
+
+
+def test_the_percentile_of_magnitudes_gives_symmetric_bounds():
+    tensor = torch.randn(3, 400) - 0.3
+    calibrator = PercentileCalibrator(SPEC, upper=97.0, magnitude=True)
+    bounds = calibrate_tensor(calibrator, tensor)
+    assert float(bounds.upper_bound) == pytest.approx(np.percentile(tensor.abs().numpy(), 97.0), rel=1e-6)
+    assert torch.equal(bounds.lower_bound, -bounds.upper_bound)
+    mostly_zero = torch.zeros(500)
+    mostly_zero[7] = -2.0
+    bounds = calibrate_tensor(PercentileCalibrator(SPEC, magnitude=True), mostly_zero)
+    assert bounds.search == "minmax" and [float(bounds.lower_bound), float(bounds.upper_bound)] == [-2.0, 2.0]

@@ -5,7 +5,9 @@ import io
 import pytest
 import torch
 
-from basicsr.quant.calibration import Bounds
+from basicsr.quant import functional
+from basicsr.quant.calibration import Bounds, CalibrationResult, MeanMagnitude, SubsetPoints, VaryingBounds
+from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
@@ -14,58 +16,125 @@ SPECS = [
     (QuantSpec(4), None),
     (QuantSpec(2), None),
     (QuantSpec(3, symmetric=True), None),
+    (QuantSpec(2, symmetric=True), None),
     (QuantSpec(4, granularity="per_channel", channel_axis=1), 5),
+    (QuantSpec(4, symmetric=True, granularity="per_channel", channel_axis=1), 5),
 ]
+REFUSES = {
+    "DAQ": lambda spec: spec.symmetric,
+    "DAQWeight": lambda spec: not spec.symmetric,
+    "DDTB": lambda spec: spec.symmetric or spec.granularity == "per_channel",
+    "DDTBWeight": lambda spec: spec.symmetric,
+    "ODMWeight": lambda spec: not spec.symmetric,
+    "PAMS": lambda spec: not spec.symmetric,
+    "PAMSWeight": lambda spec: not spec.symmetric,
+    "Subset": lambda spec: spec.symmetric,
+}
+"""Specifications that a quantizer cannot have by its nature; one that is not named here has to take all of them."""
+
+CASES = [(name, spec) for name in NAMES for spec in SPECS if not REFUSES.get(name, lambda _: False)(spec[0])]
+REFUSED = [(name, spec) for name in NAMES for spec in SPECS if (name, spec) not in CASES]
+WITHOUT_PARAMETERS = {"DAQ", "DAQWeight", "DDTBWeight", "PAMSWeight", "Subset"}
+"""Quantizers that learn nothing, because their values follow from the data or from calibration alone."""
+
+
+def bounds(quantizer):
+    return {
+        "lower_bound": torch.full(quantizer.bounds_shape, -1.0),
+        "upper_bound": torch.full(quantizer.bounds_shape, 1.5),
+    }
+
+
+def points(quantizer):
+    shape = (*quantizer.bounds_shape, quantizer.spec.num_levels)
+    return {
+        "points": torch.linspace(-0.9, 1, shape[-1]).expand(shape),
+        "word_indices": torch.ones(*shape, 3, dtype=torch.uint8),
+        "word_sets": torch.ones(3, 4),
+    }
+
+
 RESULTS = {
-    Bounds: lambda quantizer: Bounds(torch.full(quantizer.bounds_shape, -1.0), torch.full(quantizer.bounds_shape, 1.5)),
+    Bounds: lambda quantizer: Bounds(**bounds(quantizer)),
+    CalibrationResult: lambda quantizer: Bounds(**bounds(quantizer)),
+    MeanMagnitude: lambda quantizer: MeanMagnitude(
+        **bounds(quantizer), mean_magnitude=torch.full(quantizer.bounds_shape, 0.8)
+    ),
+    VaryingBounds: lambda quantizer: VaryingBounds(**bounds(quantizer), range_variance=0.1),
+    SubsetPoints: lambda quantizer: SubsetPoints(**points(quantizer), post_relu=False),
 }
 """By the kind of result that a quantizer takes: one that sets it up."""
 
 
 def build(name, spec, num_channels, calibrated=True):
-    quantizer = QUANTIZER_REGISTRY.build({"type": name}, spec, num_channels, where="quantizer")
+    channels = [Channels(5, 1)] if QUANTIZER_REGISTRY.get(name).takes_channels else []
+    quantizer = QUANTIZER_REGISTRY.build({"type": name}, spec, num_channels, *channels, where="quantizer")
     if calibrated:
         quantizer.load_calibration(RESULTS[quantizer.takes](quantizer))
     return quantizer
 
 
+def grids(quantizer, samples, channels):
+    """Yield the indices of all values that come from one grid: of a sample, of a channel, or of the whole tensor."""
+    by_sample, by_channel = quantizer.dynamic, quantizer.spec.granularity == "per_channel"
+    for sample in range(samples) if by_sample else [slice(None)]:
+        for channel in range(channels) if by_channel else [slice(None)]:
+            yield sample, channel
+
+
+def name_of(case):
+    if isinstance(case, str):
+        return case
+    spec = case[0]
+    return f"{spec.bits}{'symmetric' if spec.symmetric else ''}{spec.granularity}"
+
+
+every_case = pytest.mark.parametrize(("name", "spec"), CASES, ids=name_of)
+
+
 @pytest.fixture(params=NAMES)
-def name(request):
-    return request.param
-
-
-@pytest.fixture(params=SPECS, ids=lambda p: f"{p[0].bits}{p[0].symmetric}{p[0].granularity}")
-def spec(request):
+def any_name(request):
     return request.param
 
 
 def test_there_is_a_quantizer():
     assert "Affine" in NAMES
+    assert REFUSES.keys() | WITHOUT_PARAMETERS <= set(NAMES)
 
 
+@pytest.mark.parametrize(("name", "spec"), REFUSED, ids=name_of)
+def test_what_it_cannot_be_is_refused(name, spec):
+    with pytest.raises(QuantizationError, match=r"set 'quantization:.*to (true|false|per_tensor)"):
+        build(name, *spec, calibrated=False)
+
+
+@every_case
 def test_no_more_distinct_values_than_codes(name, spec):
     quantizer = build(name, *spec)
-    x = torch.randn(3000, 5) * 3
+    x = torch.randn(4, 5, 30, 25) * 3
     output, codes = quantizer(x), quantizer.codes(x)
-    assert output.shape == x.shape
+    assert output.shape == codes.shape == x.shape
     assert codes.dtype == torch.uint8
     assert int(codes.max()) <= spec[0].max_code
-    for channel in range(5):
-        assert output[:, channel].unique().numel() <= spec[0].num_levels
-    for code in codes[:, 0].unique():
-        assert output[:, 0][codes[:, 0] == code].unique().numel() == 1
+    for grid in grids(quantizer, 4, 5):
+        assert 1 < output[grid].unique().numel() <= spec[0].num_levels
+        for code in codes[grid].unique():
+            assert output[grid][codes[grid] == code].unique().numel() == 1
 
 
+@every_case
 def test_gradients_reach_input_and_parameters(name, spec):
     quantizer = build(name, *spec)
     x = torch.randn(100, 5, requires_grad=True)
     quantizer(x).square().sum().backward()
     assert bool(torch.isfinite(x.grad).all())
+    assert bool(x.grad.any())
     parameters = list(quantizer.parameters())
-    assert parameters
+    assert bool(parameters) == (name not in WITHOUT_PARAMETERS)
     assert all(bool(torch.isfinite(p.grad).all()) for p in parameters)
 
 
+@every_case
 def test_the_state_dict_is_the_whole_state_and_holds_only_tensors(name, spec):
     quantizer, fresh = build(name, *spec), build(name, *spec, calibrated=False)
     file = io.BytesIO()
@@ -79,6 +148,7 @@ def test_the_state_dict_is_the_whole_state_and_holds_only_tensors(name, spec):
     assert torch.equal(fresh(x), quantizer(x))
 
 
+@every_case
 def test_running_uncalibrated_is_refused_until_a_calibrated_state_is_loaded(name, spec):
     quantizer = build(name, *spec, calibrated=False)
     quantizer.name = "body.0.act_quantizer"
@@ -93,6 +163,7 @@ def test_running_uncalibrated_is_refused_until_a_calibrated_state_is_loaded(name
         quantizer(torch.randn(4, 5))
 
 
+@every_case
 def test_a_state_dict_of_other_bits_is_refused(name, spec):
     other = QuantSpec(**{**spec[0].as_dict(), "bits": 8})
     parent = torch.nn.ModuleDict({"quantizer": build(name, *spec)})
@@ -101,13 +172,58 @@ def test_a_state_dict_of_other_bits_is_refused(name, spec):
         parent.load_state_dict(state)
 
 
-def test_channels_must_go_with_the_granularity(name):
+def test_channels_must_go_with_the_granularity(any_name):
     with pytest.raises(QuantizationError, match="per_channel needs a number of channels"):
-        build(name, QuantSpec(4), 5, calibrated=False)
+        build(any_name, QuantSpec(4), 5, calibrated=False)
     with pytest.raises(QuantizationError, match="per_channel needs a number of channels"):
-        build(name, QuantSpec(4, granularity="per_channel", channel_axis=0), None, calibrated=False)
+        build(any_name, QuantSpec(4, granularity="per_channel", channel_axis=0), None, calibrated=False)
 
 
+@every_case
 def test_printing_shows_bits_and_calibration(name, spec):
     assert f"bits={spec[0].bits}" in repr(build(name, *spec))
     assert "not calibrated" in repr(build(name, *spec, calibrated=False))
+
+
+@every_case
+def test_a_state_dict_with_nan_is_refused(name, spec):
+    parent = torch.nn.ModuleDict({"quantizer": build(name, *spec)})
+    for key, _ in parent.quantizer.named_parameters(recurse=False):
+        state = parent.state_dict() | {
+            f"quantizer.{key}": torch.full_like(parent.state_dict()[f"quantizer.{key}"], torch.nan)
+        }
+        with pytest.raises(QuantizationError, match=f"not finite in 'quantizer.{key}'"):
+            parent.load_state_dict(state)
+
+
+@every_case
+def test_half_precision_keeps_its_type(name, spec):
+    quantizer = build(name, *spec)
+    x = torch.randn(4, 5, 6, dtype=torch.bfloat16, requires_grad=True)
+    output = quantizer(x)
+    output.sum().backward()
+    assert output.dtype == x.grad.dtype == torch.bfloat16
+    assert bool(torch.isfinite(output).all())
+
+
+@every_case
+def test_constant_data_give_finite_values(name, spec):
+    quantizer = build(name, *spec)
+    for value in (0.0, 0.5):
+        x = torch.full((4, 5, 6), value, requires_grad=True)
+        output = quantizer(x)
+        output.sum().backward()
+        assert bool(torch.isfinite(output).all() & torch.isfinite(x.grad).all())
+
+
+@every_case
+def test_codes_stand_for_values_between_the_affine_bounds(name, spec):
+    """What is frozen into integers is what the network computes with; a grid that depends on the sample is refused."""
+    quantizer = build(name, *spec)
+    x = torch.randn(300, 5)
+    if quantizer.dynamic:
+        with pytest.raises(QuantizationError, match="no fixed uniform grid"):
+            quantizer.affine_bounds(x)
+        return
+    values = functional.dequantize(quantizer.codes(x), *quantizer.affine_bounds(x), spec[0].bits, spec[0].channel_axis)
+    torch.testing.assert_close(values, quantizer(x))

@@ -1,0 +1,283 @@
+"""A quantized network in one `.safetensors` file: everything that rebuilds it, weights as packed codes, nothing of its training.
+
+Tensors of the file, each with one axis:
+
+- `codes` (uint8): the codes of all quantized weights, packed by `bit_packing`, one weight behind the other;
+- `float32`, `float16`, `int64` ...: all other state of that type, such as biases and bounds, one piece behind the other;
+- `description` (uint8): the compressed JSON text of `Description`, which says what lies where. (A tensor of its own for each of
+  a few hundred small pieces would cost as much as a tenth of the codes.)
+
+The metadata name the format, its version, the architecture, scale factor and bits for a reader's eye, and hold the checksum over
+everything, so that a file that was cut off or edited is refused. No code of the file is ever run.
+"""
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import safetensors
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from basicsr.archs import build_network
+from basicsr.deploy.bit_packing import pack_codes, packed_size, unpack_codes
+from basicsr.deploy.freeze import FrozenWeight, freeze_weights, frozen_map, put_frozen_weights
+from basicsr.quant.insertion import apply_quantization_map, named_quantizers
+from basicsr.quant.modules.base import QModule
+from basicsr.quant.quantization_map import QuantizationMap
+from basicsr.quant.spec import QuantizationError
+from basicsr.utils.errors import CheckpointError, UserError
+from basicsr.utils.files import atomic_path
+
+FORMAT = "basicsr-quantized"
+FORMAT_VERSION = 1
+_IMPLIED = ("bits", "calibrated")  # state of a quantizer that follows from the quantization map
+_LARGEST_DESCRIPTION = 1 << 26  # bytes; protects against a few bytes that decompress without end
+DtypeName = Literal["bool", "float16", "float32", "int64", "uint8"]
+
+
+class Description(pydantic.BaseModel):
+    """What a packed file holds."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    network: dict[str, Any]
+    """Type and options of the architecture."""
+    scale: int
+    quantization_map: dict[str, Any]
+    codes: list[tuple[str, list[int]]]
+    """Name of the quantizer and shape of each quantized weight, in the order of `codes`."""
+    state: list[tuple[str, DtypeName, list[int]]]
+    """Name, type and shape of each other piece, in the order of the file."""
+    method: str
+    """Label of the method that found the quantizers, for reports."""
+
+
+def save_packed(
+    network: nn.Module,
+    network_options: Mapping[str, Any],
+    quantization_map: QuantizationMap,
+    path: str | Path,
+    *,
+    method: str = "",
+    half: bool = False,
+) -> int:
+    """Write a calibrated quantized network as a packed file.
+
+    Args:
+        network: a quantized network; its weights are frozen as its quantizers quantize them now.
+        network_options: type and options that built the full-precision network.
+        quantization_map: what was inserted into it.
+        path: file to write, `.safetensors`.
+        method: label for reports.
+        half: store what is not quantized (biases, norms, other layers) as float16. Outputs then differ a little.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        QuantizationError: a weight quantizer has no uniform grid, or is not calibrated.
+        CheckpointError: the file cannot be written, or half precision cannot hold a value.
+    """
+    frozen = freeze_weights(network)
+    state = _plain_state(network, frozen, half) | _quantizer_state(network, frozen)
+    description = Description(
+        network=json.loads(json.dumps(dict(network_options))),
+        scale=network.scale,
+        quantization_map=frozen_map(quantization_map).as_dict(),
+        codes=[(name, list(weight.codes.shape)) for name, weight in frozen.items()],
+        state=[(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in state.items()],
+        method=method,
+    )
+    text = zlib.compress(description.model_dump_json().encode(), 9)
+    tensors = {
+        "codes": torch.cat([pack_codes(weight.codes, weight.spec.bits) for weight in frozen.values()]),
+        "description": torch.frombuffer(bytearray(text), dtype=torch.uint8),
+    }
+    for dtype in {entry[1] for entry in description.state}:
+        tensors[dtype] = torch.cat([t.flatten() for t in state.values() if t.dtype == getattr(torch, dtype)])
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(tensors.items())}
+    content = save(tensors, metadata=_metadata(description, quantization_map, tensors))
+    try:
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise CheckpointError(
+            f"The packed network '{path}' cannot be written: {error}. Check the permissions and the space left."
+        ) from error
+    return len(content)
+
+
+def load_packed(path: str | Path) -> tuple[nn.Module, Description]:
+    """Rebuild the network of a packed file, in evaluation mode on the CPU.
+
+    Its quantized weights are those that the trained network's quantizers put out; to the last bit where these are affine.
+
+    Returns:
+        The quantized network, and the description of the file.
+
+    Raises:
+        CheckpointError: the file does not exist, is cut off or edited, is no packed network, or is of a newer format.
+    """
+    tensors, metadata = _read(Path(path))
+    _check_metadata(path, tensors, metadata)
+    try:
+        description = _parse_description(tensors["description"])
+        network = build_network(description.network)
+        quantization_map = QuantizationMap.from_dict(description.quantization_map)
+        apply_quantization_map(network, quantization_map)
+        _fill(network, tensors, description)
+    except (QuantizationError, UserError, pydantic.ValidationError, zlib.error, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"The packed network '{path}' cannot be rebuilt: {error} It was written by another version of this program; pack "
+            "the network again with this one."
+        ) from error
+    return network.eval().requires_grad_(False), description
+
+
+def is_packed(path: str | Path) -> bool:
+    """Return whether a file says of itself that it is a packed network."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def _plain_state(network: nn.Module, frozen: Mapping[str, FrozenWeight], half: bool) -> dict[str, Tensor]:
+    """Return the state that belongs to no quantizer and is not stored as codes."""
+    left_out = {f"{name}.weight" for name in _modules_with_codes(network, frozen)}
+    prefixes = tuple(f"{name}." for name, _ in named_quantizers(network))
+    plain = {k: v for k, v in network.state_dict().items() if k not in left_out and not k.startswith(prefixes)}
+    if not half:
+        return plain
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in plain.items()}
+    for name, tensor in halved.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"The tensor '{name}' holds values beyond half precision; pack it in full precision.")
+    return halved
+
+
+def _modules_with_codes(network: nn.Module, frozen: Mapping[str, FrozenWeight]) -> list[str]:
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, QModule) and any(f"{name}.{slot}" in frozen for slot in module.weights())
+    ]
+
+
+def _quantizer_state(network: nn.Module, frozen: Mapping[str, FrozenWeight]) -> dict[str, Tensor]:
+    """Return what the quantization map does not say of the quantizers; of those of weights, the bounds."""
+    state = {}
+    for name, quantizer in named_quantizers(network):
+        if name in frozen:
+            state[f"{name}.lower_bound"], state[f"{name}.upper_bound"] = (
+                frozen[name].lower_bound,
+                frozen[name].upper_bound,
+            )
+        else:
+            own = quantizer.state_dict()
+            state |= {f"{name}.{key}": value for key, value in own.items() if key not in _IMPLIED}
+    return state
+
+
+def _metadata(
+    description: Description, quantization_map: QuantizationMap, tensors: Mapping[str, Tensor]
+) -> dict[str, str]:
+    bits = sorted({entry.spec.bits for entry in quantization_map.quantizers.values()})
+    return {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "network": str(description.network.get("type")),
+        "scale": str(description.scale),
+        "bits": ", ".join(map(str, bits)),
+        "sha256": _checksum(tensors),
+    }
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise CheckpointError(f"The packed network '{path}' does not exist; correct the path.")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+        return load(path.read_bytes()), metadata
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"The packed network '{path}' is cut off, damaged or of another kind: {error}. Copy it again."
+        ) from error
+
+
+def _check_metadata(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT or "description" not in tensors:
+        raise CheckpointError(
+            f"The file '{path}' is no packed network but other weights. Pack a trained network with basicsr/export.py."
+        )
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise CheckpointError(
+            f"The packed network '{path}' has the format version {metadata.get('format_version')}; this program reads "
+            f"{FORMAT_VERSION}. Use the version of the program that wrote it, or a newer one."
+        )
+    if metadata.get("sha256") != _checksum(tensors):
+        raise CheckpointError(
+            f"The packed network '{path}' was changed after it was written: its checksum differs. Copy it again."
+        )
+
+
+def _parse_description(packed: Tensor) -> Description:
+    reader = zlib.decompressobj()
+    text = reader.decompress(packed.numpy().tobytes(), _LARGEST_DESCRIPTION)
+    if reader.unconsumed_tail:
+        raise ValueError(f"its description is longer than {_LARGEST_DESCRIPTION} bytes.")
+    return Description.model_validate_json(text)
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], description: Description) -> None:
+    """Give a network with empty quantizers the state of the file."""
+    state = _pieces(tensors, description)
+    quantizers = dict(named_quantizers(network))
+    frozen, offset = {}, 0
+    for name, shape in description.codes:
+        spec = quantizers[name].spec
+        end = offset + packed_size(math.prod(shape), spec.bits)
+        codes = unpack_codes(tensors["codes"][offset:end], spec.bits, shape)
+        bounds = [state.pop(f"{name}.{bound}") for bound in ("lower_bound", "upper_bound")]
+        frozen[name], offset = FrozenWeight(codes, *bounds, spec), end
+    put_frozen_weights(network, frozen)
+    for name, quantizer in quantizers.items():
+        if name not in frozen:
+            own = {key: state.pop(f"{name}.{key}") for key in quantizer.state_dict() if key not in _IMPLIED}
+            quantizer.load_state_dict({**own, "bits": quantizer.bits, "calibrated": torch.tensor(True)})
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    filled = {f"{name}.weight" for name in _modules_with_codes(network, frozen)}
+    missing = [key for key in missing if key not in filled and not key.startswith(tuple(f"{n}." for n in quantizers))]
+    if missing or unexpected:
+        raise ValueError(
+            f"its tensors are not those of the network; '{[*missing, *unexpected][0]}' is on one side only."
+        )
+
+
+def _pieces(tensors: Mapping[str, Tensor], description: Description) -> dict[str, Tensor]:
+    """Return the state other than codes by name; half precision becomes float32."""
+    offsets: dict[str, int] = {}
+    pieces = {}
+    for name, dtype, shape in description.state:
+        start = offsets.get(dtype, 0)
+        offsets[dtype] = start + math.prod(shape)
+        piece = tensors[dtype][start : offsets[dtype]].reshape(tuple(shape))
+        pieces[name] = piece.float() if dtype == "float16" else piece
+    return pieces

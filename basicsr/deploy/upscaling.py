@@ -1,0 +1,145 @@
+"""Enlarge one's own pictures: any size, alpha channel, grey and 16 bits kept."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from basicsr.archs import build_network
+from basicsr.deploy.packed_file import is_packed, load_packed
+from basicsr.models.inference import upscale
+from basicsr.utils.errors import CheckpointError, DataError
+from basicsr.utils.image import Picture, image_files, image_to_tensor, read_picture, tensor_to_image, write_picture
+from basicsr.utils.logger import get_logger
+from basicsr.utils.options import load_options
+from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.resize import upscale_image
+from basicsr.utils.weights import load_network_weights, load_weights_file
+
+Enlarge = Callable[[Tensor], Tensor]
+_SUFFIXES_KEPT = (".png", ".tif", ".tiff", ".webp", ".bmp")
+
+
+def load_model(path: str | Path, options_file: str | Path | None = None) -> nn.Module:
+    """Load a packed quantized network, or full-precision weights.
+
+    Args:
+        path: a packed network, or weights of a known architecture.
+        options_file: options of a run, whose section `network_g` says what the weights belong to. Without it names and shapes
+            tell, except for options that leave no trace there, such as EDSR's `res_scale`; these keep their defaults.
+
+    Returns:
+        The network in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: the file cannot be read, or belongs to no architecture that can be told from its shapes.
+        OptionsError: the options file cannot be used.
+    """
+    if is_packed(path):
+        return load_packed(path)[0]
+    state_dict = load_weights_file(path)
+    options = load_options(options_file).network_g if options_file else _detect_network(state_dict, path)
+    network = build_network(options)
+    load_network_weights(network, state_dict, path)
+    return network.eval().requires_grad_(False)
+
+
+def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> dict[str, Any]:
+    """Return type and options of the first architecture that a state dict can belong to."""
+    for name in ARCH_REGISTRY.names():
+        architecture = ARCH_REGISTRY.get(name)
+        if not hasattr(architecture, "options_from_state_dict"):
+            continue
+        own = architecture().remap_state_dict(state_dict) if hasattr(architecture, "remap_state_dict") else state_dict
+        try:
+            options = architecture.options_from_state_dict(own)
+        except (KeyError, IndexError, ValueError, ZeroDivisionError):  # not one of this architecture
+            continue
+        get_logger().info("The weights '%s' are of the network %s with %s.", path, name, options)
+        return {"type": name, **options}
+    raise CheckpointError(
+        f"The weights '{path}' are of no architecture that is known here ({', '.join(ARCH_REGISTRY.names())}). Give a packed "
+        "network, or full-precision weights of one of these."
+    )
+
+
+def enlarger(network: nn.Module, device: torch.device, tile: int | None, overlap: int) -> Enlarge:
+    """Return a function from LR (3, h, w) in 0..1 to SR (3, h * scale, w * scale) on the CPU, with PyTorch.
+
+    Args:
+        network: with `scale` and `size_multiple`.
+        device: where it runs.
+        tile: side of the tiles in LR pixels, which bounds the memory; None for none. Smaller pictures go through at once.
+        overlap: LR pixels that neighbouring tiles share.
+    """
+    network = network.to(device)
+
+    def enlarge(lr: Tensor) -> Tensor:
+        tiled = tile is not None and max(lr.shape[1:]) > tile
+        return upscale(network, lr[None].to(device), pad="mirror", tile=tile if tiled else None, tile_overlap=overlap)[
+            0
+        ].cpu()
+
+    return enlarge
+
+
+def enlarge_picture(picture: Picture, enlarge: Enlarge, scale: int) -> Picture:
+    """Enlarge colours by a network and the alpha channel by bicubic interpolation."""
+    rgb = tensor_to_image(enlarge(image_to_tensor(picture.rgb)), picture.rgb.dtype.type)
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = upscale_image(np.ascontiguousarray(alpha)[..., None], scale)[..., 0]
+    return Picture(rgb, alpha, picture.grey)
+
+
+def output_files(inputs: Iterable[Path], folder: Path, scale: int) -> dict[Path, Path]:
+    """Return where each enlarged picture goes: `<name>_x<scale>` in `folder`, JPEG as PNG.
+
+    Raises:
+        DataError: an output would overwrite an input, or two pictures would get one name.
+    """
+    inputs = list(inputs)
+    taken = {path.resolve() for path in inputs}
+    outputs: dict[Path, Path] = {}
+    for path in inputs:
+        suffix = path.suffix if path.suffix.lower() in _SUFFIXES_KEPT else ".png"
+        output = folder / f"{path.stem}_x{scale}{suffix}"
+        if output.resolve() in taken:
+            raise DataError(
+                f"The enlarged '{path}' would overwrite '{output}', which is an input or the enlargement of another picture. "
+                "Choose another output folder, or rename one of the two."
+            )
+        taken.add(output.resolve())
+        outputs[path] = output
+    return outputs
+
+
+def upscale_files(source: Path, folder: Path, enlarge: Enlarge, scale: int) -> int:
+    """Enlarge a picture, or all pictures of a folder; one that fails is reported, and the others go on.
+
+    Args:
+        source: a picture, or a folder of pictures.
+        folder: where the enlarged pictures go; made if absent.
+        enlarge: see `enlarger`.
+        scale: the scale factor.
+
+    Returns:
+        The number of pictures that failed.
+
+    Raises:
+        DataError: there is no picture, or an output would overwrite an input.
+    """
+    inputs = image_files(source) if source.is_dir() else [source]
+    failed = 0
+    for path, output in tqdm(output_files(inputs, folder, scale).items(), desc="upscale", unit="picture", disable=None):
+        try:
+            write_picture(output, enlarge_picture(read_picture(path), enlarge, scale))
+            get_logger().info("Wrote '%s'.", output)
+        except DataError as error:
+            failed += 1
+            get_logger().error("%s", error)
+    return failed

@@ -1,0 +1,206 @@
+"""Quantization-aware training: weights and quantizers learn together, from the full-precision weights."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from basicsr.losses.mismatch_loss import MismatchLoss
+from basicsr.models.diagnostics import Diagnostics
+from basicsr.models.gradient_rules.pair import GradientPair
+from basicsr.models.not_finite import LossWatch, first_not_finite
+from basicsr.models.optimizers import build_optimizer, build_scheduler
+from basicsr.models.quantized_model import QuantizedModel
+from basicsr.models.teacher import Teacher, TeacherAutocast
+from basicsr.quant.capture import tap_activations, tap_outputs
+from basicsr.quant.insertion import named_quantizers, quantizer_parameters
+from basicsr.utils import dist
+from basicsr.utils.errors import OptionsError, TrainingError
+from basicsr.utils.options import Component, Options
+from basicsr.utils.registry import GRADIENT_RULE_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+
+Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@MODEL_REGISTRY.register()
+class QATModel(QuantizedModel):
+    """Trains weights, biases and all that is learned of the quantizers, against the ground truth.
+
+    The main loss is the sum of `pixel_loss`, `distillation_loss` and `feature_loss`. With a `mismatch_loss` the model is
+    ODM (arXiv 2307.13337v2): that loss looks at inputs and outputs of all activation quantizers of the same forward pass, its
+    gradient is computed apart, and `gradient_rule` says how it joins the main one. This costs a second backward pass
+    through the layers with quantizers, and no second forward pass: an iteration of EDSR takes about 1.6 times as long.
+
+    Args:
+        network: the full-precision network with its weights; it stays as it is, and is the teacher where there is one.
+        options: the options of the run, for coverage, bits, calibration and the length of training.
+        device: where the networks live.
+        optim_g: optimiser; its `lr` is that of weights and biases.
+        quantizer_lr_ratio: learning rate of what activation quantizers learn, as a multiple of `lr`; 10 in ODM.
+        weight_quantizer_lr_ratio: the same for weight quantizers.
+        scheduler: learning-rate schedule, common to all.
+        pixel_loss: loss between output and ground truth; None for none.
+        distillation_loss: loss between output and the teacher's output.
+        feature_loss: loss between intermediate features of the network and those of the teacher.
+        feature_layers: modules whose outputs are the features; by default those that the architecture names.
+        teacher_autocast: run the teacher in bfloat16: `auto`, `bf16` or `off`, see `Teacher`.
+        mismatch_loss: the mismatch regularisation, `{type: MismatchLoss, loss_weight: lambda_M}`.
+        gradient_rule: how its gradient joins: `CosineGate` (ODM), `SignGate` (first version of ODM) or `Sum` (without a gate).
+        mismatch_trains_bounds: let what activation quantizers learn receive the gradient of the mismatch too. The paper does
+            not say; by default the activations come to the bounds, not the bounds to the activations. What weight
+            quantizers learn never receives it, as in the paper.
+        diagnostics_freq: every so many iterations, record agreement of gradients, mismatch and bounds, see `Diagnostics`;
+            0 for never.
+
+    Raises:
+        OptionsError: a component or a feature layer does not exist, or there is no loss.
+        QuantizationError: the coverage does not fit the network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        options: Options,
+        device: torch.device,
+        /,
+        *,
+        optim_g: Component = {"type": "Adam", "lr": 1e-4},  # noqa: B006 -- never changed
+        quantizer_lr_ratio: Ratio = 1.0,
+        weight_quantizer_lr_ratio: Ratio = 1.0,
+        scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
+        pixel_loss: Component | None = {"type": "L1Loss"},  # noqa: B006
+        distillation_loss: Component | None = None,
+        feature_loss: Component | None = None,
+        feature_layers: list[str] | None = None,
+        teacher_autocast: TeacherAutocast = "off",
+        mismatch_loss: Component | None = None,
+        gradient_rule: Component = {"type": "Sum"},  # noqa: B006
+        mismatch_trains_bounds: bool = False,
+        diagnostics_freq: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        super().__init__(network, options, device, share_weights=False)
+        self.network.requires_grad_(True)
+        self.pixel_loss = _loss(pixel_loss, "train:pixel_loss")
+        self.distillation_loss = _loss(distillation_loss, "train:distillation_loss")
+        self.feature_loss = _loss(feature_loss, "train:feature_loss")
+        if not (self.pixel_loss or self.distillation_loss or self.feature_loss):
+            raise OptionsError(
+                "Options 'train:pixel_loss', 'train:distillation_loss' and 'train:feature_loss' are all empty: give at "
+                "least one."
+            )
+        layers = (feature_layers or list(network.feature_layers)) if self.feature_loss else []
+        needs_teacher = self.distillation_loss or self.feature_loss
+        self.teacher = Teacher(self.full_precision, layers, teacher_autocast) if needs_teacher else None
+        self.mismatch_loss = _loss(mismatch_loss, "train:mismatch_loss")
+        self.gradient_rule = GRADIENT_RULE_REGISTRY.build(gradient_rule, where="train:gradient_rule")
+        self._gradients = GradientPair(self.network)
+        out_of_reach = quantizer_parameters(self.network, "weight" if mismatch_trains_bounds else None)
+        excluded = {id(parameter) for parameter in out_of_reach}
+        self._reached = [i for i, p in enumerate(self._gradients.parameters) if id(p) not in excluded]
+        # running means and variances inside of quantizers follow the samples, which differ from process to process
+        buffers = (b for _, quantizer in named_quantizers(self.network) for b in quantizer.buffers())
+        self._statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._watch = LossWatch()
+        self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
+        train = options.train
+        self.accumulation_steps = train.accumulation_steps if train else 1
+        self.optimizer = self._build_optimizer(optim_g, quantizer_lr_ratio, weight_quantizer_lr_ratio)
+        self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter if train else 0, "train:scheduler")
+
+    def _build_optimizer(self, optim_g: Component, ratio: float, weight_ratio: float) -> torch.optim.Optimizer:
+        learned = {role: quantizer_parameters(self.network, role) for role in ("activation", "weight")}
+        of_quantizers = {id(parameter) for group in learned.values() for parameter in group}
+        weights = [p for p in self.network.parameters() if id(p) not in of_quantizers]
+        optimizer = build_optimizer(optim_g, weights, "train:optim_g")
+        for role, multiple in (("activation", ratio), ("weight", weight_ratio)):
+            if learned[role]:  # a decay towards 0 means nothing to bounds
+                learning_rate = multiple * optimizer.defaults["lr"]
+                optimizer.add_param_group({"params": learned[role], "lr": learning_rate, "weight_decay": 0.0})
+        return optimizer
+
+    def optimize_parameters(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take one step on LR crops (`lq`: N, 3, h, w) and their originals (`gt`); return the losses, detached.
+
+        The network is in training mode meanwhile, and in evaluation mode before and after.
+
+        Raises:
+            TrainingError: a loss is not finite. The step is not taken: all parameters are still those of the last one.
+        """
+        iteration = self.scheduler.last_epoch + 1
+        if self.diagnostics is not None and iteration == 1:
+            self.diagnostics.before_training(self.network, batch["lq"])
+        measuring = self.diagnostics is not None and self.diagnostics.is_due(iteration)
+        self.network.train()
+        self._gradients.clear()
+        sums: dict[str, Tensor] = {}
+        lq_parts, gt_parts = (batch[key].to(self.device).chunk(self.accumulation_steps) for key in ("lq", "gt"))
+        for lq, gt in zip(lq_parts, gt_parts, strict=True):
+            share = len(lq) / len(batch["lq"])
+            for name, loss in self._add_gradients(lq, gt, share, measuring).items():
+                sums[name] = sums.get(name, 0) + loss * share
+        self._gradients.average()
+        if measuring:
+            self.diagnostics.record(iteration, *self._gradients.common())
+        self._gradients.hand_over(self.gradient_rule if self.mismatch_loss is not None else None)
+        self.optimizer.step()
+        self.scheduler.step()
+        dist.broadcast_tensors(self._statistics)
+        self.network.eval()
+        return sums
+
+    def _add_gradients(self, lq: Tensor, gt: Tensor, share: float, measuring: bool) -> dict[str, Tensor]:
+        """Add the gradients of a part of the batch, weighted by its share; return its losses, detached."""
+        auxiliary = self.mismatch_loss if self.mismatch_loss is not None or not measuring else MismatchLoss()
+        feature_layers = self.teacher.feature_layers if self.teacher is not None else ()
+        tapped = nullcontext({}) if auxiliary is None else tap_activations(self.network)
+        with tapped as pairs, tap_outputs(self.network, feature_layers) as features:
+            output = self.network(lq)
+        losses = self._main_losses(lq, gt, output, features)
+        main = sum(losses.values()) * share
+        mismatch = None if auxiliary is None else auxiliary(pairs)
+        if self.mismatch_loss is not None:
+            losses["l_mismatch"] = mismatch
+        losses = {name: loss.detach().clone() for name, loss in losses.items()}
+        dist.average_tensors(list(losses.values()))  # all processes stop where one of them has to
+        if measuring:
+            self.diagnostics.look_at(pairs)
+        self._watch.start(losses)
+        self._gradients.add(main, None if mismatch is None else mismatch * share, self._reached)
+        found = self._watch.first_not_finite()
+        if found is not None:
+            raise TrainingError(
+                f"The loss '{found[0]}' is {found[1]}. {first_not_finite(self.network, lq)} Lower the learning rate "
+                "(train:optim_g:lr, train:quantizer_lr_ratio), or look at the calibration report."
+            )
+        return losses
+
+    def _main_losses(self, lq: Tensor, gt: Tensor, output: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        losses = {}
+        if self.pixel_loss is not None:
+            losses["l_pix"] = self.pixel_loss(output, gt)
+        if self.teacher is not None:
+            target, target_features = self.teacher(lq)
+            if self.distillation_loss is not None:
+                losses["l_distill"] = self.distillation_loss(output, target)
+            if self.feature_loss is not None:
+                losses["l_feature"] = self.feature_loss(features, target_features)
+        return losses
+
+    def training_state(self) -> dict[str, Any]:
+        """Return the state of optimiser, schedule and diagnostics; all that is learned is in the network."""
+        more = {"diagnostics": self.diagnostics.state_dict()} if self.diagnostics is not None else {}
+        return {**super().training_state(), **more}
+
+    def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
+        """Restore the network and what `training_state` returned."""
+        super().load(network_file, state)
+        if self.diagnostics is not None:
+            self.diagnostics.load_state_dict(state["diagnostics"])
+
+
+def _loss(options: Component | None, where: str) -> nn.Module | None:
+    return LOSS_REGISTRY.build(options, where=where) if options else None

@@ -1,0 +1,144 @@
+"""Asymmetric quantizer of activations with two trainable bounds, some of them adapted to the sample by a gate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.quant import functional
+from basicsr.quant.calibration import VaryingBounds
+from basicsr.quant.quantizers.base import Channels, Quantizer, require_per_tensor, require_symmetry
+from basicsr.quant.quantizers.ddtb_gate import RangeGate
+from basicsr.quant.samples import by_sample
+from basicsr.quant.spec import QuantizationError, QuantSpec
+from basicsr.quant.zero_point import with_integer_zero_point
+from basicsr.utils.registry import QUANTIZER_REGISTRY
+
+
+@QUANTIZER_REGISTRY.register("DDTB")
+class DDTBQuantizer(Quantizer):
+    """Dynamic dual trainable bounds (DDTB, arXiv 2203.03844) of activations.
+
+    The parameters `lower_bound` and `upper_bound`, float32 (), are the bounds. In the share `dynamic_ratio` of the quantizers
+    of a network, rounded down, a gate scales both for each sample: those whose range varies most from sample to
+    sample, among all whose tensors have channels. `settle` chooses them after the calibration; the others lose their gates.
+    The buffer `gated` tells which is which, so that a state dict restores it.
+
+    Args:
+        spec: bits; not symmetric, per tensor.
+        num_channels: None.
+        channels: the channels of the tensor; None where it has none, and so no gate.
+        dynamic_ratio: share of the quantizers with a gate, 0 to 1: 0.3 for EDSR, 0.5 for RDN, 0.1 for SRResNet.
+        gate_channels: number of channels inside of a gate.
+        gate_bits: bits inside of a gate; None for full precision.
+        integer_zero_point: move the bounds so that 0 is one of the values, see `with_integer_zero_point`.
+
+    Attributes:
+        gate: the gate; None where there is none.
+
+    Raises:
+        QuantizationError: another specification, a ratio or bits out of range.
+    """
+
+    takes = VaryingBounds
+    roles = ("activation",)
+    takes_channels = True
+    gated: Tensor
+
+    def __init__(
+        self,
+        spec: QuantSpec,
+        num_channels: int | None = None,
+        channels: Channels | None = None,
+        /,
+        *,
+        dynamic_ratio: float = 0.3,
+        gate_channels: int = 32,
+        gate_bits: int | None = 2,
+        integer_zero_point: bool = True,
+    ) -> None:
+        super().__init__(spec, num_channels)
+        require_symmetry(spec, False, "DDTB")
+        require_per_tensor(spec, "The gates of DDTB scale two bounds of a whole sample")
+        if not 0 <= dynamic_ratio <= 1 or gate_channels < 1:
+            raise QuantizationError(
+                f"Options of DDTB: 'dynamic_ratio' is {dynamic_ratio} and must be from 0 to 1, 'gate_channels' is "
+                f"{gate_channels} and must be at least 1."
+            )
+        self._dynamic_ratio = dynamic_ratio
+        self._gate_options = (gate_channels, gate_bits)
+        self._integer_zero_point = integer_zero_point
+        self._channels = channels
+        self._range_variance = 0.0
+        self.lower_bound = nn.Parameter(torch.tensor(-1.0))
+        self.upper_bound = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("gated", torch.tensor(False))
+        self.gate: RangeGate | None = None
+        self.set_gated(channels is not None and dynamic_ratio > 0)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether there is a gate, so that the values that codes stand for differ from sample to sample."""
+        return self.gate is not None
+
+    def set_gated(self, gated: bool) -> None:
+        """Give the quantizer a gate, a fresh one if it has none, or take it away."""
+        if gated and self.gate is None:
+            self.gate = RangeGate(self._channels.number, *self._gate_options).to(self.lower_bound.device)
+            self.gate.train(self.training)
+        elif not gated:
+            self.gate = None
+        self.gated.fill_(gated)
+
+    @classmethod
+    def settle(cls, quantizers: Sequence["DDTBQuantizer"]) -> None:
+        """Leave gates to those whose calibration data varied most."""
+        eligible = sorted(
+            (q for q in quantizers if q._channels is not None), key=lambda q: q._range_variance, reverse=True
+        )
+        chosen = {id(q) for q in eligible[: int(len(quantizers) * quantizers[0]._dynamic_ratio)]}
+        for quantizer in quantizers:
+            quantizer.set_gated(id(quantizer) in chosen)
+
+    def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the first and the last code stand for: () each, or (N,) with a gate, for the samples of `x`."""
+        lower, upper = self.lower_bound, self.upper_bound
+        if self.gate is not None:
+            means = by_sample(x.detach(), self._channels.axis).float().mean(dim=2)  # N, C
+            factors = self.gate(means)
+            lower, upper = lower * factors[:, 1], upper * factors[:, 0]
+        return with_integer_zero_point(lower, upper, self.spec.bits) if self._integer_zero_point else (lower, upper)
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Return the values that the codes of `x` stand for, with gradients to `x`, the bounds and the gate."""
+        return functional.fake_quantize(x, *self.bounds(x), self.spec.bits, 0 if self.dynamic else None)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
+        self.require_calibrated()
+        return functional.quantize(x, *self.bounds(x), self.spec.bits, 0 if self.dynamic else None)
+
+    @torch.no_grad()
+    def load_calibration(self, result: VaryingBounds) -> None:
+        """Take the bounds, and remember the variance of the range until `settle`.
+
+        Raises:
+            QuantizationError: a bound is not finite, or the bounds meet or cross.
+        """
+        lower, upper = result.lower_bound, result.upper_bound
+        if lower.shape != () or not bool(torch.isfinite(upper - lower) & (lower < upper)):
+            raise QuantizationError(
+                f"The bounds {lower.tolist()} and {upper.tolist()} for the quantizer '{self.name}' cannot be used: both must "
+                "be finite and the lower one must be smaller. Look at what was calibrated."
+            )
+        self.lower_bound.copy_(lower)
+        self.upper_bound.copy_(upper)
+        self._range_variance = result.range_variance
+        self.mark_calibrated()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        gated = state_dict.get(f"{prefix}gated")
+        if gated is not None:
+            self.set_gated(bool(gated) and self._channels is not None)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,55 @@
+"""Enlarge pictures with a packed quantized network or full-precision weights.
+
+python basicsr/upscale.py -i PICTURE_OR_FOLDER -o FOLDER --model NETWORK.safetensors
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file from a checkout: import the package beside it, not modules inside it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+
+from basicsr.deploy.upscaling import enlarger, load_model, upscale_files
+from basicsr.utils.command_line import guarded, select_device
+
+FAILED_PICTURES = 3
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "-i", "--input", required=True, type=Path, metavar="PATH", help="a picture or a folder of pictures"
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where <name>_x<scale> goes")
+    parser.add_argument(
+        "-opt", metavar="FILE", help="options file whose network_g the full-precision weights belong to"
+    )
+    parser.add_argument(
+        "--model", required=True, type=Path, metavar="FILE", help="packed network or full-precision weights"
+    )
+    parser.add_argument(
+        "--tile", type=int, default=256, help="side of the tiles in LR pixels, bounds memory; 0 for none"
+    )
+    parser.add_argument("--tile_overlap", type=int, default=48, help="LR pixels that neighbouring tiles share")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Enlarge the pictures; return 0, 2 for an error that the user can mend, 3 if some of the pictures failed."""
+    arguments = parse_arguments(argv)
+
+    def work() -> int:
+        network = load_model(arguments.model, arguments.opt)
+        enlarge = enlarger(network, select_device(arguments.device), arguments.tile or None, arguments.tile_overlap)
+        failed = upscale_files(arguments.input, arguments.output, enlarge, network.scale)
+        return FAILED_PICTURES if failed else 0
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

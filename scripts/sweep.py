@@ -1,0 +1,143 @@
+"""Run methods x architectures x scales x bits as separate processes, and make tables and plots of what they leave.
+
+    python scripts/sweep.py -grid options/sweep/demo_ptq.yml
+    python scripts/sweep.py -grid options/sweep/demo_ptq.yml --only '*_bit2' --jobs 2
+    python scripts/sweep.py -grid options/sweep/demo_ptq.yml --dry-run | --tables-only
+    python scripts/sweep.py -grid options/sweep/2DQuant.yml --launcher slurm
+
+A run that is finished is left as it is, one that was stopped continues, one that fails does not stop the others. The exit
+status is 0, 1 if a run failed, 2 if the grid cannot be used, 130 or 143 after Ctrl-C or SIGTERM.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from basicsr.utils.arguments import integer_from
+from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.signals import Interrupted
+from sweeping.cluster import submit
+from sweeping.execution import Pool, Summary
+from sweeping.grid import Grid, load_grid
+from sweeping.plan import Run, describe, plan, select
+from sweeping.plot import require_matplotlib
+from sweeping.records import Places, is_trained, may_continue, state_of
+from sweeping.results import write_tables
+
+FAILURE, UNUSABLE = 1, 2
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-grid", required=True, type=Path, metavar="FILE", help="the grid (YAML), see options/sweep/")
+    parser.add_argument("--jobs", type=integer_from(1), metavar="N", help="runs at the same time; they share the cores")
+    parser.add_argument("--only", metavar="GLOB", help="only the runs whose name matches, such as '*_DOBI_x4_*'")
+    parser.add_argument("--rerun", action="store_true", help="replace results that were made with another recipe")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and what is finished")
+    parser.add_argument("--tables-only", action="store_true", help="make CSV, Markdown and plots of what is on disk")
+    parser.add_argument(
+        "--launcher", choices=("processes", "slurm", "local"), default="processes",
+        help="slurm: submit an array job through submitit; local: the same on this machine, to try it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--root", default=".", type=Path, metavar="FOLDER", help="where experiments/ and results/ are made"
+    )
+    return parser.parse_args(argv)
+
+
+def report(line: str) -> None:
+    """Tell the user."""
+    print(line, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the arguments ask for; return the exit status."""
+    arguments = parse_arguments(argv)
+    try:
+        grid = load_grid(arguments.grid)
+        root = arguments.root
+        runs = plan(grid, root)
+        places = Places(root, root / grid.output_folder, root / "results" / "sweeps" / grid.name / "logs")
+        if arguments.tables_only:
+            write_tables(grid.name, runs, places, report)
+            return 0
+        chosen = unfinished(select(runs, arguments.only), places, arguments.rerun, arguments.dry_run)
+        if arguments.dry_run:
+            return 0
+        require_matplotlib()
+        summary = work(grid, chosen, places, arguments)
+        if arguments.launcher == "slurm":
+            report(f"When it is done: python scripts/sweep.py -grid {arguments.grid} --tables-only")
+        else:
+            write_tables(grid.name, runs, places, report)
+        for name in summary.failed:
+            report(f"failed: {name}")
+        return FAILURE if summary.failed else 0
+    except Interrupted as interrupt:
+        report(f"Stopped by {interrupt}. The same command continues.")
+        return interrupt.exit_code
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return UNUSABLE
+
+
+def unfinished(runs: Sequence[Run], places: Places, rerun: bool, dry_run: bool) -> list[Run]:
+    """Return the runs that are still to be done, and report on all.
+
+    Raises:
+        OptionsError: results of another recipe are there, and `rerun` does not say that they may be replaced.
+    """
+    waiting, changed = [], []
+    for run in runs:
+        state, remarks = state_of(run, places)
+        if state == "changed":
+            changed.append(f"{run.name}: {'; '.join(remarks)}")
+        if state != "finished":
+            waiting.append(run)
+        if dry_run:
+            report_plan(run, state, remarks, places)
+    report(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished.")
+    if changed and not (rerun or dry_run):
+        raise OptionsError(
+            "These results were made with another recipe than the grid has now. Call with --rerun to replace them, or give "
+            "the grid another name and output.\n" + "\n".join(changed)
+        )
+    return waiting
+
+
+def report_plan(run: Run, state: str, remarks: Sequence[str], places: Places) -> None:
+    """Report the state and the commands of a run."""
+    report(f"# {run.name}: {state}{': ' + '; '.join(remarks) if remarks else ''}")
+    if state == "finished":
+        return
+    if run.train is not None and not is_trained(run, places):
+        report(describe(run.train, places.root, may_continue(run, places)))
+    report(describe(run.evaluate, places.root))
+
+
+def work(grid: Grid, runs: Sequence[Run], places: Places, arguments: argparse.Namespace) -> Summary:
+    """Do the runs in the way that the arguments ask for."""
+    if not runs:
+        return Summary()
+    if arguments.launcher == "processes":
+        return Pool(places, arguments.jobs or grid.jobs, report).work(runs)
+    command = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        "-grid",
+        str(arguments.grid),
+        "--root",
+        str(places.root),
+        "--jobs",
+        "1",
+    ]
+    command += ["--rerun"] if arguments.rerun else []
+    return submit(runs, command, grid.slurm, places.logs / "submitit", arguments.launcher, grid.name, report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""From records to rows: one for each run and dataset, with its distance to full precision and to what was published."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils.files import atomic_path
+from sweeping.plan import BICUBIC, FULL_PRECISION
+from sweeping.published import PublishedResults
+
+Row = dict[str, Any]
+COLUMNS = (
+    "arch", "method", "scale", "w_bits", "a_bits", "seed", "dataset", "images", "psnr", "ssim", "fidelity",
+    "psnr_change", "published_psnr", "published_psnr_change", "published_source", "coverage", "activation_ranges",
+    "activation_granularity", "weight_granularity", "iterate", "iterations", "calibration_seconds", "training_seconds",
+    "bytes", "crop_border", "on_y", "pad", "self_ensemble", "full_precision", "commit", "run",
+)  # fmt: skip
+DIGITS = {"psnr_change": 4, "published_psnr_change": 2}
+
+
+def rows_of(records: Sequence[Mapping[str, Any]], published: PublishedResults) -> list[Row]:
+    """Return a row for each record and dataset.
+
+    Args:
+        records: what runs left, see records.py.
+        published: where published counterparts are looked up.
+
+    Returns:
+        Mappings with the keys `COLUMNS` and `published`, the method's name among the published results. A value that does
+        not apply is None. `psnr_change` is the PSNR less that of the full-precision network on the same dataset.
+    """
+    rows = [_row(record, name, means) for record in records for name, means in record["metrics"]["datasets"].items()]
+    full = {_place(row): row["psnr"] for row in rows if row["method"] == FULL_PRECISION}
+    for row in rows:
+        reference = full.get(_place(row))
+        if reference is not None and row["method"] not in (FULL_PRECISION, BICUBIC):
+            row["psnr_change"] = row["psnr"] - reference
+        value = published.find(row)
+        if value is not None:
+            row |= {
+                "published_psnr": value.psnr,
+                "published_psnr_change": None if row["method"] == FULL_PRECISION else value.change,
+                "published_source": value.source,
+            }
+    return rows
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return row["arch"], row["scale"], row["dataset"]
+
+
+def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> Row:
+    metrics = record["metrics"]
+    quantization = record["options"]["quantization"] or {}
+    protocol = metrics["protocol"]
+    values = {
+        "arch": record["arch"],
+        "method": record["method"],
+        "published": record["published"],
+        "scale": metrics["scale"],
+        "w_bits": metrics["w_bits"],
+        "a_bits": metrics["a_bits"],
+        "seed": record["seed"] if quantization else None,
+        "dataset": dataset,
+        "images": len(means["images"]),
+        "psnr": means["psnr"],
+        "ssim": means["ssim"],
+        "fidelity": means.get("fidelity"),
+        "coverage": metrics["coverage"],
+        "activation_ranges": record["activation_ranges"],
+        "activation_granularity": quantization.get("activation_granularity"),
+        "weight_granularity": quantization.get("weight_granularity"),
+        "iterate": record["iterate"],
+        "iterations": record["iterations"],
+        "calibration_seconds": record["seconds"].get("calibration"),
+        "training_seconds": record["seconds"].get("training"),
+        "bytes": metrics.get("complexity", {}).get("bytes"),
+        "crop_border": protocol["crop_border"],
+        "on_y": protocol["test_y_channel"],
+        "pad": protocol.get("pad"),
+        "self_ensemble": protocol.get("self_ensemble", False),
+        "full_precision": (record["full_precision"] or {}).get("file"),
+        "commit": metrics["provenance"]["commit"],
+        "run": record["run"],
+    }
+    return {**dict.fromkeys(COLUMNS), **values}
+
+
+def write_csv(rows: Sequence[Row], file: Path) -> None:
+    """Write rows as CSV, one column for each of `COLUMNS`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        rounded = {key: round(row[key], digits) for key, digits in DIGITS.items() if row[key] is not None}
+        writer.writerow({**row, **rounded})
+    with atomic_path(file) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")

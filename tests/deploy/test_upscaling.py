@@ -1,0 +1,151 @@
+"""Pictures of all kinds are enlarged, none is lost, none is overwritten."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from basicsr import upscale
+from basicsr.deploy.packed_file import save_packed
+from basicsr.deploy.upscaling import enlarge_picture, enlarger, load_model, output_files
+from basicsr.utils.errors import CheckpointError, DataError
+from basicsr.utils.image import Picture, image_to_tensor, read_picture, write_picture
+from tests import tiny
+from tests.deploy.networks import IMAGE, SWINIR, calibrated
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    network, quantization_map = calibrated()
+    path = tmp_path_factory.mktemp("packed") / "net.safetensors"
+    save_packed(network, SWINIR, quantization_map, path)
+    return path
+
+
+def picture(kind, size=(13, 21)):
+    """Return the pixels of a smooth picture as OpenCV takes them."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    colour = np.stack([rows * 9, columns * 7, rows * 3 + columns * 5], axis=2)
+    alpha = (rows + columns) % 2 * 200 + 50
+    if kind == "grey":
+        return colour[..., 0].astype(np.uint8)
+    if kind == "alpha":
+        return np.dstack([colour, alpha]).astype(np.uint8)
+    if kind == "16 bits":
+        return (colour * 257 + 19).astype(np.uint16)
+    return colour.astype(np.uint8)
+
+
+class Repeat(nn.Module):
+    """Repeats each pixel: a network whose result is known."""
+
+    scale, size_multiple = 2, 1
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2) * self.gain
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey", "alpha", "16 bits"])
+def test_what_a_picture_is_stays(tmp_path, kind):
+    pixels = picture(kind)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    read = read_picture(tmp_path / "a.png")
+    enlarged = enlarge_picture(read, enlarger(Repeat(), torch.device("cpu"), None, 0), 2)
+    write_picture(tmp_path / "b.png", enlarged)
+    result = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED)
+    assert result.dtype == pixels.dtype and result.ndim == pixels.ndim
+    assert result.shape[2:] == pixels.shape[2:] and result.shape[:2] == (26, 42)
+    colours = pixels if kind != "alpha" else pixels[..., :3]
+    expected = colours.repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(result[..., :3] if kind == "alpha" else result, expected)
+    if kind == "alpha":
+        assert abs(float(result[..., 3].mean()) - float(pixels[..., 3].mean())) < 2
+
+
+def test_an_alpha_channel_is_not_put_where_it_cannot_be(tmp_path):
+    rgb = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(DataError, match="alpha channel, which its format cannot hold"):
+        write_picture(tmp_path / "a.jpg", Picture(rgb, rgb[..., 0], grey=False))
+
+
+def test_tiles_leave_no_trace_where_they_see_enough():
+    torch.manual_seed(0)
+
+    class Blur(nn.Module):
+        scale, size_multiple = 2, 1
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 7, padding=3)
+
+        def forward(self, x):
+            return nn.functional.pixel_shuffle(self.conv(x), 2)
+
+    network, lr = Blur(), torch.rand(3, 70, 93)
+    whole = enlarger(network, torch.device("cpu"), None, 0)(lr)
+    tiled = enlarger(network, torch.device("cpu"), 32, 16)(lr)
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["EDSR_x4", "SwinIR-light_x4"])
+def test_tiles_of_the_shipped_networks_leave_no_seams(name):
+    network = load_model(tiny.ROOT / f"experiments/pretrained_models/{name}.safetensors")
+    hr = read_picture(sorted((tiny.ROOT / "datasets/demo/test/HR").iterdir())[0]).rgb
+    lr = image_to_tensor(hr[:72, :64])
+    whole = enlarger(network, torch.device("cpu"), None, 0)(lr)
+    tiled = enlarger(network, torch.device("cpu"), 56, 48)(lr)
+    torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=0)
+
+
+def test_a_model_is_found_from_its_file_alone(packed, tmp_path):
+    network = load_model(packed)
+    with torch.no_grad():
+        assert torch.equal(network(IMAGE), calibrated()[0](IMAGE))
+    weights = tiny.save_network(tmp_path / "fp.pth", scale=3)
+    full_precision = load_model(weights)
+    assert full_precision.scale == 3 and not full_precision.training
+    with pytest.raises(CheckpointError, match="embed_dim"):  # the options of a file come before what shapes tell
+        load_model(weights, tiny.ROOT / "options/test/test_SwinIR_x3.yml")
+    torch.save({"params": {"a": torch.zeros(2)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="no architecture that is known here"):
+        load_model(tmp_path / "other.pth")
+
+
+def test_inputs_are_never_overwritten(tmp_path):
+    names = ["a.png", "a_x2.png"]
+    with pytest.raises(DataError, match="would overwrite"):
+        output_files([tmp_path / name for name in names], tmp_path, 2)
+    with pytest.raises(DataError, match="enlargement of another"):
+        output_files([tmp_path / "a.png", tmp_path / "a.jpg"], tmp_path / "out", 2)
+    outputs = output_files([tmp_path / "a.jpg", tmp_path / "b.tif"], tmp_path, 2)
+    assert [path.name for path in outputs.values()] == ["a_x2.png", "b_x2.tif"]
+
+
+def test_a_folder_goes_on_after_a_picture_that_cannot_be_read(packed, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, kind in (("a.png", "colour"), ("c.png", "grey"), ("d.tif", "16 bits")):
+        cv2.imwrite(str(source / name), picture(kind))
+    (source / "b.png").write_bytes(b"no picture")
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    code = upscale.main(["-i", str(source), "-o", str(tmp_path / "out"), "--model", str(packed), "--device", "cpu"])
+    assert code == upscale.FAILED_PICTURES
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_x2.png", "c_x2.png", "d_x2.tif"]
+    assert before == {path.name: path.read_bytes() for path in source.iterdir()}
+    assert cv2.imread(str(tmp_path / "out/d_x2.tif"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+
+
+def test_the_command_line_reports_what_is_wrong(packed, tmp_path):
+    command = [sys.executable, "basicsr/upscale.py", "-i", str(tmp_path / "absent.png"), "-o", str(tmp_path)]
+    result = subprocess.run([*command, "--model", str(packed)], cwd=tiny.ROOT, capture_output=True, text=True)
+    assert result.returncode == upscale.FAILED_PICTURES and "does not exist" in result.stderr
+    result = subprocess.run([*command, "--model", "absent.pth"], cwd=tiny.ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and "The weights 'absent.pth' do not exist" in result.stderr

@@ -1,0 +1,95 @@
+"""The recipes of the learned quantizers on a tiny EDSR: calibration, training, counted codes, and going on after a stop."""
+
+import pytest
+import torch
+
+from basicsr.models.evaluation import check_levels
+from basicsr.pipeline import build_model
+from basicsr.quant.capture import count_codes
+from basicsr.quant.insertion import named_quantizers
+from basicsr.utils.options import load_options
+from tests import tiny
+
+RECIPES = ["LSQ", "PAMS", "DAQ", "DDTB", "QuantSR"]
+RELEASED = ["PAMS", "DAQ", "DDTB"]
+CROPS = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+BATCH = {"lq": CROPS, "gt": torch.nn.functional.interpolate(CROPS, scale_factor=4)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("weights")
+
+
+def build(folder, recipe, suffix="", *more):
+    overrides = tiny.overrides(folder, "calibration:batch_size=2", *more, architecture="EDSR")
+    options = load_options(tiny.ROOT / f"options/train/train_EDSR_{recipe}_x4{suffix}.yml", overrides)
+    return build_model(options, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("bit", [2, 4])
+def test_training_keeps_to_the_codes_and_goes_on_to_the_same_bits(recipe, bit, folder, tmp_path):
+    model = build(folder, recipe, "", f"bit={bit}")
+    model.calibrate(CROPS)
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    losses = [model.optimize_parameters(BATCH) for _ in range(2)]
+    assert all(bool(loss.isfinite()) for step in losses for loss in step.values())
+    unchanged = [name for name, p in model.network.named_parameters() if torch.equal(before[name], p)]
+    assert not [name for name in unchanged if "gate" not in name]
+    assert check_levels(model.network, CROPS[0]) <= 2**bit
+
+    file = tmp_path / "net.pth"
+    torch.save({"params": model.network.state_dict()}, file)
+    state = model.training_state()
+    torch.save(state, tmp_path / "state.pth")
+    resumed = build(folder, recipe, "", f"bit={bit}")
+    resumed.load(file, torch.load(tmp_path / "state.pth", weights_only=True))
+    for one in (model, resumed):
+        one.optimize_parameters(BATCH)
+    states = [one.network.state_dict() for one in (model, resumed)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_codes_of_the_first_and_the_second_convolution(folder):
+    """The input of the second one comes from a ReLU."""
+    model = build(folder, "LSQ", "", "bit=3")
+    model.calibrate(CROPS)
+    lowest = {name: int(q.lowest_code) for name, q in named_quantizers(model.network)}
+    assert lowest["body.0.conv1.act_quantizer"] == lowest["body.0.conv2.weight_quantizer"] == -4
+    assert lowest["body.0.conv2.act_quantizer"] == 0
+    model = build(folder, "DAQ", "", "bit=3")
+    model.calibrate(CROPS)
+    after_relu = {name: bool(q.post_relu) for name, q in named_quantizers(model.network) if q.dynamic}
+    assert after_relu == {f"body.{i}.conv{j}.act_quantizer": j == 2 for i in range(2) for j in (1, 2)}
+
+
+@pytest.mark.parametrize("recipe", RELEASED)
+def test_what_the_released_code_does_otherwise(recipe, folder):
+    model = build(folder, recipe, "_as_released")
+    model.calibrate(CROPS)
+    model.optimize_parameters(BATCH)
+    names = {name for name, _ in named_quantizers(model.network)}
+    assert ("body.0.conv1.act_quantizer" in names) == (recipe == "DAQ")
+    assert "body.0.conv2.act_quantizer" in names and "body.0.conv1.weight_quantizer" in names
+    with torch.no_grad(), count_codes(model.network) as counts:
+        model.network(CROPS)
+    assert max(counts.values()) <= 4
+
+
+def test_gates_go_where_the_calibration_data_vary_most(folder):
+    model = build(folder, "DDTB", "", "quantization:activation_quantizer:dynamic_ratio=0.5")
+    report = model.calibrate(CROPS)
+    variances = {row.name: row.result.range_variance for row in report if hasattr(row.result, "range_variance")}
+    assert len(variances) == 4
+    gated = {name for name, q in named_quantizers(model.network) if q.dynamic}
+    assert gated == set(sorted(variances, key=variances.get)[-2:])
+
+
+def test_a_ddtb_network_is_rebuilt_from_its_state_alone(folder):
+    model, fresh = build(folder, "DDTB"), build(folder, "DDTB")
+    model.calibrate(CROPS)
+    model.optimize_parameters(BATCH)
+    assert fresh.network.load_state_dict(model.network.state_dict()).missing_keys == []
+    assert torch.equal(fresh.network(CROPS), model.network(CROPS))

@@ -1,0 +1,235 @@
+"""Quantization-aware training on a tiny EDSR: what is trained, by which gradients, and how it resumes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from basicsr.archs import build_network
+from basicsr.losses.mismatch_loss import MismatchLoss
+from basicsr.models.qat_model import QATModel
+from basicsr.quant.capture import tap_activations
+from basicsr.quant.insertion import named_quantizers, quantizer_parameters
+from basicsr.utils.checkpoint import load_torch, save_torch
+from basicsr.utils.errors import OptionsError, TrainingError
+from basicsr.utils.options import load_options
+from tests import tiny
+
+OPTIONS = tiny.ROOT / "options/train/demo_EDSR_ODM_x4.yml"
+NETWORK = {"type": "EDSR", "num_feat": 6, "num_block": 2, "img_range": 1.0}
+BATCH = {"lq": (4, 3, 6, 5), "gt": (4, 3, 24, 20)}
+ODM = {"mismatch_loss": {"type": "MismatchLoss", "loss_weight": 1e-2}, "gradient_rule": {"type": "CosineGate"}}
+ADAM = {"optim_g": {"type": "Adam", "lr": 1e-3}}
+
+
+def make_batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {key: torch.rand(shape, generator=generator) for key, shape in BATCH.items()}
+
+
+def make_network():
+    torch.manual_seed(3)
+    return build_network(NETWORK)
+
+
+def make(*overrides, **arguments):
+    options = load_options(OPTIONS, ["bit=2", *overrides])
+    model = QATModel(make_network(), options, torch.device("cpu"), **{**ADAM, **arguments})
+    model.calibrate(make_batch()["lq"])
+    return model
+
+
+def train(model, steps, start=0):
+    for i in range(start, start + steps):
+        losses = model.optimize_parameters(make_batch(i))
+    return losses
+
+
+def same_state(first, second):
+    a, b = first.network.state_dict(), second.network.state_dict()
+    return set(a) == set(b) and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def joint_gradients(model):
+    """Return the gradients of both losses for each parameter, each from a forward and backward pass of its own."""
+    batch, results = make_batch(), []
+    network = copy.deepcopy(model.network).train()
+    for loss_of in (
+        lambda output, _: nn.functional.l1_loss(output, batch["gt"]),
+        lambda _, pairs: MismatchLoss(loss_weight=1e-2)(pairs),
+    ):
+        network.zero_grad()
+        with tap_activations(network) as pairs:
+            output = network(batch["lq"])
+        loss_of(output, pairs).backward()
+        results.append({name: p.grad for name, p in network.named_parameters()})
+    return results
+
+
+def test_weights_biases_and_quantizers_are_trained_and_the_full_precision_network_is_not():
+    model = make(**ODM)
+    full_precision = copy.deepcopy(model.full_precision.state_dict())
+    before = copy.deepcopy(dict(model.network.named_parameters()))
+    assert not model.network.training
+    losses = train(model, 2)
+    assert not model.network.training and set(losses) == {"l_pix", "l_mismatch"}
+    unchanged = [name for name, p in model.network.named_parameters() if torch.equal(p, before[name])]
+    assert not unchanged
+    assert all(torch.equal(v, full_precision[k]) for k, v in model.full_precision.state_dict().items())
+
+
+def test_learning_rates_by_role():
+    model = make(optim_g={"type": "AdamW", "lr": 2e-4}, quantizer_lr_ratio=10.0, weight_quantizer_lr_ratio=0.5)
+    weights, activations, of_weights = model.optimizer.param_groups
+    assert [group["lr"] for group in model.optimizer.param_groups] == pytest.approx([2e-4, 2e-3, 1e-4])
+    assert [group["weight_decay"] for group in model.optimizer.param_groups] == [0.01, 0.0, 0.0]
+    for group, role in ((activations, "activation"), (of_weights, "weight")):
+        assert {id(p) for p in group["params"]} == {id(p) for p in quantizer_parameters(model.network, role)}
+    assert len(weights["params"]) == len(list(model.full_precision.parameters()))
+
+
+def test_a_mismatch_of_weight_0_is_plain_training_bit_for_bit():
+    plain, odm = make(), make(**{**ODM, "mismatch_loss": {"type": "MismatchLoss", "loss_weight": 0.0}})
+    train(plain, 3)
+    train(odm, 3)
+    assert same_state(plain, odm)
+    other = make(**ODM)
+    train(other, 3)
+    assert not same_state(plain, other)
+
+
+@pytest.mark.parametrize("arguments", [{}, ODM])
+def test_diagnostics_change_nothing(arguments):
+    silent, recorded = make(**arguments), make(**arguments, diagnostics_freq=1)
+    train(silent, 2)
+    train(recorded, 2)
+    assert same_state(silent, recorded)
+
+
+def test_the_gradient_is_that_of_two_passes_joined_by_hand():
+    model = make(optim_g={"type": "Adam", "lr": 1e-30}, **ODM)
+    main, mismatch = joint_gradients(model)
+    own = {name for name, _ in model.network.named_parameters() if "quantizer" not in name}
+    both = [name for name in own if mismatch[name] is not None]
+    assert 0 < len(both) < len(own)  # the mismatch does not depend on the layers behind the last quantizer
+    a, b = (torch.cat([gradients[name].flatten() for name in both]) for gradients in (main, mismatch))
+    gate = (a @ b / (a.norm() * b.norm()) + 1) / 2
+    train(model, 1)
+    for name, parameter in model.network.named_parameters():
+        expected = main[name] + gate * mismatch[name] if name in both else main[name]
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_bounds_get_the_gradient_of_the_mismatch_only_where_asked_and_gamma_never(reached):
+    model = make(mismatch_trains_bounds=reached, **{**ODM, "gradient_rule": {"type": "Sum"}})
+    main, mismatch = joint_gradients(model)
+    train(model, 1)
+    for name, parameter in model.network.named_parameters():
+        if "quantizer" in name:
+            takes_part = reached and "act_quantizer" in name
+            expected = main[name] + mismatch[name] if takes_part else main[name]
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_one_forward_pass_and_no_hook_is_left():
+    model, passes = make(**ODM), []
+    handle = model.network.register_forward_hook(lambda *_: passes.append(1))
+    train(model, 2)
+    handle.remove()
+    assert len(passes) == 2
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.network.modules())
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole():
+    whole, parts = make(), make("train:accumulation_steps=4")
+    train(whole, 1)
+    train(parts, 1)
+    for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_the_teacher_is_the_full_precision_network():
+    model = make(
+        distillation_loss={"type": "MSELoss"}, feature_loss={"type": "NormalizedFeatureLoss"}, feature_layers=["body.1"]
+    )
+    losses = train(model, 1)
+    assert set(losses) == {"l_pix", "l_distill", "l_feature"} and all(loss > 0 for loss in losses.values())
+    for _, quantizer in named_quantizers(model.network):
+        quantizer.bypass = True
+    fresh = make(distillation_loss={"type": "MSELoss"}, pixel_loss=None)
+    for _, quantizer in named_quantizers(fresh.network):
+        quantizer.bypass = True
+    assert float(train(fresh, 1)["l_distill"]) < 1e-10
+
+
+def test_options_that_contradict_the_network():
+    with pytest.raises(OptionsError, match="are all empty"):
+        make(pixel_loss=None)
+    with pytest.raises(OptionsError, match=r"names 'bodi\.1'.*Did you mean 'body\.1'"):
+        make(feature_loss={"type": "NormalizedFeatureLoss"}, feature_layers=["bodi.1"])
+    with pytest.raises(OptionsError, match="gradient rule.*Did you mean 'CosineGate'"):
+        make(gradient_rule={"type": "CosinGate"})
+
+
+def test_normalisation_inside_a_quantizer_learns_its_statistics_in_training_only():
+    model = make()
+    quantizer = model.network.body[0].conv1.act_quantizer
+    quantizer.norm = nn.BatchNorm2d(6).eval()
+    fake_quantize = quantizer.fake_quantize
+    quantizer.fake_quantize = lambda x: fake_quantize(quantizer.norm(x))
+    with torch.no_grad():
+        model.network(make_batch()["lq"])
+    assert int(quantizer.norm.num_batches_tracked) == 0
+    train(model, 2)
+    assert int(quantizer.norm.num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("how", ["by hand", "by steps that are too large"])
+def test_training_goes_on_where_bounds_have_crossed(how):
+    model = make(quantizer_lr_ratio=1.0 if how == "by hand" else 300.0, **ODM)
+    quantizers = [quantizer for _, quantizer in named_quantizers(model.network, "activation")]
+    if how == "by hand":
+        for quantizer in quantizers:
+            quantizer.lower_bound.data.fill_(0.3)
+            quantizer.upper_bound.data.fill_(-0.2)
+    crossed = False
+    for i in range(12):
+        losses = train(model, 1, start=i)
+        crossed |= any(q.lower_bound.item() > q.upper_bound.item() for q in quantizers)
+        assert all(torch.isfinite(loss) for loss in losses.values())
+    assert crossed
+    assert all(torch.isfinite(p).all() for p in model.network.parameters())
+    assert any(abs(q.lower_bound.item() - 0.3) > 1e-4 for q in quantizers)
+
+
+def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_tensor():
+    """The next quantizer clips what is infinite, so that the mismatch is the loss that shows it."""
+    model = make(**ODM)
+    train(model, 1)
+    before = copy.deepcopy(model.network.state_dict())
+    model.network.body[1].conv1.register_forward_hook(lambda _m, _i, output: output * float("inf"))
+    with pytest.raises(
+        TrainingError, match=r"The loss 'l_mismatch' is inf\..*activation that 'body\.1\.conv1' \(QConv2d\)"
+    ):
+        train(model, 1)
+    assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
+
+
+@pytest.mark.parametrize("diagnostics_freq", [0, 2])
+def test_resumed_training_has_the_same_bits(tmp_path, diagnostics_freq):
+    arguments = {**ODM, "quantizer_lr_ratio": 10.0, "diagnostics_freq": diagnostics_freq}
+    undisturbed, first, second = (make("train:total_iter=5", **arguments) for _ in range(3))
+    train(undisturbed, 5)
+    train(first, 3)
+    save_torch({"params": first.network.state_dict()}, tmp_path / "net.pth")
+    save_torch(first.training_state(), tmp_path / "3.state")
+    second.load(tmp_path / "net.pth", load_torch(tmp_path / "3.state"))
+    train(second, 2, start=3)
+    assert same_state(undisturbed, second)
+    assert undisturbed.optimizer.state_dict()["param_groups"] == second.optimizer.state_dict()["param_groups"]
+    if diagnostics_freq:
+        a, b = (model.diagnostics.state_dict() for model in (undisturbed, second))
+        assert a["records"] == b["records"] and a["records"]["iterations"] == [1, 2, 4]
+        assert a["before"] == b["before"] and torch.equal(a["probe"], b["probe"])
