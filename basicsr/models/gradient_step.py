@@ -100,6 +100,7 @@ class GradientStep:
 
     def _compile(self, mode: str) -> None:
         """Have the network compiled when it is first called."""
+        get_logger().info("The network is compiled in the first iteration, which takes a while.")
         try:
             self._forward = torch.compile(self._network, mode=mode, dynamic=False)
         except RuntimeError as error:  # there is no compiler for this platform or version of Python
@@ -194,7 +195,8 @@ class _RecordedStep:
         torch.cuda.empty_cache()  # the graph allocates from memory of its own
         self._graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(self._graph):
+            # thread_local: threads that load images may go on using CUDA meanwhile
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._losses = step(self._lq, self._gt)
         except torch.cuda.OutOfMemoryError:
             raise

@@ -33,8 +33,8 @@ class SRModel:
         options: the options of the run, for the length of training and the size of batches.
         device: where the networks live.
         optim_g: optimiser; `fused: true` updates all parameters in one pass over memory.
-        scheduler: learning-rate schedule: `CosineAnnealingLR`, `MultiStepLR`, or `CosineOverTime` with `minutes`, at whose
-            end training ends too. Each takes `warmup_iter`.
+        scheduler: learning-rate schedule: `CosineAnnealingLR`, `MultiStepLR`, or `CosineOverTime` with `minutes` of
+            training, validation included, at whose end training ends too. Each takes `warmup_iter`.
         pixel_loss: loss between output and HR image.
         ema_decay: of the moving average; 0 does without.
         clip_grad_norm: scale gradients down to this L2 norm where theirs is larger.
