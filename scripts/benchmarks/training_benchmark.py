@@ -14,7 +14,6 @@ from basicsr import pipeline
 from basicsr.data import training_batches
 from basicsr.models.teacher import has_native_bfloat16
 from basicsr.utils.options import load_options
-from basicsr.utils.registry import MODEL_REGISTRY
 
 REPEATS = 5
 SECONDS = 2.0  # of a network with one set of options, in one repeat
@@ -134,7 +133,7 @@ def start(architecture: str, device: torch.device, batch: int, side: int, overri
         ],
     )
     torch.manual_seed(0)
-    model = pipeline.build_model(MODEL_REGISTRY.get(options.model_type), options, device)
+    model = pipeline.build_model(options, device)
     batches = training_batches(pipeline.training_set(options, device), options.train, 0, 0)
     candidate = Candidate(lambda: model.optimize_parameters(next(batches)), device)
     for _ in range(WARM_UP):
