@@ -35,11 +35,11 @@ def checkout(tmp_path_factory):
     (folder / "keydata").mkdir()
     os.symlink(tiny.ROOT / "datasets/demo", folder / "datasets/demo")
     picture = cv2.imread(str(sorted((tiny.ROOT / "datasets/demo/test/HR").iterdir())[0]))[:192, :192]
-    for name in ("datasets/DF2K/HR", "datasets/benchmark/Set5/HR", "my_pictures"):
+    for name in ("datasets/DF2K/HR", "datasets/DIV2K/HR", "datasets/benchmark/Set5/HR", "my_pictures"):
         (folder / name).mkdir(parents=True)
         for i in range(2):
             cv2.imwrite(str(folder / name / f"p{i}.png"), np.roll(picture, 40 * i, 1))
-    for name in ("DF2K", "benchmark/Set5"):
+    for name in ("DF2K", "DIV2K", "benchmark/Set5"):
         command = [
             sys.executable,
             "scripts/prepare_data.py",
@@ -79,6 +79,8 @@ def prepared(command, folder):
         words += [*short(architecture), *SHORTER]
         if architecture == "EDSR":
             words += ["path:pretrain_network_FP=edsr.pth", "calibration:data=null"]
+        if "_short" in command:
+            words += ["train:compile=none"]
         if "BRECQ" in command:
             words += ["train:total_iter=4"]  # one for each block
         if "--launcher" in words:  # overrides end at the next flag
@@ -86,8 +88,8 @@ def prepared(command, folder):
             words.remove("pytorch")
             words += ["--launcher", "pytorch"]
     elif "basicsr/test.py" in command or "basicsr/export.py" in command:
-        wanted = folder / next(w for w in words if "pretrain_network_Q" in w).split("=")[1]
-        made = sorted(wanted.parent.glob("net_Q_*.pth"))
+        wanted = folder / next(w for w in words if "pretrain_network_" in w).split("=")[1]
+        made = sorted(wanted.parent.glob("net_*.pth"))
         if not wanted.exists():
             shutil.copy(made[0], wanted)
         words += short()
