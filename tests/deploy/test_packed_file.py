@@ -33,6 +33,20 @@ def test_the_loaded_network_gives_the_same_output_to_the_last_bit(tmp_path, cove
     assert counts and all(count <= levels[name] for name, count in counts.items())
 
 
+@pytest.mark.parametrize("lower", [0.04, 0.0, -0.04])
+def test_bounds_that_training_drove_past_each_other_can_be_packed(tmp_path, lower):
+    network, quantization_map = calibrated("2dquant", 2)
+    quantizer = network.get_submodule("layers.0.residual_group.blocks.0.attn.qkv.v.weight_quantizer")
+    with torch.no_grad():
+        quantizer.lower_bound.fill_(lower)
+        quantizer.upper_bound.fill_(lower - 0.1)
+        expected = network(IMAGE)
+    save_packed(network, SWINIR, quantization_map, tmp_path / "a.safetensors")
+    loaded, _ = load_packed(tmp_path / "a.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IMAGE), expected)
+
+
 def test_packing_a_loaded_network_gives_the_same_tensors(tmp_path):
     network, quantization_map = calibrated()
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]

@@ -46,8 +46,10 @@ class AffineQuantizer(Quantizer):
         return functional.quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
 
     def affine_bounds(self, _weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
-        """Return the bounds."""
-        return self.bounds()
+        """Return the bounds; those that training drove past each other just far enough apart to be distinct float32."""
+        lower, upper = self.bounds()
+        above = torch.maximum(torch.nextafter(lower, torch.full_like(lower, torch.inf)), lower + 2 * MINIMAL_WIDTH)
+        return lower, torch.maximum(upper, above)
 
     def load_calibration(self, result: Bounds) -> None:
         """Take the bounds that calibration found, see `set_bounds`."""
