@@ -38,19 +38,18 @@ def export(options: Options, root: Path, device: torch.device, half: bool = Fals
         raise OptionsError(
             "Section 'quantization' is required: only quantized networks are packed. Give the options file of their test."
         )
-    network, quantization_map = quantized_network(full_precision_network(options), options)
+    full_precision = full_precision_network(options)
+    network, quantization_map = quantized_network(full_precision, options)
     file = root / "results" / options.name / f"{options.name}.safetensors"
-    method = options.method_name
-    size = save_packed(network, options.network_g, quantization_map, file, method=method, half=half)
-    plain_size = BYTES_OF_FLOAT * sum(p.numel() for p in full_precision_network(options).parameters())
+    size = save_packed(network, options.network_g, quantization_map, file, method=options.method_name, half=half)
+    plain_size = BYTES_OF_FLOAT * sum(p.numel() for p in full_precision.parameters())
     get_logger().info(
         "Wrote '%s': %d bytes, the full-precision weights %d, ratio %.2f.", file, size, plain_size, plain_size / size
     )
     packed, _ = load_packed(file)
     network, packed = network.to(device), packed.to(device)
-    evaluator = Evaluator(
-        options.val, options.scale, network
-    )  # fidelity is then the agreement with the trained network
+    # with the trained network in the place of the full-precision one, fidelity is the agreement with it
+    evaluator = Evaluator(options.val, options.scale, network)
     datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
     if datasets:
         check_levels(packed, datasets[0][0]["lq"])
