@@ -4,6 +4,7 @@ Names of parameters and their order are those of the official implementation; it
 `relative_position_index` follow from the sizes and are not part of the state dict here.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from basicsr.archs.any_size_swin import AnySizeSwinLayers
 from basicsr.archs.arch_util import RGB_MEAN_DIV2K, mirror_to_size, pixel_shuffle_steps, upscale_of_steps
 from basicsr.archs.swin_layers import ResidualSwinGroup, SwinLayer, SwinLayers, TokenNorm, to_map, to_tokens
 from basicsr.archs.window_attention import Order
@@ -109,6 +111,14 @@ class SwinIR(nn.Module):
             for i, group in enumerate(self.layers)
             for j in range(len(group.residual_group.blocks))
         )
+
+    def for_any_size(self) -> nn.Module:
+        """Return a twin that shares the parameters and can be traced into a graph for images of any size; see any_size_swin."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "layers": nn.ModuleList()}
+        for group in self.layers:
+            twin.layers.append(ResidualSwinGroup(AnySizeSwinLayers(group.residual_group), group.conv))
+        return twin
 
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge images.

@@ -182,11 +182,14 @@ class WindowAttention(nn.Module):
             attended = _attend_fused(qkv, bias, groups, self.scale)
         return self.proj(attended.reshape(n, tokens, dim))
 
+    def position_bias(self) -> Tensor:
+        """Return what the positions of two tokens add to their logit, (1, heads, window tokens, window tokens)."""
+        bias = self.relative_position_bias_table.t().index_select(1, self.relative_position_index)
+        return bias.view(1, self.num_heads, self.window_tokens, self.window_tokens)
+
     def _bias(self) -> Tensor:
         """Return position bias plus mask for each group of windows, (groups, heads, window tokens, window tokens)."""
-        bias = self.relative_position_bias_table.t().index_select(1, self.relative_position_index)
-        bias = bias.view(1, self.num_heads, self.window_tokens, self.window_tokens)
-        return bias if self.masks is None else bias + self.masks
+        return self.position_bias() if self.masks is None else self.position_bias() + self.masks
 
     def _attend_by_modules(self, qkv: Tensor, bias: Tensor, groups: tuple[int, ...]) -> Tensor:
         q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # each n * windows, heads, window tokens, head dim

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from basicsr.quant import functional
 from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.quantization_map import QuantizationMap, QuantizerEntry
+from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 
 
@@ -44,12 +45,18 @@ def freeze_weights(network: nn.Module) -> dict[str, FrozenWeight]:
         QuantizationError: a weight quantizer has no uniform grid, or is not calibrated.
     """
     quantizers = dict(named_quantizers(network))
-    frozen = {}
-    for name, weight in quantized_weights(network).items():
-        quantizer = quantizers[name]
-        lower, upper = (bound.detach().clone() for bound in quantizer.affine_bounds(weight))
-        frozen[name] = FrozenWeight(quantizer.codes(weight), lower, upper, _asymmetric(quantizer.spec))
-    return frozen
+    return {name: freeze_weight(quantizers[name], weight) for name, weight in quantized_weights(network).items()}
+
+
+@torch.no_grad()
+def freeze_weight(quantizer: Quantizer, weight: Tensor) -> FrozenWeight:
+    """Return a weight as the integers that its quantizer makes of it.
+
+    Raises:
+        QuantizationError: the quantizer has no uniform grid, or is not calibrated.
+    """
+    lower, upper = (bound.detach().clone() for bound in quantizer.affine_bounds(weight))
+    return FrozenWeight(quantizer.codes(weight), lower, upper, _asymmetric(quantizer.spec))
 
 
 def frozen_map(quantization_map: QuantizationMap) -> QuantizationMap:

@@ -11,7 +11,7 @@ from torch import nn
 
 from basicsr.metrics.fidelity_metric import calculate_fidelity
 from basicsr.metrics.psnr_ssim_metric import calculate_psnr, calculate_ssim
-from basicsr.models.inference import upscale
+from basicsr.models.inference import device_of, upscale
 from basicsr.quant.capture import count_codes
 from basicsr.quant.insertion import named_quantizers
 from basicsr.quant.spec import QuantizationError
@@ -106,7 +106,7 @@ class Evaluator:
             yield _stack(pending)
 
     def _forward(self, network: nn.Module, lq: torch.Tensor) -> torch.Tensor:
-        device = next(network.parameters()).device
+        device = device_of(network)
         options = self._options
         return upscale(
             network,
@@ -172,7 +172,7 @@ def check_levels(network: nn.Module, lq: torch.Tensor) -> int:
         QuantizationError: a quantizer produces more than 2**bits values.
     """
     top, left = (max(side - _PROBE_SIDE, 0) // 2 for side in lq.shape[1:])
-    probe = lq[None, :, top : top + _PROBE_SIDE, left : left + _PROBE_SIDE].to(next(network.parameters()).device)
+    probe = lq[None, :, top : top + _PROBE_SIDE, left : left + _PROBE_SIDE].to(device_of(network))
     with torch.no_grad(), count_codes(network) as counts:
         network(probe)
     allowed = {name: quantizer.spec.num_levels for name, quantizer in named_quantizers(network)}

@@ -4,6 +4,7 @@ A network is any module with the attributes `scale` (an image of h x w becomes o
 `size_multiple` (heights and widths that it works on are multiples of this).
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Literal
 
@@ -36,6 +37,12 @@ def pad_to_multiple(x: Tensor, multiple: int, mode: PadMode) -> Tensor:
         for side in x.shape[-2:]
     )
     return mirror_to_size(x, height, width, repeat_edge=mode != "reflect")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network lives; the CPU for one without parameters and buffers, whose work another library does."""
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 @torch.inference_mode()

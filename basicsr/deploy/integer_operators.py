@@ -1,0 +1,27 @@
+"""Operators that become pairs of QuantizeLinear and DequantizeLinear in an ONNX graph, with the same values in PyTorch."""
+
+import torch
+from torch import Tensor
+
+
+@torch.library.custom_op("basicsr_quant::through_uint8", mutates_args=())
+def through_uint8(x: Tensor, step: float, zero_point: int) -> Tensor:
+    """Return values as uint8 codes stand for them: (code - zero_point) * step with code = round(x / step) + zero_point in 0..255."""
+    codes = (x / step).round_().add_(zero_point).clamp_(0, 255)
+    return codes.sub_(zero_point).mul_(step)
+
+
+@through_uint8.register_fake
+def _(x: Tensor, step: float, zero_point: int) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("basicsr_quant::from_int8", mutates_args=())
+def from_int8(codes: Tensor, steps: Tensor) -> Tensor:
+    """Return code * step for int8 codes (rows, ...) and steps (rows,), float32."""
+    return codes.float() * steps.view(-1, *[1] * (codes.dim() - 1))
+
+
+@from_int8.register_fake
+def _(codes: Tensor, steps: Tensor) -> Tensor:
+    return torch.empty(codes.shape, dtype=steps.dtype, device=codes.device)

@@ -1,0 +1,132 @@
+"""Networks as ONNX graphs for images of any size."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from basicsr.deploy.extras import require
+from basicsr.deploy.runtime_layers import runtime_network
+from basicsr.utils.files import atomic_path
+
+OPSET = 21
+FORMAT = "basicsr-quant"
+INPUT, OUTPUT = "lr", "sr"
+_LARGEST_SIDE = 2**15
+_LARGEST_FOLDED = 1024  # elements
+
+
+def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True) -> int:
+    """Write a network as an ONNX graph from `lr` (1, 3, h, w), RGB in 0..1, to `sr` (1, 3, h * scale, w * scale), not clipped.
+
+    h and w are any multiples of the network's `size_multiple`. The metadata of the graph say that and the scale factor.
+
+    Args:
+        network: a full-precision network, or a calibrated quantized one, which is exported as `runtime_network` has it.
+        path: the file to write.
+        integer_linear: see `runtime_network`.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        OptionsError: the packages for ONNX are not installed.
+        QuantizationError: the network is quantized in a way that has no fixed uniform grid.
+    """
+    onnx = require("onnx")
+    model = to_onnx(network, integer_linear=integer_linear)
+    onnx.checker.check_model(model)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    return path.stat().st_size
+
+
+def to_onnx(network: nn.Module, *, integer_linear: bool = True) -> Any:
+    """Return the graph of `save_onnx` as an `onnx.ModelProto`."""
+    for package in ("onnx", "onnxscript"):
+        require(package)
+    scale, multiple = network.scale, network.size_multiple
+    network = runtime_network(network, integer_linear=integer_linear)
+    if hasattr(network, "for_any_size"):
+        network = network.for_any_size()
+    example = torch.rand(1, 3, 3 * multiple, 5 * multiple)  # different sides, or they would be taken for the same
+    sides = [torch.export.Dim(name, min=1, max=_LARGEST_SIDE // multiple) for name in ("height", "width")]
+    if multiple > 1:
+        sides = [multiple * side for side in sides]
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            network, (example,), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
+            dynamic_shapes=({2: sides[0], 3: sides[1]},), custom_translation_table=_translations(), verbose=False, optimize=False,
+        )  # fmt: skip
+        # what runtimes fold when they load a graph, such as position biases, need not be stored
+        require("onnxscript.optimizer").optimize(program.model, output_size_limit=_LARGEST_FOLDED)
+    model = program.model_proto
+    _strip(model)
+    _share_equal_constants(model)
+    for key, value in {"format": FORMAT, "scale": scale, "size_multiple": multiple}.items():
+        model.metadata_props.add(key=key, value=str(value))
+    return model
+
+
+def _translations() -> dict[Any, Any]:
+    """Return what the operators of `integer_operators` become."""
+    from onnxscript import INT8, UINT8
+    from onnxscript import opset21 as op
+
+    def through_uint8(x, step: float, zero_point: int):
+        scale = op.Constant(value_float=step)
+        zero = op.Cast(op.Constant(value_int=zero_point), to=UINT8.dtype)
+        return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
+
+    def from_int8(codes: INT8, steps):
+        return op.DequantizeLinear(codes, steps, axis=0)
+
+    namespace = torch.ops.basicsr_quant
+    return {namespace.through_uint8.default: through_uint8, namespace.from_int8.default: from_int8}
+
+
+def _strip(model: Any) -> None:
+    """Take out what the exporter notes about source files, stacks and shapes."""
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    model.producer_name = FORMAT
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+
+
+def _share_equal_constants(model: Any) -> None:
+    """Keep one of several equal initializers, such as the masks of all layers."""
+    first: dict[tuple[Any, ...], str] = {}
+    renamed: dict[str, str] = {}
+    for tensor in list(model.graph.initializer):
+        content = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        kept = first.setdefault(content, tensor.name)
+        if tensor.raw_data and kept != tensor.name:
+            renamed[tensor.name] = kept
+            model.graph.initializer.remove(tensor)
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = renamed.get(name, name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from writing about packages that are not there and are not needed."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,182 @@
+"""ONNX graphs run by OpenVINO and ONNX Runtime on the CPU, as networks like any other."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from basicsr.deploy.extras import require
+from basicsr.deploy.onnx_export import FORMAT, INPUT
+from basicsr.utils.errors import CheckpointError, OptionsError
+
+RuntimeName = Literal["openvino", "onnxruntime"]
+Precision = Literal["f32", "bf16"]
+Infer = Callable[[np.ndarray], np.ndarray]
+
+# ONNX Runtime would round the biases of layers with codes at both inputs to multiples of the product of their steps
+_INEXACT_OPTIMISERS = ["WeightBiasQuantization"]
+_PRODUCTS = {"Convolution", "FullyConnected", "MatMul"}
+_RUNS_BEFORE_PROFILE = 2
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What ran for the nodes of one kind.
+
+    Attributes:
+        name: kind of node and implementation, as the runtime calls them.
+        count: number of nodes.
+        milliseconds: time of all of them together in one run.
+        integer: whether it multiplies integers.
+    """
+
+    name: str
+    count: int
+    milliseconds: float
+    integer: bool
+
+
+class RuntimeNetwork(nn.Module):
+    """A graph that `save_onnx` wrote, run by a runtime; takes the place of a network in evaluation and upscaling.
+
+    Args:
+        graph: an `onnx.ModelProto`, or the file of one.
+        runtime: which runtime.
+        threads: number of threads; None leaves the choice to the runtime.
+        precision: `f32`, or where the processor has it, `bf16` (OpenVINO only; no longer exact).
+
+    Attributes:
+        scale: the scale factor.
+        size_multiple: heights and widths are multiples of this.
+
+    Raises:
+        OptionsError: the runtime is not installed, or does not know the precision.
+        CheckpointError: the graph cannot be read, or was not written by this package.
+    """
+
+    def __init__(
+        self, graph: Any, runtime: RuntimeName, *, threads: int | None = None, precision: Precision = "f32"
+    ) -> None:
+        super().__init__()
+        if runtime not in get_args(RuntimeName):
+            raise OptionsError(
+                f"The runtime '{runtime}' is not known; choose one of {', '.join(get_args(RuntimeName))}."
+            )
+        require(runtime)
+        if precision != "f32" and runtime != "openvino":
+            raise OptionsError(f"The precision '{precision}' is for OpenVINO only; {runtime} computes in f32.")
+        graph = _read(graph) if isinstance(graph, str | Path) else graph
+        properties = {entry.key: entry.value for entry in graph.metadata_props}
+        if properties.get("format") != FORMAT:
+            raise CheckpointError(
+                "The ONNX graph was not written by this package. Export the network with basicsr/export.py."
+            )
+        self.scale, self.size_multiple = int(properties["scale"]), int(properties["size_multiple"])
+        self._runtime, self._threads, self._precision = runtime, threads, precision
+        self._graph = graph.SerializeToString()
+        self._infer = (
+            _open_openvino(self._graph, threads, precision)
+            if runtime == "openvino"
+            else _open_onnxruntime(self._graph, threads)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge images (n, 3, h, w) with values 0..1 on the CPU; returns (n, 3, h * scale, w * scale)."""
+        outputs = [torch.from_numpy(self._infer(image[None].contiguous().numpy()).copy()) for image in x]
+        return torch.cat(outputs)
+
+    def profile(self, x: Tensor) -> list[Kernel]:
+        """Return what runs for an image (1, 3, h, w), the slowest first."""
+        profile = _profile_openvino if self._runtime == "openvino" else _profile_onnxruntime
+        kernels = profile(self._graph, self._threads, self._precision, x.numpy())
+        return sorted(kernels, key=lambda kernel: -kernel.milliseconds)
+
+
+def _read(path: str | Path) -> Any:
+    onnx = require("onnx")
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf and file errors of several libraries
+        raise CheckpointError(
+            f"The ONNX graph '{path}' cannot be read: {error}. Correct the path, or export it again."
+        ) from error
+
+
+def _openvino_request(graph: bytes, threads: int | None, precision: Precision, profile: bool) -> Any:
+    openvino = require("openvino")
+    core = openvino.Core()
+    config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": profile}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return core.compile_model(core.read_model(graph), "CPU", config).create_infer_request()
+
+
+def _open_openvino(graph: bytes, threads: int | None, precision: Precision) -> Infer:
+    request = _openvino_request(graph, threads, precision, profile=False)
+    return lambda x: next(iter(request.infer({0: x}, share_inputs=True, share_outputs=True).values()))
+
+
+def _profile_openvino(graph: bytes, threads: int | None, precision: Precision, x: np.ndarray) -> list[Kernel]:
+    request = _openvino_request(graph, threads, precision, profile=True)
+    for _ in range(_RUNS_BEFORE_PROFILE):
+        request.infer({0: x})
+    nodes = [node for node in request.get_profiling_info() if node.status.name == "EXECUTED"]
+    return _grouped(
+        (
+            f"{node.node_type} {node.exec_type}",
+            node.real_time.total_seconds() * 1e3,
+            node.node_type in _PRODUCTS and node.exec_type.upper().endswith("I8"),
+        )
+        for node in nodes
+    )
+
+
+def _onnxruntime_session(graph: bytes, threads: int | None, profile_prefix: str | None = None) -> Any:
+    onnxruntime = require("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    return onnxruntime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=_INEXACT_OPTIMISERS
+    )
+
+
+def _open_onnxruntime(graph: bytes, threads: int | None) -> Infer:
+    session = _onnxruntime_session(graph, threads)
+    return lambda x: session.run(None, {INPUT: x})[0]
+
+
+def _profile_onnxruntime(graph: bytes, threads: int | None, _precision: Precision, x: np.ndarray) -> list[Kernel]:
+    with tempfile.TemporaryDirectory() as folder:
+        session = _onnxruntime_session(graph, threads, str(Path(folder) / "profile"))
+        for _ in range(_RUNS_BEFORE_PROFILE):
+            session.run(None, {INPUT: x})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+    nodes = nodes[-len(nodes) // _RUNS_BEFORE_PROFILE :]  # those of the last run
+    return _grouped(
+        (
+            e["args"]["op_name"],
+            e["dur"] / 1e3,
+            "Integer" in e["args"]["op_name"] or e["args"]["op_name"].startswith("QLinear"),
+        )
+        for e in nodes
+    )
+
+
+def _grouped(nodes: Any) -> list[Kernel]:
+    """Return a kernel for each kind in (kind, milliseconds, integer) of single nodes."""
+    groups: dict[tuple[str, bool], list[float]] = {}
+    for name, milliseconds, integer in nodes:
+        groups.setdefault((name, integer), []).append(milliseconds)
+    return [Kernel(name, len(times), sum(times), integer) for (name, integer), times in groups.items()]
