@@ -6,13 +6,19 @@ python basicsr/upscale.py -i PICTURE_OR_FOLDER -o FOLDER --model NETWORK.safeten
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 if __package__ in (None, ""):  # run as a file from a checkout: import the package beside it, not modules inside it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import torch
+from torch import nn
 
-from basicsr.deploy.upscaling import enlarger, load_model, upscale_files
+from basicsr.deploy.runtimes import RuntimeName
+from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model, upscale_files
+from basicsr.quant.spec import QuantizationError
 from basicsr.utils.command_line import guarded, select_device
+from basicsr.utils.errors import UserError
 
 FAILED_PICTURES = 3
 
@@ -28,14 +34,30 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "-opt", metavar="FILE", help="options file whose network_g the full-precision weights belong to"
     )
     parser.add_argument(
-        "--model", required=True, type=Path, metavar="FILE", help="packed network or full-precision weights"
+        "--model",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="packed network, full-precision weights, or with a runtime an ONNX graph",
     )
     parser.add_argument(
         "--tile", type=int, default=256, help="side of the tiles in LR pixels, bounds memory; 0 for none"
     )
     parser.add_argument("--tile_overlap", type=int, default=48, help="LR pixels that neighbouring tiles share")
+    parser.add_argument(
+        "--runtime",
+        choices=("torch", *get_args(RuntimeName)),
+        default="torch",
+        help="what runs the network; runtimes other than torch run on the CPU and take .onnx files, too",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return parser.parse_args(argv)
+
+
+def _load(arguments: argparse.Namespace) -> tuple[nn.Module, torch.device]:
+    if arguments.runtime == "torch":
+        return load_model(arguments.model, arguments.opt), select_device(arguments.device)
+    return load_for_runtime(arguments.model, arguments.runtime, arguments.opt), torch.device("cpu")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,12 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
 
     def work() -> int:
-        network = load_model(arguments.model, arguments.opt)
-        enlarge = enlarger(network, select_device(arguments.device), arguments.tile or None, arguments.tile_overlap)
+        network, device = _load(arguments)
+        enlarge = enlarger(network, device, arguments.tile or None, arguments.tile_overlap)
         failed = upscale_files(arguments.input, arguments.output, enlarge, network.scale)
         return FAILED_PICTURES if failed else 0
 
-    return guarded(work)
+    return guarded(work, (UserError, QuantizationError))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,26 @@
-"""Pack a trained quantized network, and check on pictures that the packed file is that network."""
+"""Write a trained quantized network as files for use, and check on pictures that they are that network."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from basicsr.data import build_evaluation_sets
+from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
+from basicsr.deploy.runtime_layers import runtime_network
+from basicsr.deploy.runtimes import RuntimeNetwork
+from basicsr.deploy.verification import (
+    SIDE,
+    has_bfloat16,
+    installed_runtimes,
+    integer_products,
+    largest_difference,
+    latencies,
+    timed_picture,
+)
 from basicsr.models.evaluation import Evaluator, check_levels
 from basicsr.models.networks import full_precision_network, quantized_network
 from basicsr.utils.errors import OptionsError
@@ -17,20 +32,35 @@ from basicsr.utils.options import Options
 BYTES_OF_FLOAT = 4
 
 
-def export(options: Options, root: Path, device: torch.device, half: bool = False) -> Path:
-    """Write `results/<name>/<name>.safetensors` and, beside it, `export.json` with sizes and what the check found.
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to write besides the packed file, and how.
+
+    Attributes:
+        half: the packed file stores what is not quantized in half precision.
+        onnx: write ONNX graphs of the quantized and of the full-precision network, and run them by all runtimes installed.
+        integer_linear: linear layers of the quantized graph compute in integers, see `runtime_network`.
+    """
+
+    half: bool = False
+    onnx: bool = False
+    integer_linear: bool = True
+
+
+def export(options: Options, root: Path, device: torch.device, what: ExportOptions = ExportOptions()) -> Path:  # noqa: B008 -- frozen
+    """Write `results/<name>/<name>.safetensors` and, beside it, what else is asked for and `export.json` with what the checks found.
 
     Args:
         options: those of a test of the quantized network.
         root: folder that holds `results/`.
-        device: where the networks run for the check.
-        half: store what is not quantized in half precision.
+        device: where the networks run for the check of the packed file; runtimes run on the CPU.
+        what: which files.
 
     Returns:
         The packed file.
 
     Raises:
-        OptionsError: the options describe no quantized network.
+        OptionsError: the options describe no quantized network, or a package for ONNX is not installed.
         CheckpointError: a file cannot be read or written.
         QuantizationError: the network cannot be frozen.
     """
@@ -41,26 +71,83 @@ def export(options: Options, root: Path, device: torch.device, half: bool = Fals
     full_precision = full_precision_network(options)
     network, quantization_map = quantized_network(full_precision, options)
     file = root / "results" / options.name / f"{options.name}.safetensors"
-    size = save_packed(network, options.network_g, quantization_map, file, method=options.method_name, half=half)
+    size = save_packed(network, options.network_g, quantization_map, file, method=options.method_name, half=what.half)
     plain_size = BYTES_OF_FLOAT * sum(p.numel() for p in full_precision.parameters())
     get_logger().info(
         "Wrote '%s': %d bytes, the full-precision weights %d, ratio %.2f.", file, size, plain_size, plain_size / size
     )
     packed, _ = load_packed(file)
-    network, packed = network.to(device), packed.to(device)
-    # with the trained network in the place of the full-precision one, fidelity is the agreement with it
-    evaluator = Evaluator(options.val, options.scale, network)
-    datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
-    if datasets:
-        check_levels(packed, datasets[0][0]["lq"])
-    report = {}
-    for dataset in datasets:
-        before, after = evaluator.evaluate(network, dataset).means, evaluator.evaluate(packed, dataset).means
-        report[dataset.name] = {"trained": rounded(before), "packed": rounded(after)}
-        get_logger().info(
-            "%s: PSNR %.4f dB, packed %.4f dB; outputs agree to %.1f dB.",
-            dataset.name, before["psnr"], after["psnr"], after["fidelity"],
-        )  # fmt: skip
-    content = {"bytes": size, "bytes_full_precision": plain_size, "half": half, "datasets": report}
-    write_json(file.with_name("export.json"), content)
+    network, packed = network.to(device).eval(), packed.to(device)
+    comparison = _Comparison(network, options)
+    comparison.check_levels(packed)
+    report = {"bytes": size, "bytes_full_precision": plain_size, "half": what.half}
+    comparison.measure("trained", network)
+    comparison.measure("packed", packed)
+    if what.onnx:
+        report["onnx"] = _export_onnx(network.cpu(), full_precision.cpu().eval(), file, what, comparison)
+    report["datasets"] = comparison.results
+    write_json(file.with_name("export.json"), report)
     return file
+
+
+class _Comparison:
+    """Measures networks on the test pictures; their fidelity is the agreement with the trained one.
+
+    Attributes:
+        results: for each dataset, the means of each network.
+    """
+
+    def __init__(self, trained: nn.Module, options: Options) -> None:
+        self._evaluator = Evaluator(options.val, options.scale, trained)
+        self._datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
+        self.results: dict[str, dict[str, dict[str, float]]] = {dataset.name: {} for dataset in self._datasets}
+
+    @property
+    def first_picture(self) -> torch.Tensor | None:
+        """An LR picture (3, h, w), if there is any."""
+        return self._datasets[0][0]["lq"] if self._datasets else None
+
+    def check_levels(self, network: nn.Module) -> None:
+        """Refuse a quantizer with too many values."""
+        if self.first_picture is not None:
+            check_levels(network, self.first_picture)
+
+    def measure(self, name: str, network: nn.Module) -> None:
+        """Add the means of a network on each dataset, and log them."""
+        for dataset in self._datasets:
+            result = self._evaluator.evaluate(network, dataset)
+            get_logger().info("%s, %s", name, result.describe())
+            self.results[dataset.name][name] = rounded(result.means)
+
+
+def _export_onnx(
+    network: nn.Module, full_precision: nn.Module, file: Path, what: ExportOptions, comparison: _Comparison
+) -> dict[str, Any]:
+    """Write both graphs, run them, and return what is to be reported."""
+    graphs = {"quantized": file.with_suffix(".onnx"), "full_precision": file.with_name(f"{file.stem}_fp.onnx")}
+    get_logger().info("The graphs for ONNX are traced, which takes a minute or two for a SwinIR.")
+    sizes = {
+        "quantized": save_onnx(network, graphs["quantized"], integer_linear=what.integer_linear),
+        "full_precision": save_onnx(full_precision, graphs["full_precision"]),
+    }
+    get_logger().info("Wrote '%s' (%d bytes) and '%s' (%d bytes).", graphs["quantized"], sizes["quantized"], graphs["full_precision"], sizes["full_precision"])  # fmt: skip
+    twin = runtime_network(network, integer_linear=what.integer_linear)
+    comparison.measure("8-bit integers in PyTorch", twin)
+    threads, picture = torch.get_num_threads(), timed_picture()
+    timed: dict[str, nn.Module] = {"PyTorch FP32": full_precision}
+    runtimes: dict[str, Any] = {}
+    for name in installed_runtimes():
+        runtime = RuntimeNetwork(graphs["quantized"], name, threads=threads)
+        comparison.measure(name, runtime)
+        runtimes[name] = integer_products(runtime, picture)
+        if comparison.first_picture is not None:
+            runtimes[name]["largest_difference"] = largest_difference(runtime, twin, comparison.first_picture)
+        get_logger().info("%s multiplies integers in %d nodes.", name, runtimes[name]["integer_nodes"])
+        timed[f"{name} FP32"] = RuntimeNetwork(graphs["full_precision"], name, threads=threads)
+        if name == "openvino" and has_bfloat16():
+            timed["openvino BF16"] = RuntimeNetwork(graphs["full_precision"], name, threads=threads, precision="bf16")
+        timed[f"{name} quantized"] = runtime
+    times = {name: round(value, 2) for name, value in latencies(timed, picture).items()}
+    for name, milliseconds in times.items():
+        get_logger().info("%s: %.1f ms for 1 x 3 x %d x %d on %d threads.", name, milliseconds, SIDE, SIDE, threads)
+    return {"bytes": sizes, "threads": threads, "milliseconds": times, "runtimes": runtimes}

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from basicsr.archs import build_network
+from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.packed_file import is_packed, load_packed
+from basicsr.deploy.runtimes import RuntimeName, RuntimeNetwork
 from basicsr.models.inference import upscale
 from basicsr.utils.errors import CheckpointError, DataError
 from basicsr.utils.image import Picture, image_files, image_to_tensor, read_picture, tensor_to_image, write_picture
@@ -21,6 +23,7 @@ from basicsr.utils.resize import upscale_image
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
 Enlarge = Callable[[Tensor], Tensor]
+ONNX_SUFFIX = ".onnx"
 _SUFFIXES_KEPT = (".png", ".tif", ".tiff", ".webp", ".bmp")
 
 
@@ -39,6 +42,10 @@ def load_model(path: str | Path, options_file: str | Path | None = None) -> nn.M
         CheckpointError: the file cannot be read, or belongs to no architecture that can be told from its shapes.
         OptionsError: the options file cannot be used.
     """
+    if Path(path).suffix.lower() == ONNX_SUFFIX:
+        raise CheckpointError(
+            f"The graph '{path}' is run by a runtime: choose one with --runtime openvino or onnxruntime."
+        )
     if is_packed(path):
         return load_packed(path)[0]
     state_dict = load_weights_file(path)
@@ -46,6 +53,31 @@ def load_model(path: str | Path, options_file: str | Path | None = None) -> nn.M
     network = build_network(options)
     load_network_weights(network, state_dict, path)
     return network.eval().requires_grad_(False)
+
+
+def load_for_runtime(
+    path: str | Path, runtime: RuntimeName, options_file: str | Path | None = None, threads: int | None = None
+) -> RuntimeNetwork:
+    """Load a graph that basicsr/export.py wrote, or trace one from a packed network or weights, which may take minutes.
+
+    Args:
+        path: an ONNX graph, or what `load_model` takes.
+        runtime: what runs it.
+        options_file: see `load_model`.
+        threads: number of threads; None leaves the choice to the runtime.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+        OptionsError: a package is not installed, or the options file cannot be used.
+        QuantizationError: the network is quantized in a way that has no fixed uniform grid.
+    """
+    if Path(path).suffix.lower() == ONNX_SUFFIX:
+        return RuntimeNetwork(path, runtime, threads=threads)
+    network = load_model(path, options_file)
+    get_logger().info(
+        "The network is traced for %s; a graph that basicsr/export.py --onnx wrote starts at once.", runtime
+    )
+    return RuntimeNetwork(to_onnx(network), runtime, threads=threads)
 
 
 def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> dict[str, Any]:
