@@ -12,15 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.utils.image import image_files, read_image, write_image
 from basicsr.utils.resize import crop_to_multiple, downscale_image, upscale_image
-
-CROP, ZOOM, LABEL = 64, 3, 34
+from sweeping.crops import most_different, tile
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -44,28 +42,6 @@ def table(results: list[dict[str, Any]]) -> str:
                 f"| {'-' if fidelity is None else f'{fidelity:.2f}'} | {size / 1000:.0f} | {full / size:.2f} |"
             )
     return "\n".join(lines)
-
-
-def most_different(images: list[np.ndarray]) -> tuple[int, int]:
-    """Return top and left of the crop in which images of equal size (H, W, 3) differ most."""
-    spread = np.ptp(np.stack(images).astype(np.float32).mean(-1), axis=0)
-    sums = cv2.boxFilter(spread, -1, (CROP, CROP), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    height, width = spread.shape
-    return np.unravel_index(
-        np.argmax(sums[: height - CROP + 1, : width - CROP + 1]), (height - CROP + 1, width - CROP + 1)
-    )
-
-
-def tile(image: np.ndarray, top: int, left: int, label: str, value: str) -> np.ndarray:
-    """Cut a crop (64 x 64), enlarge it without smoothing, and write two lines under it."""
-    crop = image[top : top + CROP, left : left + CROP]
-    large = cv2.resize(crop, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_NEAREST)
-    canvas = np.full((large.shape[0] + LABEL, large.shape[1], 3), 255, np.uint8)
-    canvas[: large.shape[0]] = large
-    for line, text in enumerate((label, value)):
-        place = (4, large.shape[0] + 14 + 15 * line)
-        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-    return canvas
 
 
 def row(hr_file: Path, dataset: str, folders: list[Path], results: list[dict[str, Any]]) -> np.ndarray:

@@ -5,11 +5,12 @@
     python scripts/sweep.py -grid options/sweep/demo_ptq.yml --dry-run | --tables-only
     python scripts/sweep.py -grid options/sweep/2DQuant.yml --launcher slurm
 
-A run that is finished is left as it is, one that was stopped continues, one that fails does not stop the others. The exit
-status is 0, 1 if a run failed, 2 if the grid cannot be used, 130 or 143 after Ctrl-C or SIGTERM.
+A run that is finished is left as it is, one that was stopped continues, one that fails does not stop the others, and one whose
+full-precision weights are not on disk is named and left out. The exit status is 0, 1 if a run failed, 2 if the grid cannot be used, 130 or 143 after Ctrl-C or SIGTERM.
 """
 
 import argparse
+import collections
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from sweeping.execution import Pool, Summary
 from sweeping.grid import Grid, load_grid
 from sweeping.plan import Run, describe, plan, select
 from sweeping.plot import require_matplotlib
-from sweeping.records import Places, is_trained, may_continue, state_of
+from sweeping.records import Places, absent_weights, is_trained, may_continue, state_of
 from sweeping.results import write_tables
 
 FAILURE, UNUSABLE = 1, 2
@@ -86,21 +87,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def unfinished(runs: Sequence[Run], places: Places, rerun: bool, dry_run: bool) -> list[Run]:
-    """Return the runs that are still to be done, and report on all.
+    """Return the runs that are still to be done and can be, and report on all.
 
     Raises:
-        OptionsError: results of another recipe are there, and `rerun` does not say that they may be replaced.
+        OptionsError: results of another recipe are there, and `rerun` does not say that they may be replaced; or there is
+            nothing but runs whose full-precision weights are not on disk.
     """
-    waiting, changed = [], []
+    waiting, changed, absent = [], [], collections.Counter()
     for run in runs:
         state, remarks = state_of(run, places)
         if state == "changed":
             changed.append(f"{run.name}: {'; '.join(remarks)}")
+        weights = None if state == "finished" else absent_weights(run)
+        if weights is not None:
+            absent[weights] += 1
+            continue
         if state != "finished":
             waiting.append(run)
         if dry_run:
             report_plan(run, state, remarks, places)
-    report(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished.")
+    finished = len(runs) - len(waiting) - absent.total()
+    report(f"{len(runs)} runs, {finished} of them finished.")
+    for weights, number in absent.items():
+        report(f"Left out: {number} runs, because their full-precision weights '{weights}' are not on disk.")
+    if absent.total() == len(runs) and not dry_run:
+        raise OptionsError(f"No run can be done. Put the weights there first: {', '.join(absent)}.")
     if changed and not (rerun or dry_run):
         raise OptionsError(
             "These results were made with another recipe than the grid has now. Call with --rerun to replace them, or give "

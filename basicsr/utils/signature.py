@@ -1,6 +1,7 @@
 """The options of a component are the parameters of its constructor: their names, types and defaults are the schema."""
 
 import difflib
+import functools
 import inspect
 import json
 import typing
@@ -81,20 +82,29 @@ def validate_arguments(component: Callable[..., Any], arguments: Mapping[str, An
     Raises:
         OptionsError: an unknown name, a missing one, or a value of another type than the annotation.
     """
+    return dict(validate_model(_model_of(component), arguments, where))
+
+
+@functools.cache
+def _model_of(component: Callable[..., Any]) -> type[pydantic.BaseModel]:
+    """Return the schema of a component's options; a sweep reads those of the same components hundreds of times."""
     annotated = component.__init__ if inspect.isclass(component) else component
     hints = typing.get_type_hints(annotated, include_extras=True)  # Annotated carries ranges
     fields: dict[str, Any] = {}
     for name, parameter in options_of(component).items():
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[name] = (hints.get(name, Any), pydantic.Field(default=default))
-    return dict(validate_fields(fields, arguments, where))
+    return _model(fields)
+
+
+def _model(fields: dict[str, Any]) -> type[pydantic.BaseModel]:
+    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return pydantic.create_model("Options", __config__=config, **fields)
 
 
 def validate_fields(fields: dict[str, Any], values: Mapping[str, Any], where: str) -> pydantic.BaseModel:
     """Validate `values` strictly (no text for numbers, no numbers for booleans; a list serves as a tuple)."""
-    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    model = pydantic.create_model("Options", __config__=config, **fields)
-    return validate_model(model, values, where)
+    return validate_model(_model(fields), values, where)
 
 
 def validate_model(model: type[pydantic.BaseModel], values: Mapping[str, Any], where: str) -> pydantic.BaseModel:

@@ -1,5 +1,7 @@
 """Strict reading of YAML: no duplicate keys, no tags that build objects, and `1e-4` is a number."""
 
+import copy
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -81,9 +83,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise OptionsError(f"The options file '{path}' does not exist. The shipped ones are under options/.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise OptionsError(f"The options file '{path}' cannot be read: {error}.") from error
-    content = parse_yaml(text, str(path))
+    content = copy.deepcopy(_parsed(text, str(path)))
     if not isinstance(content, dict):
         raise OptionsError(
             f"The options file '{path}' must hold a mapping of names to values, not {type(content).__name__}."
         )
     return content
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str, source: str) -> Any:
+    """Return what `parse_yaml` does, to be copied; a sweep reads the same base files hundreds of times."""
+    return parse_yaml(text, source)

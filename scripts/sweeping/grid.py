@@ -70,6 +70,8 @@ class MethodOptions(_Section):
     options: Annotated[dict[str, str], pydantic.BeforeValidator(_for_all), pydantic.Field(min_length=1)]
     """An options file for training, or one for each architecture; a method is left out where it has none."""
     overrides: Overrides = {}
+    overrides_of: dict[str, Overrides] = {}
+    """Further overrides for single architectures."""
     published: str | None = None
     """The method's name among the published results; by default its label."""
 
@@ -98,7 +100,7 @@ class Grid(_Section):
     """A sweep: every method on every architecture at every scale and number of bits, with every seed.
 
     An axis is a list, or a mapping from each entry to overrides for the runs with that entry. Later overrides win:
-    `overrides`, then those of architecture, scale, bits, method.
+    `overrides`, then those of architecture, scale, bits, method, and of the method for an architecture.
     """
 
     name: FolderName
@@ -112,6 +114,8 @@ class Grid(_Section):
     seeds: list[Annotated[int, pydantic.Field(ge=0, lt=2**63)]] = []
     """By default each options file's own seed."""
     overrides: Overrides = {}
+    share: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+    """Share of `train:total_iter` that every method is trained for, where the whole of it is out of reach."""
     evaluation: str | Overrides
     """What is measured on, laid over the options in basicsr/test.py alone: a file with `datasets:`, or the mapping itself."""
     methods: Annotated[list[MethodOptions], pydantic.Field(min_length=1)]
@@ -127,6 +131,15 @@ class Grid(_Section):
         return {text: _bits_of(text) for text in self.bits}
 
 
+def read_grid(path: Path) -> Grid:
+    """Read the file of a sweep and check it by its schema alone: what its axes and methods are called, where its results are.
+
+    Raises:
+        OptionsError: the file is missing or no YAML; a key is unknown, missing or of a wrong type.
+    """
+    return validate_model(Grid, read_with_bases(path), "")
+
+
 def load_grid(path: Path) -> Grid:
     """Read and check the file of a sweep.
 
@@ -134,8 +147,7 @@ def load_grid(path: Path) -> Grid:
         OptionsError: the file is missing or no YAML; a key is unknown, missing or of a wrong type; a placeholder is
             unknown; an override belongs to an axis; a method names an architecture that the grid has not.
     """
-    raw = read_with_bases(path)
-    grid = validate_model(Grid, raw, "")
+    grid = read_grid(path)
     if isinstance(grid.evaluation, str):
         grid.evaluation = read_with_bases(Path(grid.evaluation))
     _check_methods(grid)
@@ -152,7 +164,7 @@ def _check_methods(grid: Grid) -> None:
     for method in grid.methods:
         if labels.count(method.label) > 1:
             raise OptionsError(f"Two methods are called '{method.label}'. Give every method a label of its own.")
-        for arch in method.options:
+        for arch in (*method.options, *method.overrides_of):
             if arch != ALL_ARCHITECTURES and arch not in grid.architectures:
                 raise OptionsError(
                     f"The method '{method.label}' has options for the architecture '{arch}', which is not among "
@@ -184,6 +196,8 @@ def _all_overrides(grid: Grid) -> Iterator[tuple[str, Overrides]]:
             yield f"{axis}:{entry}", overrides
     for method in grid.methods:
         yield f"the overrides of '{method.label}'", method.overrides
+        for arch, overrides in method.overrides_of.items():
+            yield f"the overrides of '{method.label}' for '{arch}'", overrides
 
 
 def _check_axes(where: str, overrides: Overrides) -> None:

@@ -57,6 +57,7 @@ class Run:
         method: label of the method.
         published: what the method is called among the published results.
         scale: scale factor.
+        share: share of the iterations of its recipe that it is trained for.
         train: the step that makes the quantized network, if there is one to make.
         evaluate: the step that measures.
         options: the options of `evaluate`; those of `train` differ in what is measured on.
@@ -69,6 +70,7 @@ class Run:
     method: str
     published: str | None
     scale: int
+    share: float
     train: Step | None
     evaluate: Step
     options: Options
@@ -122,7 +124,8 @@ def _quantized_run(
 ) -> Run:
     values = {"arch": arch, "method": method.label, "scale": scale, "bit": bits}
     values |= {} if seed is None else {"seed": seed}
-    layers = (grid.overrides, grid.architectures[arch], grid.scales[scale], grid.bits[bits], method.overrides)
+    of_method = (method.overrides, method.overrides_of.get(arch, {}))
+    layers = (grid.overrides, grid.architectures[arch], grid.scales[scale], grid.bits[bits], *of_method)
     overrides = [fill(text, values) for layer in layers for text in flatten_overrides(layer)]
     options_file = fill(method.options_for(arch), values)
     label = f"bit{bits}" if bits.isdigit() else bits
@@ -130,11 +133,12 @@ def _quantized_run(
     folder = f"{grid.name}_{name}"
     w_bits, a_bits = grid.bit_widths()[bits]
     axes = _axes(folder, method.label, scale, bits, (w_bits, a_bits), seed)
+    full = _load(Step("basicsr/train.py", options_file, (*overrides, *axes)), name)
+    overrides += _shortened(full, grid.share)
     train = Step("basicsr/train.py", options_file, (*overrides, *axes))
     network = f"path:pretrain_network_Q={root / 'experiments' / folder / 'models' / 'net_Q_latest.pth'}"
     evaluation = [fill(text, values) for text in flatten_overrides(grid.evaluation)]
     evaluate = Step("basicsr/test.py", options_file, (*overrides, *evaluation, *axes, network))
-    _load(train, name)
     options = _load(evaluate, name)
     if options.train is None or options.quantization is None:
         raise OptionsError(
@@ -154,10 +158,18 @@ def _quantized_run(
         method=method.label,
         published=method.published or method.label,
         scale=int(scale),
+        share=grid.share,
         train=train,
         evaluate=evaluate,
         options=options,
     )
+
+
+def _shortened(options: Options, share: float) -> list[str]:
+    """Return the override that leaves a training a share of its iterations, at least one; none where it has all or does not train."""
+    if share == 1 or options.train is None or options.train.total_iter == 0:
+        return []
+    return [f"train:total_iter={max(1, round(share * options.train.total_iter))}"]
 
 
 def _axes(folder: str, label: str, scale: str, bits: str, bit_widths: tuple[int, int], seed: int | None) -> list[str]:
@@ -182,6 +194,7 @@ def _full_precision_run(grid: Grid, reference: Run) -> Run:
         method=FULL_PRECISION,
         published=FULL_PRECISION,
         scale=reference.scale,
+        share=1.0,
         train=None,
         evaluate=step,
         options=_load(step, name),
@@ -199,6 +212,7 @@ def _bicubic_run(grid: Grid, reference: Run) -> Run:
         method=BICUBIC,
         published=None,
         scale=reference.scale,
+        share=1.0,
         train=None,
         evaluate=step,
         options=_load(step, name),

@@ -7,6 +7,7 @@ tables says, so that tables can be made anew where experiments/ and results/ are
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,10 +148,16 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}:{key}".lstrip(":")).items()}
 
 
+def absent_weights(run: Run) -> str | None:
+    """Return the file of the full-precision weights that a run needs and that is not on disk; None where it has all."""
+    path = run.options.path.pretrain_network_FP
+    return None if path is None or run.kind == "bicubic" or Path(path).is_file() else path
+
+
 def weights_digest(run: Run) -> str | None:
     """Return the SHA-256 of the full-precision weights, None where they are not on disk or there are none."""
     path = run.options.path.pretrain_network_FP
-    if path is None or run.kind == "bicubic" or not Path(path).is_file():
+    if path is None or run.kind == "bicubic" or absent_weights(run):
         return None
     status = Path(path).stat()
     return _digest(Path(path), status.st_size, status.st_mtime_ns)
@@ -218,8 +225,10 @@ def write_record(run: Run, places: Places) -> dict[str, Any]:
         "seed": run.options.manual_seed,
         "iterate": ITERATE if run.train else None,
         "iterations": run.options.train.total_iter if run.train else None,
+        "share": run.share if run.train and run.options.train.total_iter else None,
         "activation_ranges": activation_ranges(run.options),
         "seconds": _seconds(run, places),
+        "squared_error": _squared_errors(run, places),
         "full_precision": None if run.kind == "bicubic" else {"file": file, "sha256": weights_digest(run)},
         "metrics": metrics,
         "options": run.options.model_dump(mode="json"),
@@ -246,3 +255,17 @@ def _seconds(run: Run, places: Places) -> dict[str, float]:
     stages = {"calibrated": "calibration", "final": "training"}
     lines = _metrics(run, places) if run.train else []
     return {stages[line["stage"]]: line["seconds"] for line in lines if line["stage"] in stages}
+
+
+def _squared_errors(run: Run, places: Places) -> dict[str, float]:
+    """Return geometric means of the squared errors of weight and of activation quantizers, where their calibrators know them.
+
+    The ratio of such means of two runs is the mean ratio of their errors, layer by layer.
+    """
+    report = read_record(places.experiment(run) / "calibration.json") if run.train else None
+    logs: dict[str, list[float]] = {}
+    for line in report or []:
+        if line["mean_squared_error"]:
+            role = "weights" if line["name"].endswith("weight_quantizer") else "activations"
+            logs.setdefault(role, []).append(math.log(line["mean_squared_error"]))
+    return {role: math.exp(sum(values) / len(values)) for role, values in logs.items()}

@@ -1,5 +1,6 @@
 """What a sweep is made for: results.csv, tables.md and a plot for each dataset, of the records that are on disk."""
 
+import collections
 from collections.abc import Callable, Sequence
 
 from basicsr.utils.errors import CheckpointError
@@ -29,7 +30,7 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
     for run in runs:
         record = read_record(places.record(run))
         if record is None:
-            missing.append(run.name)
+            missing.append(run)
             continue
         differences = changes(record, run)
         if differences:
@@ -43,7 +44,7 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
     try:
         write_csv(rows, places.output / "results.csv")
         with atomic_path(places.output / "tables.md") as temporary:
-            temporary.write_text(markdown(title, rows, missing), encoding="utf-8")
+            temporary.write_text(markdown(title, rows, _names(missing, runs)), encoding="utf-8")
         for dataset in plotted:
             draw(rows, dataset, places.output / f"{dataset}.png")
     except OSError as error:
@@ -52,3 +53,14 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
         ) from error
     files = ", ".join(["results.csv", "tables.md", *(f"{dataset}.png" for dataset in plotted)])
     report(f"{len(records)} of {len(runs)} runs are in {places.output}: {files}")
+
+
+def _names(missing: Sequence[Run], runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs that are not finished; those of an architecture and scale together, where none of them is."""
+    numbers, planned = (collections.Counter((run.arch, run.scale) for run in group) for group in (missing, runs))
+    names = []
+    for run in missing:
+        place = (run.arch, run.scale)
+        whole = numbers[place] == planned[place] > 1
+        names.append(f"{run.arch} x{run.scale} ({numbers[place]} runs)" if whole else run.name)
+    return list(dict.fromkeys(names))

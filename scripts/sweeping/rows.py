@@ -14,8 +14,9 @@ Row = dict[str, Any]
 COLUMNS = (
     "arch", "method", "scale", "w_bits", "a_bits", "seed", "dataset", "images", "psnr", "ssim", "fidelity",
     "psnr_change", "published_psnr", "published_psnr_change", "published_source", "coverage", "activation_ranges",
-    "activation_granularity", "weight_granularity", "iterate", "iterations", "calibration_seconds", "training_seconds",
-    "bytes", "crop_border", "on_y", "pad", "self_ensemble", "full_precision", "commit", "run",
+    "activation_granularity", "weight_granularity", "activation_calibrator", "activation_search", "weights_error",
+    "activations_error", "iterate", "iterations", "batch_size", "share", "calibration_seconds", "training_seconds", "bytes",
+    "crop_border", "on_y", "pad", "self_ensemble", "full_precision", "commit", "run",
 )  # fmt: skip
 DIGITS = {"psnr_change": 4, "published_psnr_change": 2}
 
@@ -54,6 +55,9 @@ def _place(row: Row) -> tuple[Any, ...]:
 def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> Row:
     metrics = record["metrics"]
     quantization = record["options"]["quantization"] or {}
+    train = record["options"]["train"] if record["iterations"] else {}
+    activations = record["options"]["calibration"]["activations"] if quantization else {}
+    errors = record.get("squared_error", {})
     protocol = metrics["protocol"]
     values = {
         "arch": record["arch"],
@@ -72,8 +76,14 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
         "activation_ranges": record["activation_ranges"],
         "activation_granularity": quantization.get("activation_granularity"),
         "weight_granularity": quantization.get("weight_granularity"),
+        "activation_calibrator": activations.get("type"),
+        "activation_search": activations.get("search") or activations.get("selection"),
+        "weights_error": errors.get("weights"),
+        "activations_error": errors.get("activations"),
         "iterate": record["iterate"],
         "iterations": record["iterations"],
+        "batch_size": train.get("batch_size"),
+        "share": record.get("share"),
         "calibration_seconds": record["seconds"].get("calibration"),
         "training_seconds": record["seconds"].get("training"),
         "bytes": metrics.get("complexity", {}).get("bytes"),

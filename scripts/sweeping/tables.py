@@ -9,6 +9,7 @@ from sweeping.plan import BICUBIC, FULL_PRECISION
 from sweeping.rows import Row
 
 METRICS = {"psnr": 3, "ssim": 4, "fidelity": 2}
+SECONDS = {"calibration_seconds": "calibration (s)", "training_seconds": "training (s)"}
 ABSENT = "-"
 WIDTH = 120
 EXPLANATION = (
@@ -34,17 +35,40 @@ def markdown(title: str, rows: Sequence[Row], missing: Sequence[str]) -> str:
     Returns:
         Markdown; rows with several seeds are shown as mean and standard deviation.
     """
-    networks = list(dict.fromkeys((row["arch"], row["scale"]) for row in rows if row["method"] != BICUBIC))
-    text = [f"# {title}\n", _explanation(rows)]
+    text = [f"# {title}\n", explanation(rows)]
     if missing:
         text.append(f"Not finished: {', '.join(missing)}.\n")
-    for arch, scale in networks:
-        own = [row for row in rows if row["scale"] == scale and row["arch"] in (arch, None)]
-        text += [f"## {arch} x{scale}\n", _table(own), *_notes(own)]
+    for arch, scale in networks_of(rows):
+        text += [f"## {arch} x{scale}\n", network_table(rows, arch, scale, with_seconds=True)]
     return "\n".join(text)
 
 
-def _explanation(rows: Sequence[Row]) -> str:
+def networks_of(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Return the architectures and scales of rows, in their order."""
+    return list(dict.fromkeys((row["arch"], row["scale"]) for row in rows if row["method"] != BICUBIC))
+
+
+def network_table(rows: Sequence[Row], arch: str, scale: int, with_seconds: bool) -> str:
+    """Return the table of one architecture and scale, and the notes below it, as Markdown.
+
+    Args:
+        rows: those of a sweep.
+        arch: label of the architecture.
+        scale: scale factor.
+        with_seconds: whether columns say how long calibration and training took.
+    """
+    own = [row for row in rows if row["scale"] == scale and row["arch"] in (arch, None)]
+    return "\n".join([_table(own, with_seconds), *_notes(own)])
+
+
+def cells_to_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a Markdown table; the first one is its head."""
+    head, *body = lines
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)) + "\n"
+
+
+def explanation(rows: Sequence[Row]) -> str:
+    """Return a paragraph that says what the cells of tables hold and how it was measured."""
     measured = sorted({(row["on_y"], row["crop_border"], row["self_ensemble"]) for row in rows}, key=str)
     published = PUBLISHED if any(row["published_psnr_change"] is not None for row in rows) else ""
     protocol = " ".join(_protocol(*protocol) for protocol in measured)
@@ -57,7 +81,7 @@ def _protocol(on_y: bool, border: int | None, ensemble: bool) -> str:
     return f"Measured on {channel}, leaving out a border {pixels}{', with self-ensemble' if ensemble else ''}."
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row], with_seconds: bool) -> str:
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["method"] != BICUBIC, row["method"] != FULL_PRECISION)):
@@ -66,16 +90,16 @@ def _table(rows: Sequence[Row]) -> str:
     head = ["method", "W/A"]
     for dataset in datasets:
         head += [dataset, "change"]
-    head += ["activations", "calibration (s)", "training (s)"]
-    lines = [head, ["---"] * len(head)]
+    head += ["activations", "iterations x batch", *(SECONDS.values() if with_seconds else ())]
+    lines = [head]
     for (w_bits, a_bits, method), members in groups.items():
         cells = [method, f"{w_bits}/{a_bits}"]
         for dataset in datasets:
             own = [row for row in members if row["dataset"] == dataset]
             cells += [_values(own, best), _change(own)]
-        seconds = [_mean(members, key, 1) for key in ("calibration_seconds", "training_seconds")]
-        lines.append([*cells, _ranges(members[0]), *seconds])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+        cells += [_ranges(members[0]), _iterations(members[0])]
+        lines.append(cells + [_mean(members, key, 1) for key in SECONDS if with_seconds])
+    return cells_to_table(lines)
 
 
 def _best(groups: dict[tuple[Any, ...], list[Row]], datasets: Sequence[str]) -> dict[tuple[Any, ...], str]:
@@ -130,17 +154,33 @@ def _ranges(row: Row) -> str:
     return text + ("; weights per channel" if row["weight_granularity"] == "per_channel" else "")
 
 
+def _iterations(row: Row) -> str:
+    return f"{row['iterations']} x {row['batch_size']}" if row["iterations"] else ABSENT
+
+
 def _notes(rows: Sequence[Row]) -> list[str]:
-    """Return what is to be said below a table: coverage, seeds, sources of what was published."""
+    """Return what is to be said below a table: coverage, share of the iterations, seeds, sources of what was published."""
     coverage = sorted({row["coverage"] for row in rows if row["coverage"]})
     notes = [f"Coverage: {', '.join(f'`{name}`' for name in coverage)}."] if coverage else []
     if len(coverage) > 1:
         methods = dict.fromkeys((row["coverage"], row["method"]) for row in rows if row["coverage"])
         notes = [f"Coverage: {', '.join(f'`{name}` for {method}' for name, method in methods)}."]
-    seeds = sorted({row["seed"] for row in rows if row["seed"] is not None})
-    if len(seeds) > 1:
+    shares = sorted({row["share"] for row in rows if row["share"] is not None and row["share"] < 1})
+    if shares:
+        notes.append(f"Iterations are {' and '.join(f'{share:.3g}' for share in shares)} of those of the full recipe.")
+    seeds = _repeated_seeds(rows)
+    if seeds:
         notes.append(f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}.")
     sources = sorted({row["published_source"] for row in rows if row["published_psnr_change"] is not None})
     if sources:
         notes.append(f"Published: {'; '.join(sources)}.")
     return [" ".join(notes) + "\n"] if notes else []
+
+
+def _repeated_seeds(rows: Sequence[Row]) -> list[int]:
+    """Return the seeds of the cells that are means over several; recipes may have different seeds, which is no repetition."""
+    cells: dict[tuple[Any, ...], set[int]] = {}
+    for row in rows:
+        if row["seed"] is not None:
+            cells.setdefault((row["w_bits"], row["a_bits"], row["method"]), set()).add(row["seed"])
+    return sorted(set().union(*(seeds for seeds in cells.values() if len(seeds) > 1)))

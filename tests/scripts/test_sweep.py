@@ -119,6 +119,21 @@ def test_a_grid_that_cannot_be_used_ends_with_2(sweep, tmp_path):
     assert status == 2 and "Did you mean 'jobs'?" in output and "Traceback" not in output
 
 
+def test_runs_without_full_precision_weights_are_left_out(sweep, folder, tmp_path):
+    absent = {"path": {"pretrain_network_FP": "absent.pth"}}
+    content = tiny_grid.grid(tmp_path)
+    content["name"] = "absent"
+    content["architectures"] = {"SwinIR-tiny": absent}
+    file = tiny_grid.write(tmp_path, **content)
+    status, output = sweep(file=file)
+    assert status == 0 and "Bicubic_x4 finished" in output and "begins" in output
+    assert "Left out: 3 runs, because their full-precision weights 'absent.pth' are not on disk." in output
+    status, output = sweep("--only", "SwinIR*", file=file)
+    assert status == 2 and "No run can be done. Put the weights there first: absent.pth." in output
+    text = (folder / "results/sweeps/absent/tables.md").read_text()
+    assert "Not finished: SwinIR-tiny x4 (3 runs)." in text
+
+
 def test_array_job_with_the_local_executor(script_command, tmp_path):
     file = tiny_grid.write(tmp_path, slurm={"minutes": 10, "gpus": 0, "setup": ["true"]})
     done = script_command("sweep", "-grid", file, "--root", tmp_path, "--launcher", "local", "--only", "Bicubic_x4")

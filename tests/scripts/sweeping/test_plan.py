@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.options import read_with_bases
 from sweeping.grid import load_grid
 from sweeping.plan import describe, plan, select
 from tests import tiny, tiny_grid
@@ -63,6 +64,38 @@ def test_later_overrides_win_and_placeholders_are_filled(tmp_path):
     )[2]
     assert run.options.val.val_freq == 5 and run.options.logger.print_freq == 1
     assert run.options.path.param_key_FP == "SwinIR-tiny-A-4-4"
+
+
+def test_overrides_of_a_method_for_an_architecture_win(tmp_path):
+    own = {**method("A", val={"val_freq": 5}), "overrides_of": {"first": {"val": {"val_freq": 6}}}}
+    runs = runs_of(tmp_path, architectures=["first", "second"], methods=[own])
+    assert [run.options.val.val_freq for run in runs if run.kind == "quantized"] == [6, 5]
+
+
+def test_all_methods_get_the_same_share_of_their_iterations(tmp_path):
+    longer, short = (method(name, "demo_2DQuant_x4.yml", train={"total_iter": n}) for name, n in (("A", 300), ("B", 3)))
+    runs = runs_of(tmp_path, share=0.02, methods=[longer, short, method("C")])[2:]
+    assert [run.options.train.total_iter for run in runs] == [6, 1, 0]  # MinMax has nothing to train
+    assert runs[0].share == 0.02 and "train:total_iter=6" in runs[0].train.overrides
+    assert not any(text == "train:total_iter=0" for text in runs[2].train.overrides)
+
+
+def test_the_benchmarks_take_one_share_of_the_published_iterations(monkeypatch, tmp_path):
+    monkeypatch.chdir(tiny.ROOT)
+    grid = load_grid(Path("options/sweep/benchmarks.yml"))
+    for axis in (grid.scales, grid.bits):
+        for entry in list(axis)[1:]:
+            del axis[entry]
+    blocks = {"SwinIR-light": 24, "EDSR-baseline": 16, "RDN-small": 4}
+    recipes = {"DBDC+Pac": "DBDC_Pac", "2DQuant as published": "2DQuant_as_published",
+               "2DQuant as released": "2DQuant_as_released", "LSQ": "QAT", "ODM": "QAT"}  # fmt: skip
+    whole = {label: read_with_bases(Path(f"options/base/{name}.yml"))["train"] for label, name in recipes.items()}
+    for run in (run for run in plan(grid, tmp_path) if run.kind == "quantized"):
+        if run.method in ("BRECQ", "QDrop"):
+            expected = 20000 * blocks[run.arch]
+        else:
+            expected = whole[run.method]["total_iter"] if run.method in whole else 0
+        assert run.options.train.total_iter == grid.share * expected, run.name
 
 
 def test_lines_to_compare_with_know_nothing_of_quantization(tmp_path):

@@ -10,7 +10,15 @@ from basicsr.utils.files import write_json
 from basicsr.utils.options import load_options, merge
 from sweeping.grid import load_grid
 from sweeping.plan import plan
-from sweeping.records import Places, activation_ranges, mark_beginning, may_continue, state_of, write_record
+from sweeping.records import (
+    Places,
+    absent_weights,
+    activation_ranges,
+    mark_beginning,
+    may_continue,
+    state_of,
+    write_record,
+)
 from tests import tiny, tiny_grid
 
 QUANTIZED = 3
@@ -149,6 +157,29 @@ def test_training_continues_with_its_own_recipe_only(tmp_path, places):
     beginning = json.loads(places.beginning(run).read_text())
     write_json(places.beginning(run), {**beginning, "full_precision": "0" * 64})
     assert not may_continue(run, places)
+
+
+def test_squared_errors_are_geometric_means_of_weights_and_of_activations(tmp_path, places):
+    run = runs_of(tmp_path)[QUANTIZED]
+    train(run, places)
+    errors = {"a.weight_quantizer": 1e-6, "b.weight_quantizer": 1e-4, "a.act_quantizer": 0.5, "b.act_quantizer": None}
+    report = [{"name": name, "mean_squared_error": error} for name, error in errors.items()]
+    write_json(places.experiment(run) / "calibration.json", report)
+    assert finish(run, places)["squared_error"] == pytest.approx({"weights": 1e-5, "activations": 0.5})
+
+
+def test_a_record_knows_the_share_of_the_iterations(tmp_path, places):
+    calibrated, trained = (finish(run, places) for run in runs_of(tmp_path, share=0.5)[2:])
+    assert (trained["iterations"], trained["share"]) == (3, 0.5)
+    assert (calibrated["iterations"], calibrated["share"]) == (0, None)
+
+
+def test_weights_that_are_absent_are_named(tmp_path):
+    bicubic, full, *quantized = runs_of(tmp_path)
+    assert [absent_weights(run) for run in (bicubic, full, *quantized)] == [None] * 4
+    weights = tmp_path / "fp_x4.pth"
+    weights.unlink()
+    assert [absent_weights(run) for run in (bicubic, full, *quantized)] == [None] + [str(weights)] * 3
 
 
 def test_ranges_are_those_of_the_quantizer():

@@ -38,8 +38,10 @@ def record(method, bits=32, psnr=None, ssim=0.89, fidelity=None, arch="SwinIR-li
         "seed": seed,
         "iterate": "last" if quantized else None,
         "iterations": 80 if quantized else None,
+        "share": 0.02 if quantized else None,
         "activation_ranges": "static" if quantized else None,
         "seconds": {"calibration": 3.25, "training": 60.0} if quantized else {},
+        "squared_error": {"weights": 1e-6, "activations": 1e-3} if quantized else {},
         "full_precision": {"file": "fp.pth", "sha256": "0"} if arch else None,
         "metrics": {
             "scale": 4,
@@ -51,7 +53,11 @@ def record(method, bits=32, psnr=None, ssim=0.89, fidelity=None, arch="SwinIR-li
             "datasets": {"Set5": means},
             "provenance": {"commit": "abc"},
         },
-        "options": {"quantization": quantization if quantized else None},
+        "options": {
+            "quantization": quantization if quantized else None,
+            "calibration": {"activations": {"type": "DOBI", "search": "auto"}},
+            "train": {"total_iter": 80, "batch_size": 4} if quantized else None,
+        },
     }
     return {**content, **changes}
 
@@ -81,6 +87,16 @@ def test_golden_tables(records):
     assert text == GOLDEN.read_text(encoding="utf-8")
 
 
+def test_what_is_not_trained_has_no_iterations():
+    rows = rows_of([record("MinMax", 4, 31.0, iterations=0)], PublishedResults.load())
+    assert rows[0]["batch_size"] is None and "| static | - | 3.2 |" in markdown("demo", rows, [])
+
+
+def test_recipes_with_seeds_of_their_own_are_no_repetitions():
+    runs = [record("MinMax", 4, 31.0, seed=0), record("2DQuant", 4, 31.9, seed=3407)]
+    assert "standard deviation" not in markdown("demo", rows_of(runs, PublishedResults.load()), [])
+
+
 def test_csv_holds_every_row(records, tmp_path):
     write_csv(rows_of(records, PublishedResults.load()), tmp_path / "results.csv")
     rows = list(csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8")))
@@ -89,6 +105,12 @@ def test_csv_holds_every_row(records, tmp_path):
     assert (two["psnr"], two["psnr_change"], two["published_psnr"], two["published_psnr_change"]) == (
         "31.9", "-0.3", "31.77", "-0.68",
     )  # fmt: skip
+    assert (two["iterations"], two["batch_size"], two["share"]) == ("80", "4", "0.02")
+    assert (two["activation_calibrator"], two["activation_search"], two["activations_error"]) == (
+        "DOBI",
+        "auto",
+        "0.001",
+    )
     assert two["coverage"] == "2dquant" and two["iterate"] == "last" and two["training_seconds"] == "60.0"
     assert rows[0]["arch"] == "" and rows[0]["psnr_change"] == ""
 
@@ -131,6 +153,22 @@ def test_plots(records, tmp_path):
     image = cv2.imread(str(tmp_path / "first.png"))
     assert image.shape[0] > 800 and image.shape[1] > 1200 and image.std() > 5
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_values_far_below_the_others_leave_the_panel(records, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    near = [record(name, 4, psnr) for name, psnr in zip("ABCDE", (31.7, 31.8, 31.9, 32.0, 32.1), strict=True)]
+    bicubic, full, *_ = records
+    for shown in ([full, *near], [bicubic, full, *near, record("Broken", 4, 12.5)]):
+        plot.draw(rows_of(shown, PublishedResults.load()), "Set5", tmp_path / "a.png")
+    whole, cut = (figure.axes[0] for figure in figures)
+    assert whole.get_ylim()[0] < 31.7 and not whole.texts
+    assert 31 < cut.get_ylim()[0] < 31.7 and cut.get_ylim()[1] > 32.2
+    assert sorted(text.get_text().split()[-2] for text in cut.texts) == ["12.50", "28.42"]
 
 
 def test_a_missing_matplotlib_is_named(records, tmp_path, monkeypatch):

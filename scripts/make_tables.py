@@ -1,0 +1,44 @@
+"""Write docs/results/README.md from the records of all sweeps under docs/results.
+
+    python scripts/make_tables.py
+
+Needs no experiments: a record holds all that the tables say. The tables and plots of one sweep are made by sweep.py --tables-only.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from basicsr.utils.errors import UserError
+from basicsr.utils.files import atomic_path
+from sweeping.overview import FOLDER, overview, read_sweeps
+from sweeping.plan import REPOSITORY
+
+UNUSABLE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the file; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--root", default=REPOSITORY, type=Path, metavar="FOLDER", help="folder that holds docs/results/"
+    )
+    root = parser.parse_args(argv).root
+    file = root / FOLDER / "README.md"
+    try:
+        sweeps = read_sweeps(root)
+        text = overview(sweeps, root)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return UNUSABLE
+    with atomic_path(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"{file}: {sum(sweep.number for sweep in sweeps)} runs of {len(sweeps)} sweeps.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""docs/results/README.md: the committed one follows from the committed records, and from them alone."""
+
+import shutil
+
+import pytest
+
+from basicsr.utils.errors import CheckpointError, OptionsError
+from sweeping.overview import FOLDER, GRIDS, overview, read_sweeps
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A folder with the grids and the results of the repository, to be changed."""
+    folder = tmp_path_factory.mktemp("repository")
+    for name in (GRIDS, FOLDER):
+        shutil.copytree(tiny.ROOT / name, folder / name)
+    for extra in (folder / FOLDER).iterdir():
+        if extra.is_dir() and extra.name != "demo_ptq":
+            shutil.rmtree(extra)
+    return folder
+
+
+def test_the_committed_file_follows_from_the_committed_records():
+    text = (tiny.ROOT / FOLDER / "README.md").read_text(encoding="utf-8")
+    assert text == overview(read_sweeps()), "run python scripts/make_tables.py and commit docs/results/README.md"
+
+
+def test_links_lead_to_files_of_the_repository():
+    text = (tiny.ROOT / FOLDER / "README.md").read_text(encoding="utf-8")
+    links = [part.split(")")[0] for part in text.split("](")[1:]]
+    assert len(links) > 5
+    for link in links:
+        if link.startswith("#"):
+            assert f"\n## {link[1:]}\n" in text
+        else:
+            assert (tiny.ROOT / FOLDER / link).exists(), link
+
+
+def test_records_are_in_the_order_of_the_grid(repository):
+    (sweep,) = read_sweeps(repository)
+    assert sweep.name == "demo_ptq" and sweep.number == 51
+    assert [row["method"] for row in sweep.rows[:5]] == ["Bicubic", "FP", "MinMax", "Percentile", "DBDC+Pac"]
+    assert [row["a_bits"] for row in sweep.rows if row["method"] == "DOBI"] == [4, 3, 2] * 2
+    first = next(row for row in sweep.rows if row["arch"])
+    assert first["arch"] == "SwinIR-light"
+
+
+def test_what_the_grid_has_no_more_is_left_out(repository):
+    grid = repository / GRIDS / "demo_ptq.yml"
+    text = grid.read_text()
+    grid.write_text(text.replace("bits: [4, 3, 2]", "bits: [4, 2]"))
+    (sweep,) = read_sweeps(repository)
+    grid.write_text(text)
+    assert sweep.number == 51 - 16 and all(row["a_bits"] != 3 for row in sweep.rows)
+
+
+def test_the_text_has_what_a_reader_looks_for(repository):
+    text = overview(read_sweeps(repository), repository)
+    assert "    python scripts/sweep.py -grid options/sweep/demo_ptq.yml --jobs 2\n" in text
+    assert "    # Post-training methods on the pictures that the repository carries." in text  # head of the grid
+    assert (
+        "### EDSR-baseline x4, demo_ptq\n\n| method | W/A | demo | change | activations | iterations x batch |\n"
+        in text
+    )
+    assert "![PSNR and fidelity against bits](demo_ptq/demo.png)" in text
+    assert "MinMax < DOBI < 2DQuant" in text and "](dobi_layers.md)" in text
+    assert "## Searches of DOBI" not in text  # there is one search only
+
+
+def test_records_without_a_grid_are_named(repository):
+    folder = repository / FOLDER / "other"
+    shutil.copytree(repository / FOLDER / "demo_ptq", folder)
+    with pytest.raises(OptionsError, match="docs/results/other/runs' belong to no grid"):
+        read_sweeps(repository)
+    shutil.rmtree(folder)
+
+
+def test_a_damaged_record_is_named(repository):
+    file = repository / FOLDER / "demo_ptq/runs/Bicubic_x4.json"
+    content = file.read_text()
+    file.write_text("{")
+    with pytest.raises(CheckpointError, match="Bicubic_x4.json"):
+        read_sweeps(repository)
+    file.write_text(content)

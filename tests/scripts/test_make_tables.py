@@ -1,0 +1,22 @@
+"""scripts/make_tables.py as a program, from another folder."""
+
+import shutil
+
+from tests import tiny
+
+
+def test_it_writes_what_is_committed(script_command, tmp_path):
+    for name in ("docs/results", "options"):
+        shutil.copytree(tiny.ROOT / name, tmp_path / name)
+    file = tmp_path / "docs/results/README.md"
+    file.unlink()
+    done = script_command("make_tables", "--root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{file}: " in done.stdout and " sweeps." in done.stdout
+    assert file.read_text() == (tiny.ROOT / "docs/results/README.md").read_text()
+
+
+def test_what_is_wrong_is_said_in_a_sentence(script_command, tmp_path):
+    shutil.copytree(tiny.ROOT / "docs/results", tmp_path / "docs/results")
+    done = script_command("make_tables", "--root", tmp_path)
+    assert done.returncode == 2 and "belong to no grid" in done.stderr and "Traceback" not in done.stderr
