@@ -1,0 +1,205 @@
+"""Deployment: sizes of files, latency in PyTorch, OpenVINO and ONNX Runtime, and agreement of their outputs.
+
+Runs from the root of the repository, on the networks and pictures that it carries; PSNR on Set5 where it is laid out. Bounds are those of
+DOBI without training: neither size nor latency depends on them.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from basicsr.data import build_evaluation_sets
+from basicsr.deploy.onnx_export import save_onnx
+from basicsr.deploy.packed_file import save_packed
+from basicsr.deploy.runtime_layers import runtime_network
+from basicsr.deploy.runtimes import Kernel, RuntimeNetwork
+from basicsr.deploy.verification import has_bfloat16, installed_runtimes, latencies, timed_picture
+from basicsr.models.evaluation import Evaluator
+from basicsr.pipeline import build_model, calibration_set
+from basicsr.utils.options import Options, load_options
+from tests.archs.plain_swinir import PlainSwinIR
+
+BITS = (8, 4, 2)
+PROFILED_BITS = 4
+_KERNELS_SHOWN = 8
+_SET5 = (
+    "datasets:test_1={name: Set5, type: PairedImageDataset, dataroot_gt: datasets/benchmark/Set5/HR, "
+    "dataroot_lq: 'datasets/benchmark/Set5/LR_bicubic/X{scale}'}"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network to deploy.
+
+    Attributes:
+        title: what it is called in the tables.
+        options_file: a recipe that calibrates it.
+        overrides: of these options.
+        plain: builds, for a scale factor, a plain implementation with the same state dict, to be timed besides.
+        float_linear: also export the profiled bits with linear layers in floating point.
+    """
+
+    title: str
+    options_file: str
+    overrides: tuple[str, ...] = ()
+    plain: Callable[[int], nn.Module] | None = None
+    float_linear: bool = False
+
+
+CASES = (
+    Case("EDSR-baseline, body", "options/train/demo_EDSR_DOBI_x4.yml"),
+    Case("EDSR-baseline, full", "options/train/demo_EDSR_DOBI_x4.yml", ("quantization:coverage=full",)),
+    Case("SwinIR-light, 2dquant", "options/train/demo_DOBI_x4.yml", plain=PlainSwinIR, float_linear=True),
+)
+
+
+@dataclass
+class Variant:
+    """A network quantized in one way: its files and what runs it."""
+
+    name: str
+    bits: int
+    packed: int
+    packed_half: int
+    onnx: int
+    networks: dict[str, nn.Module]
+
+
+def run() -> str:
+    """Return all tables."""
+    return report(CASES, BITS)
+
+
+def report(cases: Iterable[Case], bits_to_try: Sequence[int]) -> str:
+    """Return for each case the tables of sizes, latencies and PSNR, and the kernels that ran at `PROFILED_BITS`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return "\n\n".join(_report_case(case, bits_to_try, Path(folder)) for case in cases)
+
+
+def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:
+    variants = []
+    for bits in bits_to_try:
+        options = load_options(case.options_file, [*case.overrides, f"bit={bits}", _SET5])
+        model = build_model(options, torch.device("cpu"))
+        model.calibrate(calibration_set(options))
+        full_precision, network = model.full_precision.eval(), model.network.eval()
+        variants.append(_variant(f"{bits}", network, model.quantization_map, options, folder, True))
+        if case.float_linear and bits == PROFILED_BITS:
+            name = f"{bits}, linear layers in floating point"
+            variants.append(_variant(name, network, model.quantization_map, options, folder, False))
+    reference = _full_precision_networks(case, full_precision, options, folder)
+    milliseconds = latencies(
+        reference.networks
+        | {f"{v.name}: {name}": n for v in variants for name, n in v.networks.items() if name in installed_runtimes()},
+        timed_picture(),
+    )
+    return "\n\n".join(
+        [
+            f"## {case.title}, x{options.scale}",
+            _size_table(reference, variants),
+            _latency_table(reference, variants, milliseconds),
+            _psnr_table(variants, options),
+            *(_kernel_table(v) for v in variants if v.bits == PROFILED_BITS and "openvino" in v.networks),
+        ]
+    )
+
+
+def _variant(
+    name: str, network: nn.Module, quantization_map: object, options: Options, folder: Path, integer_linear: bool
+) -> Variant:
+    """Export a network; the trained one is kept as `trained`, its copy on 8-bit grids as `PyTorch`."""
+    file = folder / "network.safetensors"
+    sizes = [
+        save_packed(network, options.network_g, quantization_map, file, method="DOBI", half=h) for h in (False, True)
+    ]
+    graph = file.with_suffix(".onnx")
+    onnx_size = save_onnx(network, graph, integer_linear=integer_linear)
+    networks = {"trained": network, "8-bit grids": runtime_network(network, integer_linear=integer_linear)}
+    networks |= {r: RuntimeNetwork(graph, r, threads=torch.get_num_threads()) for r in installed_runtimes()}
+    return Variant(name, options.bit, *sizes, onnx_size, networks)
+
+
+def _full_precision_networks(case: Case, network: nn.Module, options: Options, folder: Path) -> Variant:
+    graph = folder / "full_precision.onnx"
+    onnx_size = save_onnx(network, graph)
+    networks: dict[str, nn.Module] = {"PyTorch FP32": network}
+    if case.plain is not None:
+        plain = case.plain(options.scale).eval()
+        plain.load_state_dict(network.state_dict())
+        networks["PyTorch FP32, plain implementation"] = plain
+    threads = torch.get_num_threads()
+    for name in installed_runtimes():
+        networks[f"{name} FP32"] = RuntimeNetwork(graph, name, threads=threads)
+        if name == "openvino" and has_bfloat16():
+            networks["openvino BF16"] = RuntimeNetwork(graph, name, threads=threads, precision="bf16")
+    size = 4 * sum(parameter.numel() for parameter in network.parameters())
+    return Variant("32", 32, size, size // 2, onnx_size, networks)
+
+
+def _size_table(reference: Variant, variants: Sequence[Variant]) -> str:
+    rows = [
+        "| bits | packed (bytes) | ratio | rest in half precision | ratio | ONNX (bytes) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for v in (reference, *variants):
+        ratios = [reference.packed / size for size in (v.packed, v.packed_half)]
+        rows.append(f"| {v.name} | {v.packed:,} | {ratios[0]:.2f} | {v.packed_half:,} | {ratios[1]:.2f} | {v.onnx:,} |")
+    return "\n".join(rows)
+
+
+def _latency_table(reference: Variant, variants: Sequence[Variant], milliseconds: dict[str, float]) -> str:
+    torch_time = milliseconds["PyTorch FP32"]
+    side = timed_picture().shape[-1]
+    rows = [
+        f"Median milliseconds for 1 x 3 x {side} x {side} on {torch.get_num_threads()} threads, all in turns.",
+        "",
+        "| bits | what runs | ms | times as fast as PyTorch FP32 | as the runtime's own FP32 |",
+        "|---|---|---|---|---|",
+    ]
+    for name in reference.networks:
+        rows.append(f"| 32 | {name} | {milliseconds[name]:.0f} | {torch_time / milliseconds[name]:.2f} | |")
+    for v in variants:
+        for runtime in installed_runtimes():
+            time = milliseconds[f"{v.name}: {runtime}"]
+            own = milliseconds[f"{runtime} FP32"] / time
+            rows.append(f"| {v.name} | {runtime} | {time:.0f} | {torch_time / time:.2f} | {own:.2f} |")
+    return "\n".join(rows)
+
+
+def _psnr_table(variants: Sequence[Variant], options: Options) -> str:
+    datasets = [d for d in build_evaluation_sets(options.datasets_of("test"), options.scale) if d.name == "Set5"]
+    dataset = (datasets or build_evaluation_sets(options.datasets_of("val"), options.scale))[0]
+    names = list(variants[0].networks)
+    rows = [
+        f"PSNR on {dataset.name} in dB, in parentheses the fidelity to the quantized network in dB.",
+        "",
+        f"| bits | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    for v in variants:
+        evaluator = Evaluator(options.val, options.scale, v.networks["trained"])
+        means = [evaluator.evaluate(network, dataset).means for network in v.networks.values()]
+        cells = [f"{means[0]['psnr']:.4f}", *(f"{m['psnr']:.4f} ({m['fidelity']:.1f})" for m in means[1:])]
+        rows.append(f"| {v.name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _kernel_table(variant: Variant) -> str:
+    kernels: list[Kernel] = variant.networks["openvino"].profile(timed_picture())
+    total = sum(kernel.milliseconds for kernel in kernels)
+    rows = [
+        f"Where the time of OpenVINO goes at {variant.name} bits: {total:.0f} ms, in integers "
+        f"{sum(k.milliseconds for k in kernels if k.integer):.0f} ms.",
+        "",
+        "| kernel | nodes | ms | share | integers |",
+        "|---|---|---|---|---|",
+    ]
+    for k in kernels[:_KERNELS_SHOWN]:
+        share = 100 * k.milliseconds / total
+        rows.append(f"| {k.name} | {k.count} | {k.milliseconds:.1f} | {share:.0f} % | {'yes' if k.integer else ''} |")
+    return "\n".join(rows)
