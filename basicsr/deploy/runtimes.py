@@ -21,7 +21,7 @@ Infer = Callable[[np.ndarray], np.ndarray]
 
 # ONNX Runtime would round the biases of layers with codes at both inputs to multiples of the product of their steps
 _INEXACT_OPTIMISERS = ["WeightBiasQuantization"]
-_PRODUCTS = {"Convolution", "FullyConnected", "MatMul"}
+_PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
 _RUNS_BEFORE_PROFILE = 2
 
 
@@ -131,7 +131,7 @@ def _profile_openvino(graph: bytes, threads: int | None, precision: Precision, x
         (
             f"{node.node_type} {node.exec_type}",
             node.real_time.total_seconds() * 1e3,
-            node.node_type in _PRODUCTS and node.exec_type.upper().endswith("I8"),
+            node.node_type.startswith(_PRODUCTS) and node.exec_type.upper().endswith("I8"),
         )
         for node in nodes
     )

@@ -76,3 +76,30 @@ def test_full_precision_networks_are_not_packed(tmp_path, capfd):
     options = tiny.overrides(tmp_path, "quantization=null", *TEST_SET)
     assert export.main(["-opt", str(tiny.TEST), "--root", str(tmp_path), "--force_yml", *options]) == 2
     assert "only quantized networks are packed" in capfd.readouterr().err
+
+
+def test_graphs_are_written_run_and_reported(tmp_path):
+    for package in ("onnx", "onnxscript", "openvino", "onnxruntime"):
+        pytest.importorskip(package)
+    options = tiny.train_overrides(tmp_path, "train:total_iter=0", architecture="EDSR")
+    train_options = tiny.ROOT / "options/train/demo_EDSR_DOBI_x4.yml"
+    assert train.main(["-opt", str(train_options), "--root", str(tmp_path), "--force_yml", *options]) == 0
+    network = tmp_path / "experiments/tiny/models/net_Q_latest.pth"
+    test_options = tiny.overrides(
+        tmp_path, "name=packed", *TEST_SET, "datasets:test_1:num_images=1", f"path:pretrain_network_Q={network}",
+        "datasets:test_1:type=PairedImageDataset", "datasets:test_1:name=demo", architecture="EDSR",
+    )  # fmt: skip
+    command = ["-opt", str(tiny.ROOT / "options/test/test_EDSR_2DQuant_x4.yml"), "--root", str(tmp_path), "--onnx"]
+    assert export.main([*command, "--force_yml", *test_options, "datasets:test_1:dataroot_lq=null"]) == 0
+    folder = tmp_path / "results/packed"
+    report = json.loads((folder / "export.json").read_text())
+    for key, name in (("quantized", "packed.onnx"), ("full_precision", "packed_fp.onnx")):
+        assert report["onnx"]["bytes"][key] == (folder / name).stat().st_size
+    means = report["datasets"]["demo"]
+    for name in ("packed", "8-bit integers in PyTorch", "openvino", "onnxruntime"):
+        assert means[name]["psnr"] == pytest.approx(means["trained"]["psnr"], abs=0.05)
+    assert report["onnx"]["runtimes"]["openvino"]["integer_nodes"] == 2 * tiny.NETWORKS["EDSR"]["num_block"]
+    assert all(0 <= entry["largest_difference"] < 1 for entry in report["onnx"]["runtimes"].values())
+    assert {"PyTorch FP32", "openvino FP32", "openvino quantized", "onnxruntime FP32"} <= report["onnx"][
+        "milliseconds"
+    ].keys()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from basicsr import upscale
+from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
 from basicsr.deploy.upscaling import enlarge_picture, enlarger, load_model, output_files
 from basicsr.utils.errors import CheckpointError, DataError
@@ -149,3 +150,27 @@ def test_the_command_line_reports_what_is_wrong(packed, tmp_path):
     assert result.returncode == upscale.FAILED_PICTURES and "does not exist" in result.stderr
     result = subprocess.run([*command, "--model", "absent.pth"], cwd=tiny.ROOT, capture_output=True, text=True)
     assert result.returncode == 2 and "The weights 'absent.pth' do not exist" in result.stderr
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_runtime_enlarges_as_torch_does(runtime, tmp_path):
+    for package in ("onnx", "onnxscript", runtime):
+        pytest.importorskip(package)
+    weights = tiny.save_network(tmp_path / "edsr.pth", 2, "EDSR")
+    graph = tmp_path / "edsr.onnx"
+    save_onnx(load_model(weights), graph)
+    cv2.imwrite(str(tmp_path / "a.png"), picture("colour", (30, 50)))
+    results = {}
+    for name, model, which in (("torch", weights, "torch"), ("graph", graph, runtime), ("traced", weights, runtime)):
+        arguments = ["-i", str(tmp_path / "a.png"), "-o", str(tmp_path / name), "--model", str(model), "--tile", "32"]
+        assert upscale.main([*arguments, "--tile_overlap", "16", "--runtime", which, "--device", "cpu"]) == 0
+        results[name] = cv2.imread(str(tmp_path / name / "a_x2.png")).astype(int)
+    assert results["torch"].shape == (60, 100, 3)
+    for name in ("graph", "traced"):
+        assert np.abs(results[name] - results["torch"]).max() <= 1
+
+
+def test_a_graph_needs_a_runtime(tmp_path, capfd):
+    arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(tmp_path / "net.onnx")]
+    assert upscale.main(arguments) == 2
+    assert "--runtime openvino or onnxruntime" in capfd.readouterr().err

@@ -1,0 +1,146 @@
+"""ONNX graphs, and the runtimes that run them, compute what PyTorch does, at any size."""
+
+import importlib
+
+import pytest
+import torch
+
+from basicsr.archs import build_network
+from basicsr.deploy.extras import require
+from basicsr.deploy.onnx_export import save_onnx, to_onnx
+from basicsr.deploy.runtime_layers import runtime_network
+from basicsr.deploy.runtimes import RuntimeNetwork
+from basicsr.models.inference import upscale
+from basicsr.utils.errors import CheckpointError, OptionsError
+from tests import tiny
+from tests.deploy.networks import calibrated
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+NETWORKS = {name: {"type": name, "upscale": 2, **options} for name, options in tiny.NETWORKS.items()}
+EDSR, SWINIR = NETWORKS["EDSR"], NETWORKS["SwinIR"]
+SIZES = {"EDSR": [(5, 7), (20, 11)], "RDN": [(5, 7), (20, 11)], "SwinIR": [(8, 8), (16, 40)]}
+CASES = ("EDSR FP", "EDSR body", "EDSR full", "RDN body", "SwinIR 2dquant")
+RUNTIMES = ("openvino", "onnxruntime")
+
+
+def network_of(case):
+    architecture, coverage = case.split()
+    options = NETWORKS[architecture]
+    if coverage == "FP":
+        torch.manual_seed(1)
+        return build_network(options).eval()
+    return calibrated(coverage, 4, options=options)[0]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """The file of each case, traced when first asked for."""
+    folder, files = tmp_path_factory.mktemp("graphs"), {}
+
+    def graph(case):
+        if case not in files:
+            files[case] = folder / f"{case}.onnx"
+            size = save_onnx(network_of(case), files[case])
+            assert size == files[case].stat().st_size
+        return files[case]
+
+    return graph
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("case", CASES)
+def test_a_runtime_computes_what_pytorch_does(case, runtime, graphs):
+    pytest.importorskip(runtime)
+    expected, network = runtime_network(network_of(case)), RuntimeNetwork(graphs(case), runtime, threads=1)
+    for height, width in SIZES[case.split()[0]]:
+        x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.no_grad():
+            difference = (network(x) - expected(x)).abs() / expected(x).abs().max()
+        # where sums differ by rounding a code may flip, and others with it: seldom in networks of so few layers
+        assert float(difference.median()) < 1e-5
+        assert float((difference < 1e-4).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_takes_the_place_of_a_network(runtime, graphs):
+    pytest.importorskip(runtime)
+    network, expected = RuntimeNetwork(graphs("EDSR FP"), runtime), network_of("EDSR FP")
+    images = torch.rand(2, 3, 10, 9)
+    torch.testing.assert_close(upscale(network, images), upscale(expected, images), rtol=1e-4, atol=1e-5)
+    assert (network.scale, network.size_multiple) == (2, 1)
+
+
+def test_openvino_multiplies_integers(graphs):
+    pytest.importorskip("openvino")
+    x = torch.rand(1, 3, 16, 16)
+    body = RuntimeNetwork(graphs("EDSR body"), "openvino", threads=1).profile(x)
+    blocks = EDSR["num_block"]
+    assert sum(kernel.count for kernel in body if kernel.integer) == 2 * blocks
+    full = RuntimeNetwork(graphs("EDSR full"), "openvino", threads=1).profile(x)
+    assert sum(kernel.count for kernel in full if kernel.integer) > 2 * blocks
+    plain = RuntimeNetwork(graphs("EDSR FP"), "openvino", threads=1).profile(x)
+    assert not any(kernel.integer for kernel in plain)
+    assert all(kernel.count > 0 and kernel.milliseconds >= 0 for kernel in (*body, *full, *plain))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_linear_layers_multiply_integers(runtime, graphs):
+    pytest.importorskip(runtime)
+    kernels = RuntimeNetwork(graphs("SwinIR 2dquant"), runtime, threads=1).profile(torch.rand(1, 3, 16, 16))
+    layers = sum(SWINIR["depths"])
+    assert sum(kernel.count for kernel in kernels if kernel.integer) >= 4 * layers
+
+
+def test_a_graph_says_what_it_is_and_nothing_else(graphs):
+    model = onnx.load(graphs("SwinIR 2dquant"))
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "format": "basicsr-quant",
+        "scale": "2",
+        "size_multiple": "8",
+    }
+    assert b".py" not in graphs("SwinIR 2dquant").read_bytes()  # no stack traces of the exporter
+    contents = [(t.data_type, tuple(t.dims), t.raw_data) for t in model.graph.initializer if t.raw_data]
+    assert len(contents) == len(set(contents))
+    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
+    assert len(weights) >= 6 * sum(SWINIR["depths"])  # q, k, v, proj, fc1, fc2
+
+
+def test_linear_layers_may_stay_in_floating_point():
+    network = calibrated("2dquant", 4, options={**SWINIR, "depths": (1,), "num_heads": (2,)})[0]
+    operators = [node.op_type for node in to_onnx(network, integer_linear=False).graph.node]
+    assert "QuantizeLinear" not in operators
+    assert operators.count("Round") >= 5
+
+
+def test_foreign_and_broken_graphs_are_refused(tmp_path, graphs):
+    pytest.importorskip("onnxruntime")
+    model = onnx.load(graphs("EDSR FP"))
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(CheckpointError, match="not written by this package"):
+        RuntimeNetwork(tmp_path / "foreign.onnx", "onnxruntime")
+    (tmp_path / "cut.onnx").write_bytes(graphs("EDSR FP").read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"cut\.onnx' cannot be read"):
+        RuntimeNetwork(tmp_path / "cut.onnx", "onnxruntime")
+    with pytest.raises(CheckpointError, match=r"absent\.onnx' cannot be read"):
+        RuntimeNetwork(tmp_path / "absent.onnx", "onnxruntime")
+
+
+def test_runtimes_and_precisions_that_do_not_exist_are_refused(graphs):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(OptionsError, match="'tensorrt' is not known; choose one of openvino, onnxruntime"):
+        RuntimeNetwork(graphs("EDSR FP"), "tensorrt")
+    with pytest.raises(OptionsError, match="'bf16' is for OpenVINO only"):
+        RuntimeNetwork(graphs("EDSR FP"), "onnxruntime", precision="bf16")
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(OptionsError, match=r"'onnx' is needed .* pip install -e '\.\[deploy\]'"):
+        require("onnx")

@@ -1,0 +1,132 @@
+"""Layers as runtimes compute them agree with those of the quantized network."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from basicsr.deploy.runtime_layers import ContainedValues, IntegerWeight, RuntimeConv2d, runtime_network
+from basicsr.quant.insertion import CoverageRule, insert_quantizers
+from basicsr.quant.modules.base import QModule
+from basicsr.quant.spec import QuantizationError
+from tests import tiny
+from tests.deploy.networks import IMAGE, calibrated
+from tests.quant.helpers import set_min_max_bounds
+
+EDSR = {"type": "EDSR", "upscale": 2, **tiny.NETWORKS["EDSR"]}
+
+
+def differences(network, **arguments):
+    """Return, by layer, the largest difference on the same input, in units of the largest output; borders apart."""
+    runtime = runtime_network(network, **arguments)
+    found = {}
+
+    def hook(name):
+        def compare(module, inputs, output):
+            own = runtime.get_submodule(name)(*inputs)
+            difference = (own - output).abs() / output.abs().max()
+            inner = (
+                difference[..., 1:-1, 1:-1] if isinstance(runtime.get_submodule(name), RuntimeConv2d) else difference
+            )
+            found[name] = (float(inner.max()), float(difference.max()))
+
+        return compare
+
+    for name, module in network.named_modules():
+        if isinstance(module, QModule):
+            module.register_forward_hook(hook(name))
+    with torch.no_grad():
+        network(IMAGE)
+    return found
+
+
+@pytest.mark.parametrize("options", [None, EDSR], ids=["SwinIR", "EDSR"])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+def test_with_symmetric_weights_every_layer_is_exact(options, bits, granularity):
+    insertion = {"weight_symmetric": True, "weight_granularity": granularity} | (
+        {"options": options} if options else {}
+    )
+    network, _ = calibrated("body" if options else "2dquant", bits, **insertion)
+    found = differences(network)
+    assert found
+    for name, (inner, whole) in found.items():
+        assert inner < 2e-5, name
+        assert whole < 0.02, name  # the shift of an input without a code for zero, where taps see the padding
+
+
+@pytest.mark.parametrize(("bits", "bound"), [(2, 0.01), (3, 0.015), (4, 0.02), (8, 0.02)])
+def test_other_weights_move_little(bits, bound):
+    for options, coverage in ((None, "2dquant"), (EDSR, "body")):
+        network, _ = calibrated(coverage, bits, **({"options": options} if options else {}))
+        for name, (_, whole) in differences(network).items():
+            assert whole < bound, name
+
+
+def test_linear_layers_in_floating_point_are_exact():
+    network, _ = calibrated("2dquant", 4)
+    found = differences(network, integer_linear=False)
+    assert max(whole for _, whole in found.values()) < 2e-5
+    runtime = runtime_network(network, integer_linear=False)
+    assert not any(isinstance(module, IntegerWeight) for module in runtime.modules())
+
+
+def test_products_are_integers_where_both_factors_are_quantized():
+    network, _ = calibrated("full", 4)
+    quantized = [m for m in network.modules() if isinstance(m, QModule) and hasattr(m, "weight")]
+    runtime = runtime_network(network)
+    parts = sum(len(getattr(module, "split", ("",))) for module in quantized)
+    assert sum(isinstance(module, IntegerWeight) for module in runtime.modules()) == parts
+    for module in runtime.modules():
+        if isinstance(module, IntegerWeight):
+            assert module.codes.dtype == torch.int8
+
+
+def one_convolution(x, padding=1, **insertion):
+    torch.manual_seed(5)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=padding))
+    insert_quantizers(network, [CoverageRule("*", "QConv2d")], 4, 4, **insertion)
+    set_min_max_bounds(network, x)
+    return network.eval()
+
+
+def test_a_convolution_without_padding_needs_no_code_for_zero():
+    x = 5 + torch.rand(1, 3, 9, 11)  # zero is far from the values
+    network = one_convolution(x, padding=0, weight_symmetric=True)
+    with torch.no_grad():
+        torch.testing.assert_close(runtime_network(network)(x), network(x), rtol=1e-5, atol=1e-5)
+
+
+def test_where_zero_is_out_of_reach_a_padded_convolution_stays_in_floating_point():
+    x = 50 + torch.rand(1, 3, 9, 11)
+    network = one_convolution(x)
+    runtime = runtime_network(network)
+    assert not any(isinstance(module, ContainedValues | IntegerWeight) for module in runtime.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(runtime(x), network(x), rtol=1e-5, atol=1e-4)
+
+
+def test_activations_per_channel_stay_in_floating_point():
+    x = torch.randn(1, 3, 9, 11) * torch.tensor([0.1, 1, 10]).view(3, 1, 1)
+    network = one_convolution(x, activation_granularity="per_channel")
+    with torch.no_grad():
+        torch.testing.assert_close(runtime_network(network)(x), network(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_network_itself_is_left_alone():
+    network, _ = calibrated()
+    state = copy.deepcopy(network.state_dict())
+    runtime_network(network)
+    assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
+    assert any(isinstance(module, QModule) for module in network.modules())
+
+
+def test_dynamic_ranges_are_refused():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
+    rule = [CoverageRule("*", "QConv2d")]
+    insert_quantizers(
+        network, rule, 4, 4, activation_quantizer={"type": "Subset"}, activation_granularity="per_channel"
+    )
+    with pytest.raises(QuantizationError, match="no fixed uniform grid"):
+        runtime_network(network)

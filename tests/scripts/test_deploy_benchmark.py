@@ -1,0 +1,41 @@
+"""The benchmark of deployment on tiny networks: every table has the rows and figures that it should."""
+
+import importlib.util
+import re
+
+import pytest
+
+from tests import tiny
+
+for package in ("onnx", "onnxscript", "openvino", "onnxruntime"):
+    pytest.importorskip(package)
+
+
+@pytest.fixture
+def benchmark():
+    file = tiny.ROOT / "scripts/benchmarks/deploy_benchmark.py"
+    spec = importlib.util.spec_from_file_location("deploy_benchmark", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows_of(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+
+
+def test_the_tables_of_a_tiny_network(benchmark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    changes = (*tiny.train_overrides(tmp_path, architecture="EDSR"), "quantization:coverage=body")
+    case = benchmark.Case("tiny", tiny.ROOT / "options/train/demo_EDSR_DOBI_x4.yml", changes)
+    report = benchmark.report([case], (4,))
+    sizes, latency, psnr, kernels = (rows_of(part) for part in re.split(r"\n\n(?=\| bits|\| kernel)", report)[1:])
+    assert [row[0] for row in sizes] == ["bits", "32", "4"]
+    full, packed = (int(row[1].replace(",", "")) for row in sizes[1:])
+    assert float(sizes[2][2]) == pytest.approx(full / packed, abs=0.01)
+    assert [row[1] for row in latency if row[0] == "4"] == ["openvino", "onnxruntime"]
+    assert all(float(row[2]) >= 0 for row in latency[1:])
+    trained = float(psnr[1][1])
+    for cell in psnr[1][2:]:
+        assert float(cell.split()[0]) == pytest.approx(trained, abs=0.1)
+    assert any(row[4] == "yes" for row in kernels[1:])
