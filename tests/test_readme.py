@@ -92,7 +92,7 @@ def prepared(command, folder):
         made = sorted(wanted.parent.glob("net_*.pth"))
         if not wanted.exists():
             shutil.copy(made[0], wanted)
-        words += short()
+        words += short("EDSR") + ["path:pretrain_network_FP=edsr.pth"] if "EDSR" in command else short()
     elif "sweep.py" in command:
         words += ["--dry-run"]
     elif "2DQuant-" in command:
