@@ -10,7 +10,7 @@ from torch import nn
 from basicsr.data import build_evaluation_sets
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
-from basicsr.deploy.runtime_layers import runtime_network
+from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.deploy.verification import (
     SIDE,
@@ -39,7 +39,7 @@ class ExportOptions:
     Attributes:
         half: the packed file stores what is not quantized in half precision.
         onnx: write ONNX graphs of the quantized and of the full-precision network, and run them by all runtimes installed.
-        integer_linear: linear layers of the quantized graph compute in integers, see `runtime_network`.
+        integer_linear: linear layers of the quantized graph compute in integers, see `eight_bit_network`.
     """
 
     half: bool = False
@@ -131,7 +131,7 @@ def _export_onnx(
         "full_precision": save_onnx(full_precision, graphs["full_precision"]),
     }
     get_logger().info("Wrote '%s' (%d bytes) and '%s' (%d bytes).", graphs["quantized"], sizes["quantized"], graphs["full_precision"], sizes["full_precision"])  # fmt: skip
-    twin = runtime_network(network, integer_linear=what.integer_linear)
+    twin = eight_bit_network(network, integer_linear=what.integer_linear)
     comparison.measure("8-bit integers in PyTorch", twin)
     threads, picture = torch.get_num_threads(), timed_picture()
     timed: dict[str, nn.Module] = {"PyTorch FP32": full_precision}

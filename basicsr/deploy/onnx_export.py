@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from basicsr.deploy.extras import require
-from basicsr.deploy.runtime_layers import runtime_network
+from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.utils.files import atomic_path
 
 OPSET = 21
@@ -27,9 +27,9 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True) ->
     h and w are any multiples of the network's `size_multiple`. The metadata of the graph say that and the scale factor.
 
     Args:
-        network: a full-precision network, or a calibrated quantized one, which is exported as `runtime_network` has it.
+        network: a full-precision network, or a calibrated quantized one, which is exported as `eight_bit_network` has it.
         path: the file to write.
-        integer_linear: see `runtime_network`.
+        integer_linear: see `eight_bit_network`.
 
     Returns:
         Its size in bytes.
@@ -51,7 +51,7 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True) -> Any:
     for package in ("onnx", "onnxscript"):
         require(package)
     scale, multiple = network.scale, network.size_multiple
-    network = runtime_network(network, integer_linear=integer_linear)
+    network = eight_bit_network(network, integer_linear=integer_linear)
     if hasattr(network, "for_any_size"):
         network = network.for_any_size()
     example = torch.rand(1, 3, 3 * multiple, 5 * multiple)  # different sides, or they would be taken for the same

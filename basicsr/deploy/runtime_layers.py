@@ -26,9 +26,10 @@ from basicsr.quant.modules.conv2d_qmodule import QConv2d
 from basicsr.quant.modules.linear_qmodule import QLinear, QSplitLinear
 from basicsr.quant.modules.matmul_qmodule import QMatMul
 from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.spec import QuantizationError
 
 
-def runtime_network(network: nn.Module, *, integer_linear: bool = True) -> nn.Module:
+def eight_bit_network(network: nn.Module, *, integer_linear: bool = True) -> nn.Module:
     """Return a copy of a calibrated quantized network whose quantized layers are those of this file.
 
     Args:
@@ -50,7 +51,13 @@ def runtime_network(network: nn.Module, *, integer_linear: bool = True) -> nn.Mo
 def _runtime_module(source: QModule, integer_linear: bool) -> nn.Module:
     if isinstance(source, QConv2d):
         return RuntimeConv2d(source)
-    return RuntimeMatMul(source) if isinstance(source, QMatMul) else RuntimeLinear(source, integer_linear)
+    if isinstance(source, QLinear | QSplitLinear):
+        return RuntimeLinear(source, integer_linear)
+    if isinstance(source, QMatMul):
+        return RuntimeMatMul(source)
+    raise QuantizationError(
+        f"A {type(source).__name__} has no form for runtimes. Leave it in full precision with 'quantization:exclude' to export the network."
+    )
 
 
 class GridValues(nn.Module):

@@ -15,7 +15,7 @@ from torch import nn
 from basicsr.data import build_evaluation_sets
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
-from basicsr.deploy.runtime_layers import runtime_network
+from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import Kernel, RuntimeNetwork
 from basicsr.deploy.verification import has_bfloat16, installed_runtimes, latencies, timed_picture
 from basicsr.models.evaluation import Evaluator
@@ -119,7 +119,7 @@ def _variant(
     ]
     graph = file.with_suffix(".onnx")
     onnx_size = save_onnx(network, graph, integer_linear=integer_linear)
-    networks = {"trained": network, "8-bit grids": runtime_network(network, integer_linear=integer_linear)}
+    networks = {"trained": network, "8-bit grids": eight_bit_network(network, integer_linear=integer_linear)}
     networks |= {r: RuntimeNetwork(graph, r, threads=torch.get_num_threads()) for r in installed_runtimes()}
     return Variant(name, options.bit, *sizes, onnx_size, networks)
 

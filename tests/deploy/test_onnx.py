@@ -8,7 +8,7 @@ import torch
 from basicsr.archs import build_network
 from basicsr.deploy.extras import require
 from basicsr.deploy.onnx_export import save_onnx, to_onnx
-from basicsr.deploy.runtime_layers import runtime_network
+from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.models.inference import upscale
 from basicsr.utils.errors import CheckpointError, OptionsError
@@ -53,7 +53,7 @@ def graphs(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_a_runtime_computes_what_pytorch_does(case, runtime, graphs):
     pytest.importorskip(runtime)
-    expected, network = runtime_network(network_of(case)), RuntimeNetwork(graphs(case), runtime, threads=1)
+    expected, network = eight_bit_network(network_of(case)), RuntimeNetwork(graphs(case), runtime, threads=1)
     for height, width in SIZES[case.split()[0]]:
         x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
         with torch.no_grad():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr.deploy.runtime_layers import ContainedValues, IntegerWeight, RuntimeConv2d, runtime_network
+from basicsr.deploy.runtime_layers import ContainedValues, IntegerWeight, RuntimeConv2d, eight_bit_network
 from basicsr.quant.insertion import CoverageRule, insert_quantizers
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.spec import QuantizationError
@@ -19,7 +19,7 @@ EDSR = {"type": "EDSR", "upscale": 2, **tiny.NETWORKS["EDSR"]}
 
 def differences(network, **arguments):
     """Return, by layer, the largest difference on the same input, in units of the largest output; borders apart."""
-    runtime = runtime_network(network, **arguments)
+    runtime = eight_bit_network(network, **arguments)
     found = {}
 
     def hook(name):
@@ -68,14 +68,14 @@ def test_linear_layers_in_floating_point_are_exact():
     network, _ = calibrated("2dquant", 4)
     found = differences(network, integer_linear=False)
     assert max(whole for _, whole in found.values()) < 2e-5
-    runtime = runtime_network(network, integer_linear=False)
+    runtime = eight_bit_network(network, integer_linear=False)
     assert not any(isinstance(module, IntegerWeight) for module in runtime.modules())
 
 
 def test_products_are_integers_where_both_factors_are_quantized():
     network, _ = calibrated("full", 4)
     quantized = [m for m in network.modules() if isinstance(m, QModule) and hasattr(m, "weight")]
-    runtime = runtime_network(network)
+    runtime = eight_bit_network(network)
     parts = sum(len(getattr(module, "split", ("",))) for module in quantized)
     assert sum(isinstance(module, IntegerWeight) for module in runtime.modules()) == parts
     for module in runtime.modules():
@@ -95,13 +95,13 @@ def test_a_convolution_without_padding_needs_no_code_for_zero():
     x = 5 + torch.rand(1, 3, 9, 11)  # zero is far from the values
     network = one_convolution(x, padding=0, weight_symmetric=True)
     with torch.no_grad():
-        torch.testing.assert_close(runtime_network(network)(x), network(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(eight_bit_network(network)(x), network(x), rtol=1e-5, atol=1e-5)
 
 
 def test_where_zero_is_out_of_reach_a_padded_convolution_stays_in_floating_point():
     x = 50 + torch.rand(1, 3, 9, 11)
     network = one_convolution(x)
-    runtime = runtime_network(network)
+    runtime = eight_bit_network(network)
     assert not any(isinstance(module, ContainedValues | IntegerWeight) for module in runtime.modules())
     with torch.no_grad():
         torch.testing.assert_close(runtime(x), network(x), rtol=1e-5, atol=1e-4)
@@ -111,13 +111,13 @@ def test_activations_per_channel_stay_in_floating_point():
     x = torch.randn(1, 3, 9, 11) * torch.tensor([0.1, 1, 10]).view(3, 1, 1)
     network = one_convolution(x, activation_granularity="per_channel")
     with torch.no_grad():
-        torch.testing.assert_close(runtime_network(network)(x), network(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(eight_bit_network(network)(x), network(x), rtol=1e-5, atol=1e-5)
 
 
 def test_the_network_itself_is_left_alone():
     network, _ = calibrated()
     state = copy.deepcopy(network.state_dict())
-    runtime_network(network)
+    eight_bit_network(network)
     assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
     assert any(isinstance(module, QModule) for module in network.modules())
 
@@ -129,4 +129,19 @@ def test_dynamic_ranges_are_refused():
         network, rule, 4, 4, activation_quantizer={"type": "Subset"}, activation_granularity="per_channel"
     )
     with pytest.raises(QuantizationError, match="no fixed uniform grid"):
-        runtime_network(network)
+        eight_bit_network(network)
+
+
+def test_a_layer_of_an_unknown_kind_is_named():
+    class QOther(QModule):
+        source_type = "Other"
+
+        @classmethod
+        def slots(cls, source, split, /):
+            return []
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(QuantizationError, match="QOther has no form for runtimes"):
+        eight_bit_network(nn.Sequential(QOther(nn.Identity(), {})))
