@@ -141,6 +141,7 @@ def _onnxruntime_session(graph: bytes, threads: int | None, profile_prefix: str 
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow what runs next
     if threads is not None:
         options.intra_op_num_threads = threads
     if profile_prefix is not None:

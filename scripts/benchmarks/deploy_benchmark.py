@@ -53,7 +53,11 @@ class Case:
 
 CASES = (
     Case("EDSR-baseline, body", "options/train/demo_EDSR_DOBI_x4.yml"),
-    Case("EDSR-baseline, full", "options/train/demo_EDSR_DOBI_x4.yml", ("quantization:coverage=full",)),
+    Case(
+        "EDSR-baseline, full, symmetric weights",
+        "options/train/demo_EDSR_DOBI_x4.yml",
+        ("quantization:coverage=full", "quantization:weight_symmetric=true"),
+    ),
     Case("SwinIR-light, 2dquant", "options/train/demo_DOBI_x4.yml", plain=PlainSwinIR, float_linear=True),
 )
 
@@ -193,7 +197,7 @@ def _kernel_table(variant: Variant) -> str:
     kernels: list[Kernel] = variant.networks["openvino"].profile(timed_picture())
     total = sum(kernel.milliseconds for kernel in kernels)
     rows = [
-        f"Where the time of OpenVINO goes at {variant.name} bits: {total:.0f} ms, in integers "
+        f"Where the time of OpenVINO goes (bits: {variant.name}): {total:.0f} ms, in integers "
         f"{sum(k.milliseconds for k in kernels if k.integer):.0f} ms.",
         "",
         "| kernel | nodes | ms | share | integers |",
