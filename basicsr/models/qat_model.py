@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from basicsr.losses.mismatch_loss import MismatchLoss
 from basicsr.models.diagnostics import Diagnostics
 from basicsr.models.gradient_rules.pair import GradientPair
-from basicsr.models.not_finite import LossWatch, first_not_finite
+from basicsr.models.not_finite import LossWatch
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_activations, tap_outputs
 from basicsr.quant.insertion import named_quantizers, quantizer_parameters
 from basicsr.utils import dist
-from basicsr.utils.errors import OptionsError, TrainingError
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import GRADIENT_RULE_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
@@ -60,6 +60,10 @@ class QATModel(QuantizedModel):
         OptionsError: a component or a feature layer does not exist, or there is no loss.
         QuantizationError: the coverage does not fit the network.
     """
+
+    remedy: ClassVar[str] = (
+        "Lower the learning rate (train:optim_g:lr, train:quantizer_lr_ratio), or look at the calibration report."
+    )
 
     def __init__(
         self,
@@ -170,12 +174,7 @@ class QATModel(QuantizedModel):
             self.diagnostics.look_at(pairs)
         self._watch.start(losses)
         self._gradients.add(main, None if mismatch is None else mismatch * share, self._reached)
-        found = self._watch.first_not_finite()
-        if found is not None:
-            raise TrainingError(
-                f"The loss '{found[0]}' is {found[1]}. {first_not_finite(self.network, lq)} Lower the learning rate "
-                "(train:optim_g:lr, train:quantizer_lr_ratio), or look at the calibration report."
-            )
+        self._watch.require_finite(self.network, lq, self.remedy, gradients_follow=False)
         return losses
 
     def _main_losses(self, lq: Tensor, gt: Tensor, output: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ class TrainableModel(Protocol):
     """What the loop needs of a model."""
 
     network: torch.nn.Module
+    remedy: str
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
 
@@ -132,12 +133,13 @@ class TrainingLoop:
         try:
             return self._model.optimize_parameters(batch)
         except TrainingError as error:
-            kept = (
-                f"the checkpoint of iteration {self._last_saved} is kept"
-                if self._last_saved
-                else "no checkpoint has been saved"
-            )
-            raise TrainingError(f"Iteration {self.iteration + 1} failed; {kept}. {error}") from error
+            raise TrainingError(f"Iteration {self.iteration + 1} failed; {self._kept}. {error}") from error
+
+    @property
+    def _kept(self) -> str:
+        """What there is to continue from, for messages."""
+        saved = self._last_saved
+        return f"the checkpoint of iteration {saved} is kept" if saved else "no checkpoint has been saved"
 
     def _write_diagnostics(self) -> None:
         """Show what the model has recorded of its training, if it is one that records (see `models/diagnostics.py`)."""
@@ -184,8 +186,7 @@ class TrainingLoop:
         for name, value in means.items():
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"The loss '{name}' is {value} at iteration {self.iteration}. The last checkpoint is kept; "
-                    "lower the learning rate or look at the calibration report."
+                    f"The loss '{name}' is {value} at iteration {self.iteration}; {self._kept}. {self._model.remedy}"
                 )
         learning_rate = self._model.optimizer.param_groups[0]["lr"]
         shown = {name: f"{value:.3e}" for name, value in means.items()}
@@ -233,6 +234,5 @@ class TrainingLoop:
         for name, parameter in self._model.network.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise TrainingError(
-                    f"The parameter '{name}' is not finite at iteration {self.iteration}. The last checkpoint is kept; "
-                    "lower the learning rate, or look for values out of range in the calibration report."
+                    f"The parameter '{name}' is not finite at iteration {self.iteration}; {self._kept}. {self._model.remedy}"
                 )

@@ -107,6 +107,19 @@ def test_only_bounds_are_trained(network, options, crops):
     assert sum(not torch.equal(a, b) for a, b in zip(bounds, model.parameters, strict=True)) > 100
 
 
+def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_activation(network, options, crops):
+    model = PTQModel(network, options, torch.device("cpu"))
+    model.calibrate(crops)
+    model.optimize_parameters({"lq": crops})
+    before = copy.deepcopy(model.network.state_dict())
+    model.network.conv_after_body.register_forward_hook(lambda _m, _i, output: output * float("nan"))
+    with pytest.raises(
+        TrainingError, match=r"The loss 'l_pix' is nan\..*activation that 'conv_after_body'.*calibration report"
+    ):
+        model.optimize_parameters({"lq": crops})
+    assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
+
+
 def test_bounds_of_activations_may_have_a_learning_rate_of_their_own(network, options, crops):
     model = PTQModel(
         network, options, torch.device("cpu"), optim_bound={"type": "Adam", "lr": 1e-3}, activation_lr=0.25
