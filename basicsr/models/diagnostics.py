@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from basicsr.models.gradient_rules.agreement import conflicting_share, cosines
 from basicsr.quant.capture import tap_activations
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion import learned_by_quantizers
 from basicsr.utils.errors import OptionsError
 
 _PROBE_IMAGES = 4
@@ -47,11 +47,7 @@ class Diagnostics:
         self._probe: Tensor | None = None
         self._before: dict[str, Histogram] = {}
         self._norms: dict[str, Tensor] = {}
-        self._learned = {
-            f"{name}.{key}": parameter
-            for name, quantizer in named_quantizers(network)
-            for key, parameter in quantizer.named_parameters()
-        }
+        self._learned = learned_by_quantizers(network)
 
     def is_due(self, iteration: int) -> bool:
         """Whether an iteration, from 1, is one to record."""
