@@ -9,6 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from basicsr.models.diagnostics import Diagnostics
 from basicsr.models.evaluation import DatasetResult
 from basicsr.models.schedules import TimedCosineSchedule
 from basicsr.utils import dist
@@ -111,7 +112,8 @@ class TrainingLoop:
                 self._add_losses(self._optimize(self._next(batches)))
                 self.iteration += 1
                 bar.update()
-                self._write_diagnostics()
+                if self._diagnostics is not None and self._diagnostics.is_due(self.iteration):
+                    self._experiment.scalars(self._diagnostics.scalars(), self.iteration)
                 if self._after_step(bar, stop):
                     return
 
@@ -141,15 +143,10 @@ class TrainingLoop:
         saved = self._last_saved
         return f"the checkpoint of iteration {saved} is kept" if saved else "no checkpoint has been saved"
 
-    def _write_diagnostics(self) -> None:
-        """Show what the model has recorded of its training, if it is one that records (see `models/diagnostics.py`)."""
-        diagnostics = getattr(self._model, "diagnostics", None)
-        if diagnostics is None:
-            return
-        if diagnostics.is_due(self.iteration):
-            self._experiment.scalars(diagnostics.scalars(), self.iteration)
-        if self.finished and dist.is_main():
-            diagnostics.draw(self._model.network, self._experiment.visualization)
+    @property
+    def _diagnostics(self) -> Diagnostics | None:
+        """What the model has recorded of its training, if it is one that records."""
+        return getattr(self._model, "diagnostics", None)
 
     def _after_step(self, bar: tqdm, stop: StopRequest) -> bool:
         """Log, validate and save what is due; return whether the time of this piece is over."""
@@ -227,6 +224,10 @@ class TrainingLoop:
         state = {**self._model.training_state(), "best": dict(self.best), "seconds": self.seconds}
         self._experiment.save(self._model.checkpoint(), self.iteration, state)
         self._last_saved = self.iteration
+        if (
+            self._diagnostics is not None and dist.is_main()
+        ):  # with each checkpoint: a run that diverges has its figures
+            self._diagnostics.draw(self._model.network, self._experiment.visualization)
         dist.barrier()
 
     def _require_finite(self) -> None:

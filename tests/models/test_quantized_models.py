@@ -1,6 +1,7 @@
 """Calibration, distillation losses and level counting on a tiny SwinIR."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -154,6 +155,18 @@ def test_a_quantizer_that_does_not_clamp_is_found(network, options, crops):
     quantizer.fake_quantize = lambda x: (x / step).round() * step
     with pytest.raises(QuantizationError, match=name.replace(".", r"\.") + r".*16 levels"):
         check_levels(quantized, crops[0])
+
+
+def test_quantizers_whose_bounds_have_crossed_are_named(network, options, crops, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
+    quantized, _ = calibrated(network, options, crops)
+    check_levels(quantized, crops[0])
+    assert "single value" not in caplog.text
+    for _, quantizer in list(named_quantizers(quantized))[5:8]:
+        quantizer.upper_bound.data.copy_(quantizer.lower_bound - 0.1)
+    check_levels(quantized, crops[0])
+    first = list(named_quantizers(quantized))[5][0]
+    assert f"3 of {tiny.NUM_QUANTIZERS} quantizers give a single value" in caplog.text and f"'{first}'" in caplog.text
 
 
 class Pictures(list):
