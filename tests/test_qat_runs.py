@@ -64,12 +64,13 @@ def test_a_loss_of_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, cap
         return forward(self, output, target) * (float("nan") if len(calls) == 4 else 1.0)
 
     monkeypatch.setattr(L1Loss, "forward", failing)
-    assert train(tmp_path) == 2
+    assert train(tmp_path, "train:diagnostics_freq=1") == 2
     error = capfd.readouterr().err
+    assert (tmp_path / "experiments/tiny/visualization/diagnostics.png").exists()
     assert "Iteration 4 failed; the checkpoint of iteration 2 is kept. The loss 'l_pix' is nan." in error
     assert "the loss itself is out of range" in error and "Traceback" not in error
     monkeypatch.undo()
-    assert train(tmp_path, flags=["--auto_resume"]) == 0
+    assert train(tmp_path, "train:diagnostics_freq=1", flags=["--auto_resume"]) == 0
 
 
 def test_a_learning_rate_that_is_far_too_large(tmp_path, capfd):

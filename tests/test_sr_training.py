@@ -137,7 +137,15 @@ def test_a_body_of_another_scale_is_a_start(tmp_path, capfd, scale):
     torch.testing.assert_close(trained["conv_after_body.weight"], given["conv_after_body.weight"], rtol=0, atol=1e-7)
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, capfd, monkeypatch):
+@pytest.mark.parametrize(
+    ("checked", "message"),
+    [
+        ("auto", "Iteration 4 failed; the checkpoint of iteration 2 is kept. The loss 'l_pix' is nan. The first tensor that "
+         "is not finite is the parameter 'conv_last.bias'. Lower the learning rate"),
+        ("false", "The loss 'l_pix' is nan at iteration 4; the checkpoint of iteration 2 is kept. Lower the learning rate"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, capfd, monkeypatch, checked, message):
     step = SRModel.optimize_parameters
 
     def diverging(self, batch):
@@ -146,8 +154,9 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, capf
         return step(self, batch)
 
     monkeypatch.setattr(SRModel, "optimize_parameters", diverging)
-    assert train(tmp_path) == 2
-    assert "'l_pix' is nan at iteration 4" in capfd.readouterr().err
+    assert train(tmp_path, f"train:check_losses={checked}") == 2
+    error = capfd.readouterr().err
+    assert message in error and ("train:check_losses=true" in error) == (checked == "false")
     assert all(torch.isfinite(v).all() for entry in load(tmp_path, "latest").values() for v in entry.values())
 
 
@@ -190,5 +199,5 @@ def test_another_recipe_is_not_continued_but_other_speed_options_are(tmp_path, c
     for change in ("train:ema_decay=0.9", "train:optim_g:lr=0.5", "datasets:train:gt_size=96"):
         assert train(tmp_path, "train:total_iter=2", change, flags=["--auto_resume"]) == 2
         assert "made with another recipe" in capfd.readouterr().err
-    fast = ["train:data_in_memory=false", "train:piece_minutes=9", "train:cuda_graphs=true"]
+    fast = ["train:data_in_memory=false", "train:piece_minutes=9", "train:cuda_graphs=true", "train:check_losses=false"]
     assert train(tmp_path, "train:total_iter=2", *fast, flags=["--auto_resume"]) == 0

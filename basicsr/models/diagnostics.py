@@ -10,21 +10,22 @@ from torch import Tensor, nn
 
 from basicsr.models.gradient_rules.agreement import conflicting_share, cosines
 from basicsr.quant.capture import tap_activations
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion import learned_by_quantizers
 from basicsr.utils.errors import OptionsError
 
 _PROBE_IMAGES = 4
 _BINS = 256
+_LARGEST = 1e30
 Histogram = dict[str, list[float]]
 
 
 class Diagnostics:
-    """Records of a training, and the figures that are drawn from them at its end.
+    """Records of a training, and the figures that are drawn from them with each checkpoint.
 
     A record of an iteration has the cosine between the gradients of the main and of the mismatch loss and the share of the
     parameters for which their signs conflict, over the parameters that both losses reach; the norm ||X - q(X)||_2 of each
     activation quantizer on the batch; and what each quantizer has learned, averaged where that has several elements.
-    Histograms of the activations before and after training are those of the first `_PROBE_IMAGES` crops of the first batch.
+    Histograms of the activations before training and at the checkpoint are those of the first `_PROBE_IMAGES` crops of the first batch.
 
     A recorded iteration costs one backward pass more where the model has no mismatch loss; nothing is computed in the others.
 
@@ -47,11 +48,7 @@ class Diagnostics:
         self._probe: Tensor | None = None
         self._before: dict[str, Histogram] = {}
         self._norms: dict[str, Tensor] = {}
-        self._learned = {
-            f"{name}.{key}": parameter
-            for name, quantizer in named_quantizers(network)
-            for key, parameter in quantizer.named_parameters()
-        }
+        self._learned = learned_by_quantizers(network)
 
     def is_due(self, iteration: int) -> bool:
         """Whether an iteration, from 1, is one to record."""
@@ -131,7 +128,8 @@ def activation_histograms(network: nn.Module, lq: Tensor) -> dict[str, Histogram
         network(lq.to(next(network.parameters()).device))
     histograms = {}
     for name, (x, quantized) in pairs.items():
-        values, (low, high) = x.float().flatten().cpu(), (float(bound) for bound in x.aminmax())
+        values = x.float().flatten().cpu().nan_to_num(0.0, _LARGEST, -_LARGEST)  # what overflows is still to be seen
+        low, high = (float(bound) for bound in values.aminmax())
         histograms[name] = {
             "counts": torch.histc(values, _BINS, low, high).tolist(),
             "range": [low, high],

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from basicsr.models.not_finite import LossWatch
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_outputs
@@ -65,10 +66,15 @@ class DistilledModel(QuantizedModel):
         layers = (feature_layers or list(network.feature_layers)) if self.feature_loss else []
         self.teacher = Teacher(self.full_precision, layers, teacher_autocast)
         self._feature_gradient = feature_gradient
+        self._watch = LossWatch()
         self.accumulation_steps = options.train.accumulation_steps if options.train else 1
 
     def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Take one step of the optimiser on a batch of LR crops (`lq`: N, 3, h, w); return the losses, detached."""
+        """Take one step of the optimiser on a batch of LR crops (`lq`: N, 3, h, w); return the losses, detached.
+
+        Raises:
+            TrainingError: a loss is not finite. The step is not taken: all parameters are still those of the last one.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.accumulate_gradients(batch["lq"].to(self.device))
         dist.average_gradients(self.parameters)
@@ -82,9 +88,14 @@ class DistilledModel(QuantizedModel):
         for part in lq.chunk(self.accumulation_steps):
             losses = self.distillation_losses(part)
             share = len(part) / len(lq)
-            (sum(losses.values()) * share).backward()
+            total = sum(losses.values()) * share
+            losses = {name: loss.detach().clone() for name, loss in losses.items()}
+            dist.average_tensors(list(losses.values()))  # all processes stop where one of them has to
+            self._watch.start(losses)
+            total.backward()
+            self._watch.require_finite(self.network, part, self.remedy, gradients_follow=True)
             for name, loss in losses.items():
-                sums[name] = sums.get(name, 0) + loss.detach() * share
+                sums[name] = sums.get(name, 0) + loss * share
         return sums
 
     def distillation_losses(self, lq: torch.Tensor) -> dict[str, torch.Tensor]:

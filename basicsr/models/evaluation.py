@@ -18,6 +18,7 @@ from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
 from basicsr.utils.errors import DataError, TrainingError
 from basicsr.utils.image import tensor_to_image, write_image
+from basicsr.utils.logger import get_logger
 from basicsr.utils.options import ValOptions
 
 _CACHE_BYTES = 1 << 30
@@ -161,6 +162,9 @@ def _stack(items: list[Mapping[str, Any]]) -> tuple[list[str], torch.Tensor, lis
 def check_levels(network: nn.Module, lq: torch.Tensor) -> int:
     """Count the distinct values that every quantizer of a network produces on a real picture.
 
+    Quantizers that give a single value are named in the log: training has driven their bounds together or past each other, or what
+    they quantize is constant.
+
     Args:
         network: a calibrated quantized network.
         lq: an LR image (3, h, w); its middle, at most 48 x 48 pixels, is used.
@@ -181,4 +185,11 @@ def check_levels(network: nn.Module, lq: torch.Tensor) -> int:
             raise QuantizationError(
                 f"The quantizer '{name}' produced {count} distinct values, but has {allowed[name]} levels."
             )
+    single = [name for name, count in counts.items() if count == 1]
+    if single:
+        get_logger().warning(
+            "%d of %d quantizers give a single value, '%s' the first: their bounds have met or crossed in training, which a lower "
+            "learning rate of the quantizers prevents, or what they quantize is constant.",
+            len(single), len(counts), single[0],
+        )  # fmt: skip
     return max(counts.values(), default=0)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from basicsr.utils.errors import TrainingError
+
 
 class LossWatch:
     """Brings losses to the host while the device goes on with the gradients, so that looking at them costs no waiting.
@@ -39,6 +41,26 @@ class LossWatch:
             self._copied.synchronize()
         values = zip(self._names, self._values.tolist(), strict=True)
         return next(((name, value) for name, value in values if not math.isfinite(value)), None)
+
+    def require_finite(self, network: nn.Module, lq: Tensor, remedy: str, *, gradients_follow: bool) -> None:
+        """Stop the run if a loss is not finite.
+
+        Args:
+            network: what the losses are those of.
+            lq: the batch of its inputs that gave them.
+            remedy: sentences on what to do about it.
+            gradients_follow: the gradients in the parameters are those of these losses, so that they tell nothing and are
+                removed, and not those of the step before.
+
+        Raises:
+            TrainingError: a loss is not finite; with the first tensor that is not.
+        """
+        found = self.first_not_finite()
+        if found is None:
+            return
+        if gradients_follow:
+            network.zero_grad(set_to_none=True)
+        raise TrainingError(f"The loss '{found[0]}' is {found[1]}. {first_not_finite(network, lq)} {remedy}")
 
 
 class _Found(Exception):

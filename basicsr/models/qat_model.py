@@ -1,9 +1,10 @@
 """Quantization-aware training: weights and quantizers learn together, from the full-precision weights."""
 
+import fnmatch
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 from basicsr.losses.mismatch_loss import MismatchLoss
 from basicsr.models.diagnostics import Diagnostics
 from basicsr.models.gradient_rules.pair import GradientPair
-from basicsr.models.not_finite import LossWatch, first_not_finite
+from basicsr.models.not_finite import LossWatch
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_activations, tap_outputs
-from basicsr.quant.insertion import named_quantizers, quantizer_parameters
+from basicsr.quant.insertion import learned_by_quantizers, named_quantizers, quantizer_parameters
 from basicsr.utils import dist
-from basicsr.utils.errors import OptionsError, TrainingError
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import GRADIENT_RULE_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
@@ -42,6 +43,8 @@ class QATModel(QuantizedModel):
         optim_g: optimiser; its `lr` is that of weights and biases.
         quantizer_lr_ratio: learning rate of what activation quantizers learn, as a multiple of `lr`; 10 in ODM.
         weight_quantizer_lr_ratio: the same for weight quantizers.
+        quantizer_lr_ratios: the same for some of what quantizers learn, by globs on their names, such as `{"*.gate.*": 1.0}`;
+            later ones win.
         scheduler: learning-rate schedule, common to all.
         pixel_loss: loss between output and ground truth; None for none.
         distillation_loss: loss between output and the teacher's output.
@@ -57,9 +60,13 @@ class QATModel(QuantizedModel):
             0 for never.
 
     Raises:
-        OptionsError: a component or a feature layer does not exist, or there is no loss.
+        OptionsError: a component or a feature layer does not exist, there is no loss, or a glob matches nothing.
         QuantizationError: the coverage does not fit the network.
     """
+
+    remedy: ClassVar[str] = (
+        "Lower the learning rate (train:optim_g:lr, train:quantizer_lr_ratio), or look at the calibration report."
+    )
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class QATModel(QuantizedModel):
         optim_g: Component = {"type": "Adam", "lr": 1e-4},  # noqa: B006 -- never changed
         quantizer_lr_ratio: Ratio = 1.0,
         weight_quantizer_lr_ratio: Ratio = 1.0,
+        quantizer_lr_ratios: dict[str, Ratio] | None = None,
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
         pixel_loss: Component | None = {"type": "L1Loss"},  # noqa: B006
         distillation_loss: Component | None = None,
@@ -108,18 +116,31 @@ class QATModel(QuantizedModel):
         self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
         train = options.train
         self.accumulation_steps = train.accumulation_steps if train else 1
-        self.optimizer = self._build_optimizer(optim_g, quantizer_lr_ratio, weight_quantizer_lr_ratio)
+        ratios = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
+        self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {})
         self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter if train else 0, "train:scheduler")
 
-    def _build_optimizer(self, optim_g: Component, ratio: float, weight_ratio: float) -> torch.optim.Optimizer:
-        learned = {role: quantizer_parameters(self.network, role) for role in ("activation", "weight")}
-        of_quantizers = {id(parameter) for group in learned.values() for parameter in group}
-        weights = [p for p in self.network.parameters() if id(p) not in of_quantizers]
+    def _build_optimizer(
+        self, optim_g: Component, ratio_of_role: Mapping[str, float], ratio_of_glob: Mapping[str, float]
+    ) -> torch.optim.Optimizer:
+        learned = {role: learned_by_quantizers(self.network, role) for role in ratio_of_role}
+        group_of = {name: role for role, parameters in learned.items() for name in parameters}
+        for glob in ratio_of_glob:
+            names = fnmatch.filter(group_of, glob)
+            if not names:
+                raise OptionsError(
+                    f"Option 'train:quantizer_lr_ratios' names '{glob}', but nothing that quantizers learn is called so. "
+                    f"Names are such as '{next(iter(group_of), 'none here')}'; null takes all globs away."
+                )
+            group_of |= dict.fromkeys(names, glob)
+        weights = [p for name, p in self.network.named_parameters() if name not in group_of]
         optimizer = build_optimizer(optim_g, weights, "train:optim_g")
-        for role, multiple in (("activation", ratio), ("weight", weight_ratio)):
-            if learned[role]:  # a decay towards 0 means nothing to bounds
-                learning_rate = multiple * optimizer.defaults["lr"]
-                optimizer.add_param_group({"params": learned[role], "lr": learning_rate, "weight_decay": 0.0})
+        parameters = {**learned["activation"], **learned["weight"]}
+        for group, ratio in {**ratio_of_role, **ratio_of_glob}.items():
+            chosen = [parameters[name] for name in parameters if group_of[name] == group]
+            if chosen:  # a decay towards 0 means nothing to bounds
+                learning_rate = ratio * optimizer.defaults["lr"]
+                optimizer.add_param_group({"params": chosen, "lr": learning_rate, "weight_decay": 0.0})
         return optimizer
 
     def optimize_parameters(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -170,12 +191,7 @@ class QATModel(QuantizedModel):
             self.diagnostics.look_at(pairs)
         self._watch.start(losses)
         self._gradients.add(main, None if mismatch is None else mismatch * share, self._reached)
-        found = self._watch.first_not_finite()
-        if found is not None:
-            raise TrainingError(
-                f"The loss '{found[0]}' is {found[1]}. {first_not_finite(self.network, lq)} Lower the learning rate "
-                "(train:optim_g:lr, train:quantizer_lr_ratio), or look at the calibration report."
-            )
+        self._watch.require_finite(self.network, lq, self.remedy, gradients_follow=False)
         return losses
 
     def _main_losses(self, lq: Tensor, gt: Tensor, output: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ class QuantizedModel:
     Attributes:
         network_name: what checkpoints are called.
         quantized: whether the run starts from a full-precision network, which is quantized and calibrated.
+        remedy: what to do where training diverges, for messages.
         trains_on: `images` (random crops of `datasets:train`) or `crops` (the calibration set, see `data.crop_batches`).
         full_precision: the full-precision network.
         network: the quantized network.
@@ -40,6 +41,7 @@ class QuantizedModel:
 
     network_name: ClassVar[str] = "net_Q"
     quantized: ClassVar[bool] = True
+    remedy: ClassVar[str] = "Lower the learning rate, or look at the calibration report."
     trains_on: ClassVar[Literal["images", "crops"]] = "images"
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler

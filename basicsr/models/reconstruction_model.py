@@ -38,6 +38,7 @@ class ReconstructionModel(QuantizedModel):
 
     All blocks get equal shares of `train:total_iter`. Whenever the network is evaluated or saved, it rounds: blocks that are done
     as they learned to, the block in progress to where its roundings tend, and those to come to the nearest, with calibrated bounds.
+    With `--debug`, which makes few iterations, only as many blocks are reconstructed.
 
     Args:
         network: the full-precision network with its weights; frozen here.
@@ -101,6 +102,8 @@ class ReconstructionModel(QuantizedModel):
         self._cache_budget_mb, self._cache_folder = cache_budget_mb, cache_folder
         self._accumulation_steps = options.train.accumulation_steps if options.train else 1
         self._total_iter = options.train.total_iter if options.train else 0
+        if options.debug:
+            self.blocks = self.blocks[: self._total_iter]
         if 0 < self._total_iter < len(self.blocks):
             raise OptionsError(
                 f"Option 'train:total_iter' is {self._total_iter}, but there are {len(self.blocks)} blocks, which need an iteration each "

@@ -10,12 +10,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.models.gradient_step import Compile, GradientStep
+from basicsr.models.not_finite import LossWatch
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.teacher import has_native_bfloat16
 from basicsr.utils import dist
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from basicsr.utils.weights import load_network_weights, load_weights_file
+
+_REMEDY = "Lower the learning rate (train:optim_g:lr), or limit the gradients (train:clip_grad_norm)."
 
 
 @MODEL_REGISTRY.register()
@@ -38,6 +41,9 @@ class SRModel:
         pixel_loss: loss between output and HR image.
         ema_decay: of the moving average; 0 does without.
         clip_grad_norm: scale gradients down to this L2 norm where theirs is larger.
+        check_losses: look at the losses of every iteration before its step, so that one that is not finite changes nothing and
+            the first tensor that is not finite is named. `auto` does so on the CPU; a GPU would stand still while the host
+            waits for its losses, so that they are looked at when they are logged.
         autocast: run the network in bfloat16: `auto` where the hardware computes it natively, `bf16` always, `off` never.
             Weights, gradients and losses stay float32.
         channels_last: keep weights and images in this layout, which convolutions on tensor cores need.
@@ -47,6 +53,7 @@ class SRModel:
 
     Attributes:
         network_name: what checkpoints are called.
+        remedy: what to do where training diverges, for messages.
         quantized: False, as the network is not.
         trains_on: random crops of `datasets:train`.
         network: the network that is trained.
@@ -72,6 +79,7 @@ class SRModel:
         pixel_loss: Component = {"type": "L1Loss"},  # noqa: B006
         ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999,
         clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
+        check_losses: bool | Literal["auto"] = "auto",
         autocast: Literal["auto", "bf16", "off"] = "off",
         channels_last: bool = False,
         compile: Compile = "none",
@@ -84,6 +92,9 @@ class SRModel:
         self._averaged = copy.deepcopy(self.network).requires_grad_(False).eval() if ema_decay else None
         self._ema_decay = ema_decay
         self._clip_grad_norm = clip_grad_norm
+        checks = device.type == "cpu" if check_losses == "auto" else check_losses
+        self._watch = LossWatch() if checks else None
+        self.remedy = _REMEDY if checks else f"{_REMEDY} With train:check_losses=true the first such tensor is named."
         self._pixel_loss = LOSS_REGISTRY.build(pixel_loss, where="train:pixel_loss")
         self._parameters = list(self.network.parameters())
         self._averages = [] if self._averaged is None else list(self._averaged.parameters())
@@ -104,11 +115,16 @@ class SRModel:
         """Take one step on LR crops (`lq`: N, 3, h, w) and their originals (`gt`); return the losses, detached.
 
         Raises:
-            TrainingError: the memory of the GPU does not suffice for a single crop.
+            TrainingError: the memory of the GPU does not suffice for a single crop; or a loss is not finite, if losses are
+                checked. The step is not taken then: all parameters are still those of the last one.
         """
         if not self.network.training:
             self.network.train()
         losses = self.gradients(batch["lq"], batch["gt"])
+        if self._watch is not None:
+            dist.average_tensors(list(losses.values()))  # all processes stop where one of them has to
+            self._watch.start(losses)
+            self._watch.require_finite(self.network, batch["lq"].to(self.device), self.remedy, gradients_follow=True)
         dist.average_gradients(self._parameters)
         if self._clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip_grad_norm)

@@ -9,6 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from basicsr.models.diagnostics import Diagnostics
 from basicsr.models.evaluation import DatasetResult
 from basicsr.models.schedules import TimedCosineSchedule
 from basicsr.utils import dist
@@ -24,6 +25,7 @@ class TrainableModel(Protocol):
     """What the loop needs of a model."""
 
     network: torch.nn.Module
+    remedy: str
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
 
@@ -110,7 +112,8 @@ class TrainingLoop:
                 self._add_losses(self._optimize(self._next(batches)))
                 self.iteration += 1
                 bar.update()
-                self._write_diagnostics()
+                if self._diagnostics is not None and self._diagnostics.is_due(self.iteration):
+                    self._experiment.scalars(self._diagnostics.scalars(), self.iteration)
                 if self._after_step(bar, stop):
                     return
 
@@ -132,22 +135,18 @@ class TrainingLoop:
         try:
             return self._model.optimize_parameters(batch)
         except TrainingError as error:
-            kept = (
-                f"the checkpoint of iteration {self._last_saved} is kept"
-                if self._last_saved
-                else "no checkpoint has been saved"
-            )
-            raise TrainingError(f"Iteration {self.iteration + 1} failed; {kept}. {error}") from error
+            raise TrainingError(f"Iteration {self.iteration + 1} failed; {self._kept}. {error}") from error
 
-    def _write_diagnostics(self) -> None:
-        """Show what the model has recorded of its training, if it is one that records (see `models/diagnostics.py`)."""
-        diagnostics = getattr(self._model, "diagnostics", None)
-        if diagnostics is None:
-            return
-        if diagnostics.is_due(self.iteration):
-            self._experiment.scalars(diagnostics.scalars(), self.iteration)
-        if self.finished and dist.is_main():
-            diagnostics.draw(self._model.network, self._experiment.visualization)
+    @property
+    def _kept(self) -> str:
+        """What there is to continue from, for messages."""
+        saved = self._last_saved
+        return f"the checkpoint of iteration {saved} is kept" if saved else "no checkpoint has been saved"
+
+    @property
+    def _diagnostics(self) -> Diagnostics | None:
+        """What the model has recorded of its training, if it is one that records."""
+        return getattr(self._model, "diagnostics", None)
 
     def _after_step(self, bar: tqdm, stop: StopRequest) -> bool:
         """Log, validate and save what is due; return whether the time of this piece is over."""
@@ -184,8 +183,7 @@ class TrainingLoop:
         for name, value in means.items():
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"The loss '{name}' is {value} at iteration {self.iteration}. The last checkpoint is kept; "
-                    "lower the learning rate or look at the calibration report."
+                    f"The loss '{name}' is {value} at iteration {self.iteration}; {self._kept}. {self._model.remedy}"
                 )
         learning_rate = self._model.optimizer.param_groups[0]["lr"]
         shown = {name: f"{value:.3e}" for name, value in means.items()}
@@ -226,6 +224,10 @@ class TrainingLoop:
         state = {**self._model.training_state(), "best": dict(self.best), "seconds": self.seconds}
         self._experiment.save(self._model.checkpoint(), self.iteration, state)
         self._last_saved = self.iteration
+        if (
+            self._diagnostics is not None and dist.is_main()
+        ):  # with each checkpoint: a run that diverges has its figures
+            self._diagnostics.draw(self._model.network, self._experiment.visualization)
         dist.barrier()
 
     def _require_finite(self) -> None:
@@ -233,6 +235,5 @@ class TrainingLoop:
         for name, parameter in self._model.network.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise TrainingError(
-                    f"The parameter '{name}' is not finite at iteration {self.iteration}. The last checkpoint is kept; "
-                    "lower the learning rate, or look for values out of range in the calibration report."
+                    f"The parameter '{name}' is not finite at iteration {self.iteration}; {self._kept}. {self._model.remedy}"
                 )

@@ -139,7 +139,16 @@ def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
 
 def quantizer_parameters(network: nn.Module, role: Role | None = None) -> list[nn.Parameter]:
     """Return the parameters of all quantizers, or of those of one role: for affine ones, the bounds."""
-    return [parameter for _, quantizer in named_quantizers(network, role) for parameter in quantizer.parameters()]
+    return list(learned_by_quantizers(network, role).values())
+
+
+def learned_by_quantizers(network: nn.Module, role: Role | None = None) -> dict[str, nn.Parameter]:
+    """Return the parameters of all quantizers, or of those of one role, by their full names."""
+    return {
+        f"{name}.{key}": parameter
+        for name, quantizer in named_quantizers(network, role)
+        for key, parameter in quantizer.named_parameters()
+    }
 
 
 def _refuse_quantized(network: nn.Module) -> None:

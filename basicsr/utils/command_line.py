@@ -44,7 +44,8 @@ def parse_arguments(
 
 def debug_overrides(options: Options) -> list[str]:
     """Return the overrides of `--debug`."""
-    overrides = [f"name=debug_{options.name}", "val:val_freq=2", "logger:print_freq=1", "logger:save_checkpoint_freq=2"]
+    overrides = ["debug=true", f"name=debug_{options.name}", "val:val_freq=2"]
+    overrides += ["logger:print_freq=1", "logger:save_checkpoint_freq=2"]
     if options.train is not None:
         overrides.append(f"train:total_iter={min(options.train.total_iter, 4)}")
     return overrides

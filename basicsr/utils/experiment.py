@@ -30,6 +30,7 @@ _NOT_RECIPE = {
         "data_in_memory",
         "data_memory_mb",
         "piece_minutes",
+        "check_losses",
         "compile",
         "cuda_graphs",
     ),

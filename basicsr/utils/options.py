@@ -174,6 +174,8 @@ class Options(_Section):
     """Short form for w_bits and a_bits together."""
     manual_seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    debug: bool = False
+    """A quick look at whether a run works, set by `--debug`: its few iterations need not do the whole work of a method."""
     num_threads: Positive | None = None
     """CPU threads; by default what torch chooses."""
     plugins: list[str] = []

@@ -59,6 +59,16 @@ def test_histograms_count_every_element(network, x):
     assert first["range"][0] < first["bounds"][0] < first["bounds"][1] < first["range"][1]
 
 
+def test_activations_that_overflow_are_at_the_end_of_the_histogram(network, x, tmp_path):
+    diagnostics = Diagnostics(network, 2)
+    diagnostics.before_training(network, x)
+    record(diagnostics, network, x, 1)
+    network.body[0].conv1.register_forward_hook(lambda _m, _i, output: output * float("inf"))
+    histogram = activation_histograms(network, x)["body.0.conv2.act_quantizer"]
+    assert histogram["range"][1] == pytest.approx(1e30) and histogram["counts"][-1] > 0
+    diagnostics.draw(network, tmp_path)
+
+
 def test_figures_are_pictures_and_records_survive_a_resume(network, x, tmp_path):
     diagnostics = Diagnostics(network, 2)
     diagnostics.before_training(network, x)

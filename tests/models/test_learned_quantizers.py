@@ -87,6 +87,18 @@ def test_gates_go_where_the_calibration_data_vary_most(folder):
     assert gated == set(sorted(variances, key=variances.get)[-2:])
 
 
+def test_gates_learn_at_a_rate_of_their_own(folder):
+    model = build(folder, "DDTB")
+    names = {id(p): name for name, p in model.network.named_parameters()}
+    rates = {names[id(p)]: g["lr"] for g in model.optimizer.param_groups for p in g["params"]}
+    assert {rate for name, rate in rates.items() if ".gate." in name} == {1e-4}
+    assert {round(rate, 9) for name, rate in rates.items() if name.endswith("_bound")} == {1e-2}
+    bare = build(
+        folder, "DDTB", "", "quantization:activation_quantizer:dynamic_ratio=0", "train:quantizer_lr_ratios=null"
+    )
+    assert not any("gate" in name for name, _ in bare.network.named_parameters())
+
+
 def test_a_ddtb_network_is_rebuilt_from_its_state_alone(folder):
     model, fresh = build(folder, "DDTB"), build(folder, "DDTB")
     model.calibrate(CROPS)

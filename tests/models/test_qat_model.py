@@ -89,6 +89,20 @@ def test_learning_rates_by_role():
     assert len(weights["params"]) == len(list(model.full_precision.parameters()))
 
 
+def test_learning_rates_by_name():
+    ratios = {"*.act_quantizer.*": 5.0, "body.0.conv1.*.upper_bound": 20.0}
+    model = make(optim_g={"type": "Adam", "lr": 1e-3}, quantizer_lr_ratios=ratios)
+    names = {id(p): name for name, p in model.network.named_parameters()}
+    groups = [({names[id(p)] for p in g["params"]}, g["lr"]) for g in model.optimizer.param_groups]
+    assert [rate for _, rate in groups] == pytest.approx([1e-3, 1e-3, 5e-3, 2e-2])
+    assert groups[3][0] == {"body.0.conv1.act_quantizer.upper_bound"}
+    assert groups[2][0] == {n for n in names.values() if "act_quantizer" in n} - groups[3][0]
+    assert groups[1][0] == {n for n in names.values() if "weight_quantizer" in n}
+    assert sum(len(group) for group, _ in groups) == len(names)
+    with pytest.raises(OptionsError, match=r"names '\*\.gate\.\*', but.*such as 'body\.0\.conv1\.act_quantizer\."):
+        make(quantizer_lr_ratios={"*.gate.*": 1.0})
+
+
 def test_a_mismatch_of_weight_0_is_plain_training_bit_for_bit():
     plain, odm = make(), make(**{**ODM, "mismatch_loss": {"type": "MismatchLoss", "loss_weight": 0.0}})
     train(plain, 3)

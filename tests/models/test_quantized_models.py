@@ -1,6 +1,7 @@
 """Calibration, distillation losses and level counting on a tiny SwinIR."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -107,6 +108,19 @@ def test_only_bounds_are_trained(network, options, crops):
     assert sum(not torch.equal(a, b) for a, b in zip(bounds, model.parameters, strict=True)) > 100
 
 
+def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_activation(network, options, crops):
+    model = PTQModel(network, options, torch.device("cpu"))
+    model.calibrate(crops)
+    model.optimize_parameters({"lq": crops})
+    before = copy.deepcopy(model.network.state_dict())
+    model.network.conv_after_body.register_forward_hook(lambda _m, _i, output: output * float("nan"))
+    with pytest.raises(
+        TrainingError, match=r"The loss 'l_pix' is nan\..*activation that 'conv_after_body'.*calibration report"
+    ):
+        model.optimize_parameters({"lq": crops})
+    assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
+
+
 def test_bounds_of_activations_may_have_a_learning_rate_of_their_own(network, options, crops):
     model = PTQModel(
         network, options, torch.device("cpu"), optim_bound={"type": "Adam", "lr": 1e-3}, activation_lr=0.25
@@ -141,6 +155,18 @@ def test_a_quantizer_that_does_not_clamp_is_found(network, options, crops):
     quantizer.fake_quantize = lambda x: (x / step).round() * step
     with pytest.raises(QuantizationError, match=name.replace(".", r"\.") + r".*16 levels"):
         check_levels(quantized, crops[0])
+
+
+def test_quantizers_whose_bounds_have_crossed_are_named(network, options, crops, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
+    quantized, _ = calibrated(network, options, crops)
+    check_levels(quantized, crops[0])
+    assert "single value" not in caplog.text
+    for _, quantizer in list(named_quantizers(quantized))[5:8]:
+        quantizer.upper_bound.data.copy_(quantizer.lower_bound - 0.1)
+    check_levels(quantized, crops[0])
+    first = list(named_quantizers(quantized))[5][0]
+    assert f"3 of {tiny.NUM_QUANTIZERS} quantizers give a single value" in caplog.text and f"'{first}'" in caplog.text
 
 
 class Pictures(list):

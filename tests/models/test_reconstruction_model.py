@@ -284,6 +284,15 @@ def test_the_exponent_falls_after_the_warm_up():
     assert options.beta_at(0.2) == 20 and options.beta_at(0.6) == pytest.approx(11) and options.beta_at(1) == 2
 
 
+def test_a_quick_look_reconstructs_as_many_blocks_as_it_has_iterations(tmp_path):
+    changes = tiny.train_overrides(tmp_path, "train:total_iter=3")  # of a network of 4 blocks
+    arguments = ["-opt", str(QDROP), "--root", str(tmp_path), "--force_yml", *changes]
+    assert train_command.main(arguments) == 2
+    assert train_command.main(["--debug", *arguments]) == 0
+    learned = torch.load(tmp_path / "experiments/debug_tiny/models/net_Q_3.pth", weights_only=True)["params"]
+    assert learned
+
+
 def test_a_stopped_command_continues_to_the_same_bits(tmp_path, capfd, monkeypatch):
     stop = 3  # in the middle of a block
     step, count = BlockReconstruction.step, 0

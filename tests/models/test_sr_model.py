@@ -1,11 +1,13 @@
 """The training step of SRModel: moving average, clipping, checkpoints."""
 
+import copy
+
 import pytest
 import torch
 
 from basicsr.archs import build_network
 from basicsr.models.sr_model import SRModel
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.options import load_options
 from tests import tiny
 
@@ -74,6 +76,19 @@ def test_gradients_are_clipped_to_a_norm(options):
         norms.append(torch.stack([p.grad.norm() for p in trained.network.parameters()]).norm())
     assert norms[0] > 1e-2
     torch.testing.assert_close(norms[1], torch.tensor(1e-3), rtol=1e-3, atol=0)
+
+
+def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_activation(options):
+    trained = model(options)
+    trained.optimize_parameters(batch())
+    before = copy.deepcopy(trained.checkpoint())
+    trained.network.conv_after_body.register_forward_hook(lambda _m, _i, output: output * float("nan"))
+    with pytest.raises(
+        TrainingError, match=r"The loss 'l_pix' is nan\..*activation that 'conv_after_body'.*clip_grad_norm"
+    ):
+        trained.optimize_parameters(batch())
+    for entry, state in trained.checkpoint().items():
+        assert all(torch.equal(value, before[entry][key]) for key, value in state.items())
 
 
 def test_training_lowers_the_loss(options):

@@ -18,7 +18,9 @@ class CosineGateRule(GradientRule):
 
     Args:
         extent: over what the cosine is taken: the whole network, each layer (weight, bias and what is learned of its
-            quantizers), or each tensor. The paper does not say; its formula is over all parameters, hence the default.
+            quantizers), or each tensor. The paper does not say; its formula is over all parameters, hence the default. What
+            the auxiliary loss does not reach, such as the layers behind the last quantizer, is no part of the network here:
+            to count its main gradient would move the cosine towards 0 and say nothing of agreement.
     """
 
     def __init__(self, *, extent: Extent = "network") -> None:
