@@ -16,9 +16,7 @@ from torch import nn
 
 from basicsr.deploy.runtimes import RuntimeName
 from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model, upscale_files
-from basicsr.quant.spec import QuantizationError
 from basicsr.utils.command_line import guarded, select_device
-from basicsr.utils.errors import UserError
 
 FAILED_PICTURES = 3
 
@@ -70,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         failed = upscale_files(arguments.input, arguments.output, enlarge, network.scale)
         return FAILED_PICTURES if failed else 0
 
-    return guarded(work, (UserError, QuantizationError))
+    return guarded(work)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.packed_file import is_packed, load_packed
 from basicsr.deploy.runtimes import RuntimeName, RuntimeNetwork
 from basicsr.models.inference import upscale
+from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError
 from basicsr.utils.image import Picture, image_files, image_to_tensor, read_picture, tensor_to_image, write_picture
 from basicsr.utils.logger import get_logger
@@ -67,9 +68,8 @@ def load_for_runtime(
         threads: number of threads; None leaves the choice to the runtime.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: the file cannot be read, or its network is quantized in a way that has no fixed uniform grid.
         OptionsError: a package is not installed, or the options file cannot be used.
-        QuantizationError: the network is quantized in a way that has no fixed uniform grid.
     """
     if Path(path).suffix.lower() == ONNX_SUFFIX:
         return RuntimeNetwork(path, runtime, threads=threads)
@@ -77,7 +77,13 @@ def load_for_runtime(
     get_logger().info(
         "The network is traced for %s; a graph that basicsr/export.py --onnx wrote starts at once.", runtime
     )
-    return RuntimeNetwork(to_onnx(network), runtime, threads=threads)
+    try:
+        graph = to_onnx(network)
+    except QuantizationError as error:
+        raise CheckpointError(
+            f"The network '{path}' has no form for {runtime}: {error} Use --runtime torch."
+        ) from error
+    return RuntimeNetwork(graph, runtime, threads=threads)
 
 
 def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> dict[str, Any]:

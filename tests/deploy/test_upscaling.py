@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from basicsr import upscale
+from basicsr.deploy import upscaling
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
-from basicsr.deploy.upscaling import enlarge_picture, enlarger, load_model, output_files
+from basicsr.deploy.upscaling import enlarge_picture, enlarger, load_for_runtime, load_model, output_files
+from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError
 from basicsr.utils.image import Picture, image_to_tensor, read_picture, write_picture
 from tests import tiny
@@ -174,3 +176,19 @@ def test_a_graph_needs_a_runtime(tmp_path, capfd):
     arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(tmp_path / "net.onnx")]
     assert upscale.main(arguments) == 2
     assert "--runtime openvino or onnxruntime" in capfd.readouterr().err
+
+
+def test_a_network_without_a_form_for_runtimes_is_refused(tmp_path):
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    network, quantization_map = calibrated()
+    path = tmp_path / "net.safetensors"
+    save_packed(network, SWINIR, quantization_map, path)
+
+    def no_grid(*_arguments, **_options):
+        raise QuantizationError("The quantizer 'x' has no fixed uniform grid.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upscaling, "to_onnx", no_grid)
+        with pytest.raises(CheckpointError, match="has no form for onnxruntime: .*--runtime torch"):
+            load_for_runtime(path, "onnxruntime")
