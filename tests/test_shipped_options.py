@@ -1,5 +1,7 @@
 """Every options file in the repository loads, and runs for two iterations or evaluates one picture."""
 
+import re
+
 import pytest
 import yaml
 
@@ -78,6 +80,12 @@ def quantized(tmp_path_factory):
 @pytest.mark.parametrize("file", TRAIN_FILES, ids=name_of)
 def test_training_files_run(file, tmp_path):
     network, changes = shorten(file)
+    start = load_options(file).path.pretrain_network_g
+    if start:  # a network of the scale that the recipe starts from
+        scale = int(re.search(r"_x(\d)\.", start).group(1))
+        changes.append(
+            f"path:pretrain_network_g={tiny.save_network(tmp_path / 'start.pth', scale, network['architecture'])}"
+        )
     arguments = tiny.train_overrides(tmp_path, *changes, **network)
     assert train_command.main(["-opt", str(file), "--root", str(tmp_path), "--force_yml", *arguments]) == 0
     label = "net_Q" if load_options(file).quantization else "net_g"
