@@ -11,18 +11,26 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
+def load_module(file: Path) -> ModuleType:
+    """Import a file that lies in no package."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # where dataclasses look for their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def load_benchmark() -> Callable[[str], ModuleType]:
+    """Import a benchmark by its name."""
+    return lambda name: load_module(SCRIPTS / f"benchmarks/{name}_benchmark.py")
+
+
 @pytest.fixture
 def load_script() -> Iterator[Callable[[str], ModuleType]]:
     """Import a script by its name."""
 
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
-
-    yield load
+    yield lambda name: load_module(SCRIPTS / f"{name}.py")
     for name in [script.stem for script in SCRIPTS.glob("*.py")]:
         sys.modules.pop(name, None)
 

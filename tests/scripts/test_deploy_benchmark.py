@@ -1,6 +1,5 @@
 """The benchmark of deployment on tiny networks: every table has the rows and figures that it should."""
 
-import importlib.util
 import re
 
 import pytest
@@ -12,12 +11,8 @@ for package in ("onnx", "onnxscript", "openvino", "onnxruntime"):
 
 
 @pytest.fixture
-def benchmark():
-    file = tiny.ROOT / "scripts/benchmarks/deploy_benchmark.py"
-    spec = importlib.util.spec_from_file_location("deploy_benchmark", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_benchmark):
+    return load_benchmark("deploy")
 
 
 def rows_of(table):

@@ -1,7 +1,5 @@
 """The DFSQ benchmark on a tiny EDSR: its tables have the rows they should, and no selection beats the exact one."""
 
-import importlib.util
-
 import pytest
 
 from basicsr.utils.options import load_options
@@ -9,12 +7,8 @@ from tests import tiny
 
 
 @pytest.fixture
-def benchmark():
-    file = tiny.ROOT / "scripts/benchmarks/dfsq_benchmark.py"
-    spec = importlib.util.spec_from_file_location("dfsq_benchmark", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_benchmark):
+    return load_benchmark("dfsq")
 
 
 def test_the_tables_of_a_tiny_network(benchmark, tmp_path):

@@ -1,7 +1,5 @@
 """The benchmark of layers, on a network of 4 layers and two crops."""
 
-import importlib.util
-
 import pytest
 import torch
 
@@ -18,12 +16,8 @@ NUM_LAYERS = 4
 
 
 @pytest.fixture(scope="module")
-def module():
-    file = tiny.ROOT / "scripts/benchmarks/layers_benchmark.py"
-    spec = importlib.util.spec_from_file_location("layers_benchmark", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def module(load_benchmark):
+    return load_benchmark("layers")
 
 
 @pytest.fixture(scope="module")
