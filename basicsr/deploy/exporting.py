@@ -10,7 +10,7 @@ from torch import nn
 from basicsr.data import build_evaluation_sets
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
-from basicsr.deploy.runtime_layers import eight_bit_network
+from basicsr.deploy.runtime_layers import IntegerWeight, eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.deploy.verification import (
     SIDE,
@@ -133,6 +133,8 @@ def _export_onnx(
     get_logger().info("Wrote '%s' (%d bytes) and '%s' (%d bytes).", graphs["quantized"], sizes["quantized"], graphs["full_precision"], sizes["full_precision"])  # fmt: skip
     twin = eight_bit_network(network, integer_linear=what.integer_linear)
     comparison.measure("8-bit integers in PyTorch", twin)
+    moved = max((module.moved for module in twin.modules() if isinstance(module, IntegerWeight)), default=0.0)
+    get_logger().info("Weights in 8-bit integers are within %.3f quantization steps of their own values.", moved)
     threads, picture = torch.get_num_threads(), timed_picture()
     timed: dict[str, nn.Module] = {"PyTorch FP32": full_precision}
     runtimes: dict[str, Any] = {}
@@ -150,4 +152,10 @@ def _export_onnx(
     times = {name: round(value, 2) for name, value in latencies(timed, picture).items()}
     for name, milliseconds in times.items():
         get_logger().info("%s: %.1f ms for 1 x 3 x %d x %d on %d threads.", name, milliseconds, SIDE, SIDE, threads)
-    return {"bytes": sizes, "threads": threads, "milliseconds": times, "runtimes": runtimes}
+    return {
+        "bytes": sizes,
+        "weights_moved": moved,
+        "threads": threads,
+        "milliseconds": times,
+        "runtimes": runtimes,
+    }

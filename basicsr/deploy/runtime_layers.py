@@ -113,10 +113,15 @@ class FloatWeight(nn.Module):
 
 
 class IntegerWeight(nn.Module):
-    """A weight of int8 codes with a step for each row."""
+    """A weight of int8 codes with a step for each row.
+
+    Attributes:
+        moved: largest distance of a value from that of the quantizer, in steps of the quantizer.
+    """
 
     def __init__(self, weight: WeightContainer) -> None:
         super().__init__()
+        self.moved = weight.moved
         self.register_buffer("codes", weight.codes)
         self.register_buffer("steps", weight.steps)
 

@@ -95,6 +95,7 @@ def test_graphs_are_written_run_and_reported(tmp_path):
     report = json.loads((folder / "export.json").read_text())
     for key, name in (("quantized", "packed.onnx"), ("full_precision", "packed_fp.onnx")):
         assert report["onnx"]["bytes"][key] == (folder / name).stat().st_size
+    assert 0 <= report["onnx"]["weights_moved"] < 0.5
     means = report["datasets"]["demo"]
     for name in ("packed", "8-bit integers in PyTorch", "openvino", "onnxruntime"):
         assert means[name]["psnr"] == pytest.approx(means["trained"]["psnr"], abs=0.05)
