@@ -13,6 +13,7 @@ import torch
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.logger import close_logger, configure_logger, get_logger
+from basicsr.utils.memory import keep_freed_memory
 from basicsr.utils.options import Options, load_options
 from basicsr.utils.signals import Interrupted, raise_on_signals
 
@@ -98,6 +99,7 @@ def guarded(work: Callable[[], int], user_errors: tuple[type[Exception], ...] = 
         What `work` returns; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
     """
     configure_logger(None, main_process=int(os.environ.get("RANK", 0)) == 0)
+    keep_freed_memory()
     try:
         raise_on_signals()
         return work()
