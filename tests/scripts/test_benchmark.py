@@ -1,6 +1,5 @@
 """The benchmark harness finds its benchmarks; the DOBI benchmark compares like with like."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +11,6 @@ from basicsr.quant.calibrators.dobi_calibrator import DOBICalibrator
 from basicsr.quant.spec import QuantSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def dobi_benchmark():
-    spec = importlib.util.spec_from_file_location("dobi_benchmark", REPOSITORY / "scripts/benchmarks/dobi_benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -35,15 +27,15 @@ def test_names_are_listed():
     assert "dobi" in unknown.stderr
 
 
-def test_both_searches_find_the_same_winner():
-    benchmark = dobi_benchmark()
+def test_both_searches_find_the_same_winner(load_benchmark):
+    benchmark = load_benchmark("dobi")
     values = benchmark.long_tailed(20_000)
     bounds = calibrate_tensor(DOBICalibrator(QuantSpec(4), search="symmetric"), values)
     assert benchmark.winner_of(bounds, values, 100) == benchmark.exhaustive_winner(values, 4, 100)
 
 
-def test_table_of_savings():
-    benchmark = dobi_benchmark()
+def test_table_of_savings(load_benchmark):
+    benchmark = load_benchmark("dobi")
     table = benchmark.joint_savings([("layer.0", torch.randn(2000)), ("layer.1", torch.randn(2000).relu())], bits=3)
     rows = [line for line in table.splitlines() if line.startswith("| layer")]
     assert [row.split("|")[1].strip() for row in rows] == ["layer.0", "layer.1"]
@@ -52,11 +44,8 @@ def test_table_of_savings():
         assert joint <= automatic <= 100
 
 
-def test_training_with_every_option_that_this_machine_has(monkeypatch):
-    spec = importlib.util.spec_from_file_location("training", REPOSITORY / "scripts/benchmarks/training_benchmark.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "training", benchmark)
-    spec.loader.exec_module(benchmark)
+def test_training_with_every_option_that_this_machine_has(load_benchmark, monkeypatch):
+    benchmark = load_benchmark("training")
     for name, value in (("SECONDS", 0.01), ("REPEATS", 1), ("WARM_UP", 1)):
         monkeypatch.setattr(benchmark, name, value)
     monkeypatch.setattr(benchmark, "NETWORKS", {"EDSR-baseline": "EDSR"})
