@@ -1,52 +1,56 @@
 """Store a trained full-precision network in half precision under experiments/pretrained_models/, with its card.
 
-    python scripts/pack_pretrained.py --weights FILE.pth --name SwinIR-light_x4 --note "how it was trained" \\
-        --results results/test_SwinIR_x4/metrics.json
+    python scripts/pack_pretrained.py --name EDSR_x2 --weights experiments/train_EDSR_x2/models/net_g_latest.pth \\
+        --options options/test/test_EDSR_x2.yml --training "data, recipe, iterations, time and hardware"
 
-The card, <name>.json, holds the note, the sha256 of the file and, where an evaluation of the stored file is given, its figures.
+From the root of the repository. The stored file is tested on the sets of the options that are on disk, and the card
+<name>.json beside it tells what came out.
 """
 
 import argparse
-import hashlib
-import json
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from basicsr.utils.cards import Card, sha256_of
 from basicsr.utils.files import atomic_path, write_json
 from basicsr.utils.weights import load_weights_file
+from check_pretrained import FOLDER, ROOT, tested
 
-FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "pretrained_models"
 
-
-def main() -> None:
-    """Write <name>.safetensors (unless only results are added) and <name>.json."""
+def main(argv: list[str] | None = None) -> None:
+    """Write <name>.safetensors and <name>.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--weights", type=Path, help="full-precision weights to store; without it the card is updated")
-    parser.add_argument("--note", help="data, recipe, iterations, time and hardware of the training")
-    parser.add_argument("--results", type=Path, help="metrics.json of basicsr/test.py on the stored file")
-    arguments = parser.parse_args()
-    file, card_file = FOLDER / f"{arguments.name}.safetensors", FOLDER / f"{arguments.name}.json"
-    card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.exists() else {}
-    if arguments.weights:
-        tensors = {k: v.to(torch.float16).contiguous() for k, v in load_weights_file(str(arguments.weights)).items()}
-        tensors = {k: v for k, v in tensors.items() if not k.endswith(("attn_mask", "relative_position_index"))}
-        with atomic_path(file) as temporary:
-            temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
-        card = {"file": file.name, "parameters": sum(v.numel() for v in tensors.values()), "dtype": "float16"}
-    if arguments.note:
-        card["training"] = arguments.note
-    card["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    if arguments.results:
-        datasets = json.loads(arguments.results.read_text(encoding="utf-8"))["datasets"]
-        card["results"] = {name: {"psnr": d["psnr"], "ssim": d["ssim"]} for name, d in datasets.items()}
-    write_json(card_file, card)
-    print(json.dumps(card, indent=2))
+    parser.add_argument("--weights", required=True, type=Path, help="full-precision weights to store")
+    parser.add_argument("--options", required=True, help="options file of their test, from the root of the repository")
+    parser.add_argument("--training", required=True, help="data, recipe, iterations, time and hardware of the training")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    arguments = parser.parse_args(argv)
+    tensors = {k: v.to(torch.float16).contiguous() for k, v in load_weights_file(arguments.weights).items()}
+    tensors = {k: v for k, v in tensors.items() if not k.endswith(("attn_mask", "relative_position_index"))}
+    file = arguments.folder / f"{arguments.name}.safetensors"
+    file.with_suffix(".json").unlink(missing_ok=True)  # of other weights
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+    with tempfile.TemporaryDirectory() as folder:
+        results = tested(file, ROOT / arguments.options, Path(folder))
+    card = Card(
+        file=file.name,
+        parameters=sum(v.numel() for v in tensors.values()),
+        dtype="float16",
+        options=arguments.options,
+        training=arguments.training,
+        sha256=sha256_of(file),
+        results=results,
+    )
+    write_json(file.with_suffix(".json"), card.model_dump())
+    print(card.model_dump_json(indent=2))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from basicsr.utils.cards import check_card
 from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.logger import get_logger
@@ -28,13 +29,15 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[st
         Tensors on the CPU by name, without the prefix `module.`; float16 and bfloat16 become float32.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, it needs code to be run, or it holds no tensors.
+        CheckpointError: there is no such file, it is damaged, it needs code to be run, it holds no tensors, or a
+            card beside it speaks of another file.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"The weights '{path}' do not exist; correct the path or put the file there.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"The file of weights '{path}' is empty (0 bytes); download or copy it again.")
+    check_card(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
     tensors = _choose_entry(content, path, param_key)
     return {name.removeprefix("module."): _as_float32(tensor) for name, tensor in tensors.items()}

@@ -1,0 +1,98 @@
+"""Test the full-precision networks of the repository, and compare with what their cards say.
+
+    python scripts/check_pretrained.py                 # all, on the test sets that are on disk
+    python scripts/check_pretrained.py EDSR_x4
+
+From the root of the repository. Each is tested as basicsr/test.py does with the options that the card names. The exit
+code is 1 if a figure is more than 0.01 dB off.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from basicsr import test
+from basicsr.utils.cards import Card, read_card
+from basicsr.utils.errors import CheckpointError, UserError
+from basicsr.utils.weights import load_weights_file
+
+FOLDER = ROOT / "experiments/pretrained_models"
+TOLERANCE = 0.01  # dB
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check cards; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="cards without .json; all by default")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    arguments = parser.parse_args(argv)
+    names = arguments.names or sorted(file.stem for file in arguments.folder.glob("*.json"))
+    try:
+        wrong = [line for name in names for line in check(arguments.folder / f"{name}.json")]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 1 if wrong else 0
+
+
+def check(card_file: Path) -> list[str]:
+    """Test the network of a card, print a line for each test set, and return the lines of those that do not agree."""
+    card, weights = read_card(card_file), card_file.with_suffix(".safetensors")
+    found = sum(tensor.numel() for tensor in load_weights_file(weights).values())
+    if found != card.parameters:
+        raise CheckpointError(
+            f"The card '{card_file}' tells of {card.parameters} parameters, but '{weights}' has {found}."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        results = tested(weights, ROOT / card.options, Path(folder))
+    return [line for dataset in results if (line := _compare(card, dataset, results[dataset]["psnr"]))]
+
+
+def tested(weights: Path, options: Path, folder: Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+    """Test full-precision weights as basicsr/test.py does.
+
+    Args:
+        weights: the file.
+        options: options file of the test, whose folders are those of the repository.
+        folder: where the results of the run go.
+        overrides: further options, as for --force_yml.
+
+    Returns:
+        PSNR (dB) and SSIM for each test set that is on disk.
+
+    Raises:
+        CheckpointError: the test failed; its log says why.
+    """
+    command = [
+        "-opt",
+        str(options),
+        "--root",
+        str(folder),
+        "--force_yml",
+        "name=card",
+        *overrides,
+        f"path:pretrain_network_g={weights}",
+    ]
+    if test.main(command) != 0:
+        raise CheckpointError(f"The network '{weights}' could not be tested with '{options}'; see the log above.")
+    datasets = json.loads((folder / "results/card/metrics.json").read_text(encoding="utf-8"))["datasets"]
+    return {name: {"psnr": values["psnr"], "ssim": values["ssim"]} for name, values in datasets.items()}
+
+
+def _compare(card: Card, dataset: str, psnr: float) -> str:
+    """Print what the card says and what was found; return that line if they do not agree."""
+    told = card.results.get(dataset, {}).get("psnr")
+    agrees = told is not None and abs(told - psnr) <= TOLERANCE
+    line = f"{card.file}, {dataset}: {psnr:.4f} dB, card {'silent' if told is None else f'{told:.4f} dB'}"
+    print(line, flush=True)
+    return "" if agrees or told is None else line
+
+
+if __name__ == "__main__":
+    sys.exit(main())
