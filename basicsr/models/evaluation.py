@@ -1,7 +1,7 @@
 """PSNR, SSIM and fidelity of a network on a dataset, image by image."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 from basicsr.metrics.fidelity_metric import calculate_fidelity
 from basicsr.metrics.psnr_ssim_metric import calculate_psnr, calculate_ssim
 from basicsr.models.inference import device_of, upscale
+from basicsr.models.reference_outputs import ReferenceOutputs
 from basicsr.quant.capture import count_codes
 from basicsr.quant.insertion import named_quantizers
 from basicsr.quant.spec import QuantizationError
@@ -21,7 +22,6 @@ from basicsr.utils.image import tensor_to_image, write_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import ValOptions
 
-_CACHE_BYTES = 1 << 30
 _PROBE_SIDE = 48
 
 
@@ -54,7 +54,7 @@ class DatasetResult:
 class Evaluator:
     """Evaluates networks on datasets under one protocol.
 
-    The outputs of the full-precision network are kept (up to 1 GiB), since every later evaluation compares with them.
+    The outputs of the full-precision network are kept, see `ReferenceOutputs`, since every later evaluation compares with them.
 
     Args:
         options: the protocol.
@@ -66,8 +66,7 @@ class Evaluator:
         self._options = options
         self._border = scale if options.crop_border is None else options.crop_border
         self._full_precision = full_precision
-        self._outputs: dict[tuple[str, str], torch.Tensor] = {}
-        self._cached_bytes = 0
+        self._references = None if full_precision is None else ReferenceOutputs(full_precision, options)
 
     def evaluate(self, network: nn.Module, dataset: Any, folder: Path | None = None) -> DatasetResult:
         """Evaluate a network on a dataset of pairs; several processes share the images.
@@ -120,19 +119,15 @@ class Evaluator:
 
     def _reference(
         self, dataset: str, names: list[str], lq: torch.Tensor, network: nn.Module, outputs: torch.Tensor
-    ) -> list[torch.Tensor] | None:
-        if self._full_precision is None:
+    ) -> Sequence[torch.Tensor] | None:
+        if self._references is None:
             return None
-        known = [self._outputs.get((dataset, name)) for name in names]
-        if all(output is not None for output in known):
+        known = self._references.find(dataset, names, lq)
+        if known is not None:
             return known
         fresh = outputs if network is self._full_precision else self._forward(self._full_precision, lq)
-        for name, output in zip(names, fresh, strict=True):
-            size = output.numel() * output.element_size()
-            if self._cached_bytes + size <= _CACHE_BYTES:
-                self._outputs[dataset, name] = output.clone()
-                self._cached_bytes += size
-        return list(fresh)
+        self._references.keep(dataset, names, lq, fresh)
+        return fresh
 
     def _measure(
         self, name: str, output: torch.Tensor, gt: torch.Tensor, reference: torch.Tensor | None

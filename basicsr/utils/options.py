@@ -152,6 +152,8 @@ class ValOptions(_Section):
     save_img: bool = False
     full_precision: bool = True
     """Evaluate the full-precision network too, which fidelity needs."""
+    reference_folder: str | None = None
+    """Where outputs of the full-precision network are kept for other runs, which then evaluate in half of the time."""
 
 
 class LoggerOptions(_Section):
