@@ -38,4 +38,4 @@ def test_pages_are_touched_once():
     kept, pages = run(keep=True)
     if kept == "False":
         pytest.skip("the C library is not glibc")
-    assert int(pages) < 200 < int(default)
+    assert int(pages) < int(default) / 5  # the heap grows a few times until its pieces fit
