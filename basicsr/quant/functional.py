@@ -98,6 +98,12 @@ def grid_positions(
     return (x.to(lower.dtype) - lower) / step, lower, step
 
 
+def clip(x: Tensor, lowest: Tensor | float, highest: Tensor | float, out: Tensor) -> Tensor:
+    """Write `x`, clipped, into `out`: in two steps, for a clamp between two tensors takes three times as long. Returns `out`."""
+    torch.clamp(x, min=lowest, out=out)
+    return torch.clamp(out, max=highest, out=out)
+
+
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -128,9 +134,7 @@ class _FakeQuantize(torch.autograd.Function):
         if needs_upper:
             grad_upper = _sum_like(torch.ge(value, upper, out=terms).mul_(upstream), lower_bound, lower) + share
         if needs_x:
-            # in two steps: a clamp between two tensors takes three times as long
-            clipped = torch.minimum(torch.maximum(value, lower, out=terms), upper, out=terms)
-            grad_x = torch.eq(clipped, value, out=rounding).mul_(upstream).to(grad.dtype)
+            grad_x = torch.eq(clip(value, lower, upper, out=terms), value, out=rounding).mul_(upstream).to(grad.dtype)
         return grad_x, grad_lower, grad_upper, None, None
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from basicsr.quant.functional import MINIMAL_WIDTH
+from basicsr.quant.functional import MINIMAL_WIDTH, clip
 
 
 def quantize_by_step(
@@ -93,7 +93,8 @@ class _FakeQuantizeByStep(torch.autograd.Function):
         ctx.save_for_backward(x, step)
         ctx.arguments = (lowest, highest, channel_axis, temperature)
         value, broadcast = _in_common_type(x, step, channel_axis)
-        return (value / broadcast).clamp_(lowest, highest).round_().mul_(broadcast).to(x.dtype)
+        position = value / broadcast
+        return clip(position, lowest, highest, out=position).round_().mul_(broadcast).to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -102,8 +103,8 @@ class _FakeQuantizeByStep(torch.autograd.Function):
         lowest, highest, channel_axis, temperature = ctx.arguments
         value, broadcast = _in_common_type(x, step, channel_axis)
         position = value / broadcast
-        clipped = position.clamp(lowest, highest)
-        slope = (clipped == position).to(position.dtype)
+        clipped = clip(position, lowest, highest, out=torch.empty_like(position))
+        slope = torch.eq(clipped, position, out=torch.empty_like(position))  # faster than by way of booleans
         if temperature is not None:
             slope.mul_(staircase_slope(position, temperature))
         grad_x = (grad * slope).to(x.dtype) if ctx.needs_input_grad[0] else None
