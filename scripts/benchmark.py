@@ -26,6 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{problem}Known names: {', '.join(known)}.", file=sys.stderr if unknown else sys.stdout)
         return 2 if unknown else 0
     sys.path.insert(0, str(REPOSITORY))
+    from basicsr.utils.memory import keep_freed_memory  # noqa: PLC0415 -- not on the path before
+
+    keep_freed_memory()  # as the commands do
     print(hardware())
     for name in names:
         print(f"\n{_load(name, known[name]).run()}", flush=True)

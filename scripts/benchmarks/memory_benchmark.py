@@ -19,8 +19,8 @@ from basicsr.data import training_batches
 from basicsr.utils.memory import keep_freed_memory
 from basicsr.utils.options import Options, load_options
 
-ROUNDS = 5
-REPEATS = 7
+ROUNDS = 3
+REPEATS = 5
 BATCH, SIDE = 4, 24  # of a step of training, LR pixels
 INFERENCE_SIDE = 128
 ROOT = Path(__file__).resolve().parents[2]
