@@ -34,15 +34,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     names = arguments.names or sorted(file.stem for file in arguments.folder.glob("*.json"))
     try:
-        wrong = [line for name in names for line in check(arguments.folder / f"{name}.json")]
+        agree = [check(arguments.folder / f"{name}.json") for name in names]
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    return 1 if wrong else 0
+    return 0 if all(agree) else 1
 
 
-def check(card_file: Path) -> list[str]:
-    """Test the network of a card, print a line for each test set, and return the lines of those that do not agree."""
+def check(card_file: Path) -> bool:
+    """Test the network of a card, print a line for each test set, and return whether the card agrees with all it speaks of."""
     card, weights = read_card(card_file), card_file.with_suffix(".safetensors")
     found = sum(tensor.numel() for tensor in load_weights_file(weights).values())
     if found != card.parameters:
@@ -51,7 +51,7 @@ def check(card_file: Path) -> list[str]:
         )
     with tempfile.TemporaryDirectory() as folder:
         results = tested(weights, ROOT / card.options, Path(folder))
-    return [line for dataset in results if (line := _compare(card, dataset, results[dataset]["psnr"]))]
+    return all([_agrees(card, dataset, values["psnr"]) for dataset, values in results.items()])  # each prints its line
 
 
 def tested(weights: Path, options: Path, folder: Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, float]]:
@@ -85,13 +85,11 @@ def tested(weights: Path, options: Path, folder: Path, overrides: Sequence[str] 
     return {name: {"psnr": values["psnr"], "ssim": values["ssim"]} for name, values in datasets.items()}
 
 
-def _compare(card: Card, dataset: str, psnr: float) -> str:
-    """Print what the card says and what was found; return that line if they do not agree."""
+def _agrees(card: Card, dataset: str, psnr: float) -> bool:
+    """Print what was found and what the card says, and return whether it says nothing else."""
     told = card.results.get(dataset, {}).get("psnr")
-    agrees = told is not None and abs(told - psnr) <= TOLERANCE
-    line = f"{card.file}, {dataset}: {psnr:.4f} dB, card {'silent' if told is None else f'{told:.4f} dB'}"
-    print(line, flush=True)
-    return "" if agrees or told is None else line
+    print(f"{card.file}, {dataset}: {psnr:.4f} dB, card {'silent' if told is None else f'{told:.4f} dB'}", flush=True)
+    return told is None or abs(told - psnr) <= TOLERANCE
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Nothing is downloaded unless asked for. The networks belong to their authors; re
 """
 
 import argparse
-import hashlib
 import sys
 import urllib.request
 from collections.abc import Iterable
@@ -23,7 +22,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from basicsr.archs import build_network
 from basicsr.utils.errors import CheckpointError, OptionsError, UserError
-from basicsr.utils.files import atomic_path
+from basicsr.utils.files import atomic_path, sha256_of
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
 FOLDER = Path("experiments/pretrained_models")
@@ -96,7 +95,7 @@ OFFICIAL_FILES = {
 
 def check(entry: OfficialFile, path: Path) -> None:
     """Raise a CheckpointError unless the file is the one of the list: its digest, its parameters, the names of its tensors."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     if not digest.startswith(entry.sha256_start):
         raise CheckpointError(
             f"The file '{path}' is not the official one: its sha256 begins with {digest[:8]}, not {entry.sha256_start}. "

@@ -17,8 +17,8 @@ from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from basicsr.utils.cards import Card, sha256_of
-from basicsr.utils.files import atomic_path, write_json
+from basicsr.utils.cards import Card
+from basicsr.utils.files import atomic_path, sha256_of, write_json
 from basicsr.utils.weights import load_weights_file
 from check_pretrained import FOLDER, ROOT, tested
 

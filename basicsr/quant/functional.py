@@ -99,7 +99,7 @@ def grid_positions(
 
 
 def clip(x: Tensor, lowest: Tensor | float, highest: Tensor | float, out: Tensor) -> Tensor:
-    """Write `x`, clipped, into `out`: in two steps, for a clamp between two tensors takes three times as long. Returns `out`."""
+    """Write `x`, clipped, into `out`: in two steps, for a clamp between two tensors is not vectorised. Returns `out`."""
     torch.clamp(x, min=lowest, out=out)
     return torch.clamp(out, max=highest, out=out)
 

@@ -1,11 +1,11 @@
 """Cards: what the repository says of a network that it carries, in a JSON file beside the weights."""
 
-import hashlib
 from pathlib import Path
 
 import pydantic
 
 from basicsr.utils.errors import CheckpointError
+from basicsr.utils.files import sha256_of
 
 
 class Card(pydantic.BaseModel):
@@ -30,11 +30,6 @@ class Card(pydantic.BaseModel):
     training: str
     sha256: str
     results: dict[str, dict[str, float]] = {}
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_card(path: Path) -> Card:

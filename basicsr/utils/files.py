@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one, whenever the writer is stopped."""
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -38,6 +39,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file, read piece by piece.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def remove_leftovers(folder: Path) -> None:

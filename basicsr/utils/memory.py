@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for the next tensors, instead of giving it back to the system.
 
     By default glibc maps large blocks anew and gives the end of the heap back, so that each layer touches its pages for the
-    first time, which costs several times as much as an elementwise operation on them. The process keeps what it took at its peak.
+    first time, which can cost more than an elementwise operation on them. The process keeps what it took at its peak.
 
     Returns:
         Whether that was done; False where the C library is another one.

@@ -153,7 +153,7 @@ class ValOptions(_Section):
     full_precision: bool = True
     """Evaluate the full-precision network too, which fidelity needs."""
     reference_folder: str | None = None
-    """Where outputs of the full-precision network are kept for other runs, which then evaluate in half of the time."""
+    """Where outputs of the full-precision network are kept for other runs, which then need not compute them."""
 
 
 class LoggerOptions(_Section):

@@ -5,7 +5,6 @@ tables says, so that tables can be made anew where experiments/ and results/ are
 """
 
 import functools
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import yaml
 
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.experiment import recipe
-from basicsr.utils.files import write_json
+from basicsr.utils.files import sha256_of, write_json
 from basicsr.utils.options import Options, check_components
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 from basicsr.utils.signature import validate_model
@@ -166,11 +165,7 @@ def weights_digest(run: Run) -> str | None:
 @functools.cache
 def _digest(file: Path, _size: int, _time: int) -> str:
     """Return the SHA-256 of a file; size and time tell the versions of a file apart in the cache."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(file)
 
 
 def mark_beginning(run: Run, places: Places) -> None:

@@ -3,9 +3,9 @@
 import pytest
 from safetensors.torch import save_file
 
-from basicsr.utils.cards import Card, check_card, read_card, sha256_of
+from basicsr.utils.cards import Card, check_card, read_card
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.files import write_json
+from basicsr.utils.files import sha256_of, write_json
 from basicsr.utils.weights import load_weights_file
 from tests import tiny
 
