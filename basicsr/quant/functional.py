@@ -55,7 +55,13 @@ def dequantize(
 
 
 def fake_quantize(
-    x: Tensor, lower_bound: Tensor, upper_bound: Tensor, bits: int, channel_axis: int | None = None
+    x: Tensor,
+    lower_bound: Tensor,
+    upper_bound: Tensor,
+    bits: int,
+    channel_axis: int | None = None,
+    *,
+    exact_zeros: bool = False,
 ) -> Tensor:
     """Quantize and dequantize `x`; gradients reach the input and both bounds.
 
@@ -63,6 +69,11 @@ def fake_quantize(
     and e = (r - (c - lower) / s) / N the gradients are, for an upstream gradient g,
     d/dx = g inside the bounds and 0 outside, d/dupper = sum g (1[x >= upper] + e), d/dlower = sum g (1[x <= lower] - e).
     An element exactly on a bound gives its gradient to both the input and that bound.
+
+    Straight-through gradients of the bounds are means over values that lie anywhere between two grid points. They are wrong for
+    many equal values, such as the zeros that a ReLU makes: all of them stand in one place and move with their grid point,
+    lower + code * s, whose gradients are 1 - code / N and code / N. `exact_zeros` gives elements that are 0 these instead.
+
     Nothing but the arguments is kept for the backward pass. Second derivatives are not available.
 
     Args:
@@ -71,11 +82,12 @@ def fake_quantize(
         upper_bound: as `lower_bound`.
         bits: 2 to 8.
         channel_axis: axis of `x` that the bounds run along; None for one pair of bounds.
+        exact_zeros: give the bounds the exact gradient of elements that are 0.
 
     Returns:
         At most 2**bits distinct values (in each channel), in the shape and type of `x`.
     """
-    return _FakeQuantize.apply(x, lower_bound, upper_bound, bits, channel_axis)
+    return _FakeQuantize.apply(x, lower_bound, upper_bound, bits, channel_axis, exact_zeros)
 
 
 def grid_positions(
@@ -107,10 +119,16 @@ def clip(x: Tensor, lowest: Tensor | float, highest: Tensor | float, out: Tensor
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, lower_bound: Tensor, upper_bound: Tensor, bits: int, channel_axis: int | None
+        ctx: Any,
+        x: Tensor,
+        lower_bound: Tensor,
+        upper_bound: Tensor,
+        bits: int,
+        channel_axis: int | None,
+        exact_zeros: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, lower_bound, upper_bound)
-        ctx.bits, ctx.channel_axis = bits, channel_axis
+        ctx.bits, ctx.channel_axis, ctx.exact_zeros = bits, channel_axis, exact_zeros
         lower, _, step = _range(x, lower_bound, upper_bound, bits, channel_axis)
         return _codes(x, lower, step, bits).mul_(step).add_(lower).to(x.dtype)
 
@@ -133,9 +151,13 @@ class _FakeQuantize(torch.autograd.Function):
             grad_lower = _sum_like(torch.le(value, lower, out=terms).mul_(upstream), lower_bound, lower) - share
         if needs_upper:
             grad_upper = _sum_like(torch.ge(value, upper, out=terms).mul_(upstream), lower_bound, lower) + share
+        if ctx.exact_zeros and (needs_lower or needs_upper):
+            place, grad_place = _zeros(value, upstream, lower, upper, lower_bound, out=terms)
+            grad_lower = grad_lower + (1 - place) * grad_place if needs_lower else None
+            grad_upper = grad_upper + place * grad_place if needs_upper else None
         if needs_x:
             grad_x = torch.eq(clip(value, lower, upper, out=terms), value, out=rounding).mul_(upstream).to(grad.dtype)
-        return grad_x, grad_lower, grad_upper, None, None
+        return grad_x, grad_lower, grad_upper, None, None, None
 
 
 def _range(
@@ -152,6 +174,21 @@ def _range(
         lower, upper = lower.reshape(shape), upper.reshape(shape)  # 1, .., C, .., 1
     upper = torch.maximum(upper, lower)
     return lower, upper, (upper - lower).clamp_min_(MINIMAL_WIDTH).div_(2**bits - 1)
+
+
+def _zeros(
+    value: Tensor, upstream: Tensor, lower: Tensor, upper: Tensor, bound: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return where 0 lies between the bounds, as a share of the range, and the sum of the gradients of all elements that are 0.
+
+    With e as in `fake_quantize` and 0 at the share p, e = code / N - p: the exact gradients are the straight-through ones
+    and p times this sum for the upper bound, 1 - p times for the lower one. On a bound and outside both are the same: the
+    sum is 0 there.
+    """
+    inside = (lower < 0) & (upper > 0)
+    place = -lower / torch.where(inside, upper - lower, 1)
+    total = _sum_like(torch.eq(value, 0, out=out).mul_(upstream), bound, lower)
+    return place.reshape(bound.shape).to(bound.dtype), total * inside.reshape(bound.shape)
 
 
 def _codes(x: Tensor, lower: Tensor, step: Tensor, bits: int) -> Tensor:

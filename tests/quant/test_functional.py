@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from basicsr.quant.functional import MINIMAL_WIDTH, dequantize, fake_quantize, quantize
@@ -128,6 +128,60 @@ def test_gradients_are_the_finite_differences_of_the_frozen_quantizer(bits):
     )
     inputs = [t.clone().requires_grad_() for t in (x, lower, upper)]
     assert torch.autograd.gradcheck(Frozen.apply, inputs, eps=1e-6, atol=1e-6)
+
+
+def loss_of_mass(lower, upper, x, weight, bits):
+    """A loss whose only values are zeros and ones beyond the upper bound, so that no code changes with the bounds."""
+    return (fake_quantize(x, lower, upper, bits, exact_zeros=True) * weight).sum()
+
+
+@few
+@given(seeds, bit_widths, st.floats(-3.0, -0.05), st.floats(0.05, 3.0))
+def test_gradients_of_zeros_are_exact(seed, bits, lower, upper):
+    position = -lower / (upper - lower) * (2**bits - 1)
+    assume(abs(position % 1 - 0.5) > 1e-3)  # where the code of 0 does not change
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.where(torch.rand(40, generator=generator) < 0.7, 0.0, 5.0).double()
+    weight = torch.randn(40, generator=generator, dtype=torch.float64)
+    bounds = [torch.tensor(bound, dtype=torch.float64, requires_grad=True) for bound in (lower, upper)]
+    assert torch.autograd.gradcheck(lambda *b: loss_of_mass(*b, x, weight, bits), bounds, eps=1e-7, atol=1e-6)
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(0.0, 1.0), (-1.0, 0.0), (0.5, 1.0), (-1.0, -0.5)])
+def test_zeros_on_or_outside_the_bounds_have_exact_gradients_anyway(lower, upper):
+    x = torch.cat([torch.zeros(30), torch.randn(30, generator=torch.Generator().manual_seed(2))]).double()
+    arguments = (x, torch.tensor(lower).double(), torch.tensor(upper).double(), torch.randn_like(x))
+    plain = gradients(lambda *t: fake_quantize(*t, 3), *arguments)
+    exact = gradients(lambda *t: fake_quantize(*t, 3, exact_zeros=True), *arguments)
+    assert all(torch.equal(a, b) for a, b in zip(plain, exact, strict=True))
+
+
+def test_exact_zeros_change_no_value_and_no_gradient_of_other_elements():
+    x, lower, upper = make_case(11, 3)
+    grad = torch.randn_like(x)
+    assert not bool((x == 0).any())
+    assert torch.equal(fake_quantize(x, lower, upper, 3), fake_quantize(x, lower, upper, 3, exact_zeros=True))
+    plain = gradients(lambda *t: fake_quantize(*t, 3), x, lower, upper, grad)
+    exact = gradients(lambda *t: fake_quantize(*t, 3, exact_zeros=True), x, lower, upper, grad)
+    assert all(torch.equal(a, b) for a, b in zip(plain, exact, strict=True))
+
+
+@pytest.mark.parametrize("exact_zeros", [False, True])
+@pytest.mark.parametrize("frozen", [(True, False), (False, True)])
+def test_exact_zeros_per_channel_and_with_one_bound_that_learns(exact_zeros, frozen):
+    x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(3)).clamp_min(0)
+    lower, upper = torch.tensor([-0.5, -0.1, 0.0]), torch.tensor([1.0, 2.0, 0.7])
+    grad = torch.randn_like(x)
+
+    def gradient(channels, axis):
+        bounds = [
+            bound[channels].clone().requires_grad_(not stays)
+            for bound, stays in zip((lower, upper), frozen, strict=True)
+        ]
+        fake_quantize(x[:, channels], *bounds, 4, axis, exact_zeros=exact_zeros).backward(grad[:, channels])
+        return next(bound.grad for bound in bounds if bound.requires_grad)
+
+    torch.testing.assert_close(gradient(slice(None), 1), torch.stack([gradient(c, None) for c in range(3)]))
 
 
 @pytest.mark.parametrize("side", [-1.0, 1.0])

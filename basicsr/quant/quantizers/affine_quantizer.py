@@ -22,12 +22,15 @@ class AffineQuantizer(Quantizer):
     Args:
         spec: bits, symmetry and granularity.
         num_channels: number of channels along `spec.channel_axis`, for a per-channel quantizer.
+        exact_zeros: give the bounds the exact gradient of zeros, see `functional.fake_quantize`: for activations of networks
+            with ReLU, where distillation otherwise drives the bounds away from where they are best.
     """
 
     takes = Bounds
 
-    def __init__(self, spec: QuantSpec, num_channels: int | None = None, /) -> None:
+    def __init__(self, spec: QuantSpec, num_channels: int | None = None, /, *, exact_zeros: bool = False) -> None:
         super().__init__(spec, num_channels)
+        self._exact_zeros = exact_zeros
         if not spec.symmetric:
             self.lower_bound = nn.Parameter(torch.full(self.bounds_shape, -1.0))
         self.upper_bound = nn.Parameter(torch.full(self.bounds_shape, 1.0))
@@ -38,7 +41,9 @@ class AffineQuantizer(Quantizer):
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return the values that the codes of `x` stand for, with gradients to `x` and to the bounds."""
-        return functional.fake_quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
+        return functional.fake_quantize(
+            x, *self.bounds(), self.spec.bits, self.spec.channel_axis, exact_zeros=self._exact_zeros
+        )
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
