@@ -1,12 +1,15 @@
 """Post-training quantization: bounds are calibrated, then distilled from the full-precision network."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from basicsr.models.distilled_model import DistilledModel
-from basicsr.models.optimizers import Positive, build_optimizer, build_scheduler
+from basicsr.models.optimizers import build_optimizer, build_scheduler
+from basicsr.models.relative_steps import RelativeSteps
 from basicsr.models.teacher import TeacherAutocast
 from basicsr.quant.insertion import quantizer_parameters
 from basicsr.utils.options import Component, Options
@@ -24,8 +27,8 @@ class PTQModel(DistilledModel):
         options: the options of the run, for coverage, bits, calibration and the length of training.
         device: where both networks live.
         optim_bound: optimiser of the bounds.
-        activation_lr: learning rate of the bounds of activations, for networks that compute in 0..255, where these bounds are
-            a thousand times those of weights; None for that of `optim_bound`.
+        relative_lr: take the learning rate as a share of each quantizer's quantization step, see `RelativeSteps`: for networks
+            that compute in 0..255, where bounds of activations are a thousand times those of weights.
         scheduler: its learning-rate schedule.
         pixel_loss: see `DistilledModel`, as for the following.
         feature_loss: loss between intermediate features.
@@ -45,7 +48,7 @@ class PTQModel(DistilledModel):
         /,
         *,
         optim_bound: Component = {"type": "Adam", "lr": 1e-2},  # noqa: B006 -- never changed
-        activation_lr: Positive | None = None,
+        relative_lr: bool = False,
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
         pixel_loss: Component | None = {"type": "L1Loss"},  # noqa: B006
         feature_loss: Component | None = None,
@@ -63,11 +66,19 @@ class PTQModel(DistilledModel):
         )
         self.parameters = quantizer_parameters(self.network)
         total_iter = options.train.total_iter if options.train else 0
-        self.optimizer = build_optimizer(optim_bound, self._bounds(activation_lr), "train:optim_bound")
+        self.optimizer = build_optimizer(optim_bound, self.parameters, "train:optim_bound")
         self.scheduler = build_scheduler(scheduler, self.optimizer, total_iter, "train:scheduler")
+        self._relative_steps = RelativeSteps(self.optimizer, self.network, self.parameters) if relative_lr else None
 
-    def _bounds(self, activation_lr: float | None) -> list[nn.Parameter] | list[dict[str, Any]]:
-        if activation_lr is None:
-            return self.parameters
-        of_weights, of_activations = (quantizer_parameters(self.network, role) for role in ("weight", "activation"))
-        return [{"params": of_weights}, {"params": of_activations, "lr": activation_lr}]
+    def training_state(self) -> dict[str, Any]:
+        """Return the state of optimiser and schedule, and of relative steps; all that is learned is in the network."""
+        state = super().training_state()
+        if self._relative_steps is not None:
+            state["quantization_steps"] = self._relative_steps.state_dict()
+        return state
+
+    def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
+        """Restore the network and what `training_state` returned."""
+        super().load(network_file, state)
+        if self._relative_steps is not None:
+            self._relative_steps.load_state_dict(state["quantization_steps"])

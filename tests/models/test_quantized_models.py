@@ -121,23 +121,6 @@ def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_activation(networ
     assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
 
 
-def test_bounds_of_activations_may_have_a_learning_rate_of_their_own(network, options, crops):
-    model = PTQModel(
-        network, options, torch.device("cpu"), optim_bound={"type": "Adam", "lr": 1e-3}, activation_lr=0.25
-    )
-    model.calibrate(crops)
-    before = {name: p.detach().clone() for name, p in model.network.named_parameters() if "_quantizer." in name}
-    model.optimize_parameters({"lq": crops})
-    weights = quantized_weights(model.network)
-    moved = {True: [], False: []}
-    for name, parameter in model.network.named_parameters():
-        if name in before:
-            moved[name.rpartition(".")[0] in weights].append((parameter.detach() - before[name]).abs().max())
-    # the first step of Adam is its learning rate wherever there is a gradient
-    assert max(moved[True]) == pytest.approx(1e-3, rel=1e-2) and max(moved[False]) == pytest.approx(0.25, rel=1e-3)
-    assert {id(p) for group in model.optimizer.param_groups for p in group["params"]} == {*map(id, model.parameters)}
-
-
 def test_a_teacher_in_bfloat16_is_near_the_one_in_float32(network, options, crops):
     losses = []
     for autocast in ("off", "bf16"):
