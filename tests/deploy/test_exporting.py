@@ -23,6 +23,7 @@ METHODS = {
     ],
     "LSQ": [
         "train:total_iter=0",
+        "train:relative_lr=false",  # which is of bounds
         "quantization:weight_quantizer={type: LSQ}",
         "quantization:activation_quantizer={type: LSQ}",
         "calibration:weights={type: MeanMagnitude}",
