@@ -27,8 +27,8 @@ class PTQModel(DistilledModel):
         options: the options of the run, for coverage, bits, calibration and the length of training.
         device: where both networks live.
         optim_bound: optimiser of the bounds.
-        relative_lr: take the learning rate as a share of each quantizer's quantization step, see `RelativeSteps`: for networks
-            that compute in 0..255, where bounds of activations are a thousand times those of weights.
+        relative_lr: take the learning rate as a share of each quantizer's quantization step, see `RelativeSteps`: ranges differ
+            a thousandfold in networks that compute in 0..255.
         scheduler: its learning-rate schedule.
         pixel_loss: see `DistilledModel`, as for the following.
         feature_loss: loss between intermediate features.

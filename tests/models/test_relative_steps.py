@@ -64,9 +64,10 @@ def test_quantization_steps_are_those_before_the_first_iteration(tmp_path, crops
     for _ in range(3):
         model.optimize_parameters({"lq": crops})
     expected = [
-        (upper - lower) / 15 for (name, (lower, upper)), (_, quantizer) in
-        zip(before.items(), named_quantizers(model.network), strict=True) for _ in quantizer.parameters()
-    ]  # fmt: skip
+        (before[name][1] - before[name][0]) / 15
+        for name, quantizer in named_quantizers(model.network)
+        for _ in quantizer.parameters()
+    ]
     for step, one in zip(model.training_state()["quantization_steps"], expected, strict=True):
         torch.testing.assert_close(step, one)
 

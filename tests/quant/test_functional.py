@@ -131,7 +131,7 @@ def test_gradients_are_the_finite_differences_of_the_frozen_quantizer(bits):
 
 
 def loss_of_mass(lower, upper, x, weight, bits):
-    """A loss whose only values are zeros and ones beyond the upper bound, so that no code changes with the bounds."""
+    """A loss of nothing but zeros and a value beyond the upper bound, so that no code changes with the bounds."""
     return (fake_quantize(x, lower, upper, bits, exact_zeros=True) * weight).sum()
 
 
