@@ -1,21 +1,22 @@
 """The reconstruction of one block: its weights learn how to round, its activation quantizers their bounds."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from basicsr.models.block_cache import BlockCache
 from basicsr.models.optimizers import build_optimizer, build_scheduler
+from basicsr.models.relative_steps import RelativeSteps
 from basicsr.quant.capture import drop_quantization
 from basicsr.quant.functional import quantize
 from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.module_calls import call_module
 from basicsr.quant.quantizers.adaround_quantizer import AdaRoundQuantizer, rectified_sigmoid, soft_rounding
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
-from basicsr.quant.quantizers.base import Quantizer
 from basicsr.utils import dist
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Component
@@ -86,18 +87,19 @@ class BlockReconstruction:
         self._roundings = [quantizer.rounding.requires_grad_() for quantizer, _ in self._weights]
         activations = [quantizer for path, quantizer in quantizers.items() if path not in weights]
         self._bounds = [bound.requires_grad_() for quantizer in activations for bound in quantizer.parameters()]
-        self.optimizers = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._scheduler: LRScheduler | None = None
+        self._relative_steps: RelativeSteps | None = None
         if self._roundings:
             self.optimizers["rounding"] = build_optimizer(
                 options.optim_rounding, self._roundings, "train:optim_rounding"
             )
         if self._bounds:
-            self.optimizers["bound"] = _bound_optimizer(activations, options.optim_bound)
-        self._scheduler = None
-        if "bound" in self.optimizers:
-            self._scheduler = build_scheduler(
-                options.scheduler, self.optimizers["bound"], num_iterations, "train:scheduler"
-            )
+            optimizer = build_optimizer(options.optim_bound, self._bounds, "train:optim_bound")
+            self.optimizers["bound"] = optimizer
+            self._scheduler = build_scheduler(options.scheduler, optimizer, num_iterations, "train:scheduler")
+            affine = [quantizer for quantizer in activations if isinstance(quantizer, AffineQuantizer)]
+            self._relative_steps = RelativeSteps(optimizer, affine) if affine else None
         if state is not None:
             self._load(state)
 
@@ -151,6 +153,7 @@ class BlockReconstruction:
             "initial_error": self._initial_error,
             "optimizers": {kind: optimizer.state_dict() for kind, optimizer in self.optimizers.items()},
             "scheduler": self._scheduler and self._scheduler.state_dict(),
+            "quantization_steps": self._relative_steps and self._relative_steps.state_dict(),
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
@@ -159,6 +162,8 @@ class BlockReconstruction:
             optimizer.load_state_dict(state["optimizers"][kind])
         if self._scheduler is not None:
             self._scheduler.load_state_dict(state["scheduler"])
+        if self._relative_steps is not None:
+            self._relative_steps.load_state_dict(state["quantization_steps"])
 
     def _soft_error(self, index: Tensor) -> Tensor:
         probability = self._options.drop_probability
@@ -187,18 +192,3 @@ class BlockReconstruction:
         if not count:
             return ""
         return f"; {changed / count:.1%} of its weights round to the other side, {undecided / count:.1%} were undecided"
-
-
-def _bound_optimizer(quantizers: Iterable[Quantizer], options: Component) -> torch.optim.Optimizer:
-    """Return an optimiser of all parameters of quantizers, its learning rate times the range of each affine one.
-
-    Adam moves all parameters equally far, while the ranges of activations go from 1 (of a softmax) to hundreds.
-    """
-    learning = [quantizer for quantizer in quantizers if list(quantizer.parameters())]
-    groups = [{"params": list(quantizer.parameters())} for quantizer in learning]
-    optimizer = build_optimizer(options, groups, "train:optim_bound")
-    for quantizer, group in zip(learning, optimizer.param_groups, strict=True):
-        if isinstance(quantizer, AffineQuantizer):
-            lower, upper = quantizer.bounds()
-            group["lr"] *= float((upper - lower).detach().mean())
-    return optimizer

@@ -54,7 +54,8 @@ class ReconstructionModel(QuantizedModel):
         beta: its exponent, at the end of the warm-up and of the block.
         warm_up: share of a block's iterations without that loss.
         optim_rounding: optimiser of the roundings, at a constant learning rate.
-        optim_bound: optimiser of the bounds of activations; the learning rate of each pair is multiplied by its range.
+        optim_bound: optimiser of the bounds of activations; its learning rate counts in quantization steps, see `RelativeSteps` (that of
+            other parameters of activation quantizers is as it stands).
         scheduler: its learning-rate schedule, which begins anew in each block.
         cache_budget_mb: inputs and targets of a block that need more than so many MiB go to a temporary file; in each process.
         cache_folder: where that is; by default the folder of the system for temporary files.
@@ -81,7 +82,7 @@ class ReconstructionModel(QuantizedModel):
         beta: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1)]] = (20.0, 2.0),
         warm_up: Share = 0.2,
         optim_rounding: Component = {"type": "Adam", "lr": 2e-2},  # noqa: B006 -- never changed
-        optim_bound: Component = {"type": "Adam", "lr": 2e-3},  # noqa: B006
+        optim_bound: Component = {"type": "Adam", "lr": 2e-2},  # noqa: B006
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
         cache_budget_mb: Annotated[int, Field(ge=0)] = 2048,
         cache_folder: str | None = None,

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from basicsr.quant.insertion import named_quantizers
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
-from basicsr.utils.errors import OptionsError
 
 
 class RelativeSteps:
@@ -20,27 +18,13 @@ class RelativeSteps:
     as Adam.
 
     Args:
-        optimizer: moves `parameters`.
-        network: holds the quantizers.
-        parameters: the bounds of its quantizers, of the shape () or (C,).
-
-    Raises:
-        OptionsError: a quantizer learns something other than two bounds.
+        optimizer: moves the bounds, and possibly other parameters, which are left alone.
+        quantizers: those with the bounds, each a parameter of the shape () or (C,). They are calibrated before the first step.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, network: nn.Module, parameters: Sequence[nn.Parameter]
-    ) -> None:
-        self._quantizer_of: dict[nn.Parameter, AffineQuantizer] = {}
-        for name, quantizer in named_quantizers(network):
-            for parameter in quantizer.parameters():
-                if not isinstance(quantizer, AffineQuantizer):
-                    raise OptionsError(
-                        f"Option 'train:relative_lr' is true, but the quantizer '{name}' is a {type(quantizer).__name__}, "
-                        "whose parameters are no bounds. Set it to false."
-                    )
-                self._quantizer_of[parameter] = quantizer
-        self._parameters = list(parameters)
+    def __init__(self, optimizer: torch.optim.Optimizer, quantizers: Sequence[AffineQuantizer]) -> None:
+        self._quantizers = list(quantizers)
+        self._bounds = [bound for quantizer in self._quantizers for bound in quantizer.parameters()]
         self._quantization_steps: list[Tensor] = []
         self._start: list[Tensor] = []
         optimizer.register_step_pre_hook(self._before)
@@ -49,22 +33,22 @@ class RelativeSteps:
     @torch.no_grad()
     def _before(self, *_: Any) -> None:
         if not self._quantization_steps:
-            self._quantization_steps = [_quantization_step(self._quantizer_of[bound]) for bound in self._parameters]
-        self._start = [bound.detach().clone() for bound in self._parameters]
+            self._quantization_steps = [_quantization_step(one) for one in self._quantizers for _ in one.parameters()]
+        self._start = [bound.detach().clone() for bound in self._bounds]
 
     @torch.no_grad()
     def _after(self, *_: Any) -> None:
-        moves = torch._foreach_sub(self._parameters, self._start)
-        torch._foreach_copy_(self._parameters, self._start)
-        torch._foreach_addcmul_(self._parameters, moves, self._quantization_steps)
+        moves = torch._foreach_sub(self._bounds, self._start)
+        torch._foreach_copy_(self._bounds, self._start)
+        torch._foreach_addcmul_(self._bounds, moves, self._quantization_steps)
 
     def state_dict(self) -> list[Tensor]:
-        """Return the quantization steps, in the order of the parameters; none before the first iteration."""
+        """Return the quantization steps, in the order of the bounds; none before the first iteration."""
         return self._quantization_steps
 
     def load_state_dict(self, quantization_steps: Sequence[Tensor]) -> None:
         """Take over what `state_dict` returned."""
-        self._quantization_steps = [step.to(self._parameters[0].device) for step in quantization_steps]
+        self._quantization_steps = [step.to(self._bounds[0].device) for step in quantization_steps]
 
 
 def _quantization_step(quantizer: AffineQuantizer) -> Tensor:

@@ -29,7 +29,7 @@ NETWORKS = {
     "EDSR": ({"type": "EDSR", "num_feat": 6, "num_block": 3, "img_range": 1.0, "upscale": 2}, "body"),
     "RDN": ({"type": "RDN", "num_feat": 6, "num_block": 2, "num_layer": 2, "num_grow_ch": 4, "upscale": 2}, "body"),
 }
-FAST = {"optim_rounding": {"type": "Adam", "lr": 0.1}, "optim_bound": {"type": "Adam", "lr": 1e-3}}
+FAST = {"optim_rounding": {"type": "Adam", "lr": 0.1}, "optim_bound": {"type": "Adam", "lr": 1e-2}}
 SWIN_BLOCKS = [f"layers.{i}.residual_group.blocks.{j}" for i in (0, 1) for j in (0, 1)]
 
 
@@ -276,6 +276,25 @@ def test_blocks_with_arguments_that_cannot_be_kept_are_refused(crops):
         cache(lambda x: x[0, 0], lambda x: 3)
     with pytest.raises(TrainingError, match="is called with {1: 1} for some calibration crops and with {1: 2}"):
         cache(lambda x: x, lambda x: len(x))
+
+
+@pytest.mark.parametrize("bit", [2, 4])
+def test_bounds_of_activations_move_in_quantization_steps(build, crops, bit):
+    model = build(crops, "EDSR", 30, calibrate=False, changes=[f"bit={bit}"], optim_bound={"type": "Adam", "lr": 0.125})
+    model.calibrate(crops)
+    block = model.network.get_submodule(model.blocks[0])
+    weights = quantized_weights(block)
+    activations = [quantizer for name, quantizer in named_quantizers(block) if name not in weights]
+    before = [tuple(bound.detach().clone() for bound in quantizer.bounds()) for quantizer in activations]
+    run(model, 1)
+    shares = [
+        float((new.detach() - old).abs() * (2**bit - 1) / (upper - lower))
+        for quantizer, (lower, upper) in zip(activations, before, strict=True)
+        for new, old in zip(quantizer.bounds(), (lower, upper), strict=True)
+    ]
+    # the first step of Adam is its learning rate wherever the gradient is not about as small as its `eps`
+    assert max(shares) <= 0.126
+    assert sum(share > 0.124 for share in shares) > len(shares) / 2
 
 
 def test_the_exponent_falls_after_the_warm_up():
