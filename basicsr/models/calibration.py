@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from basicsr.models.output_calibration import calibrate_by_output, quantizers_by_output
 from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.calibrators.base import Calibrator, calibrate_tensor
 from basicsr.quant.capture import observe_quantizer_inputs
@@ -41,9 +42,10 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
     """Refuse calibrators that do not go with the quantizers that they are meant for, before any data are read.
 
     Raises:
-        OptionsError: a calibrator finds something that a quantizer cannot take.
+        OptionsError: a calibrator finds something that a quantizer cannot take, or `by_output` names what has no bounds to choose.
         QuantizationError: a calibrator cannot work for a quantizer, for instance because of its bits.
     """
+    quantizers_by_output(network, options.by_output)
     weights = quantized_weights(network)
     seen = set()
     for name, quantizer in named_quantizers(network):
@@ -107,7 +109,8 @@ def calibrate_network(
         if result.constant:
             get_logger().warning("The values at '%s' are constant, at least in one channel.", name)
     _settle(network)
-    return report
+    by_output = calibrate_by_output(network, crops, options)
+    return [CalibratedQuantizer(row.name, by_output.get(row.name, row.result)) for row in report]
 
 
 def _settle(network: nn.Module) -> None:

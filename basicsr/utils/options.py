@@ -98,6 +98,9 @@ class CalibrationOptions(_Section):
 
     weights: Component = {"type": "MinMax"}
     activations: Component = {"type": "MinMax"}
+    by_output: list[str] = []
+    """Quantizers of activations (globs on their names) whose bounds are then moved to where the output of their module has the
+    smallest squared error, such as `*.attn.av.a_quantizer`: softmax maps, whose own squared error misleads."""
     data: str | None = None
     """A calibration set (.json, or .pth as released with 2DQuant); by default crops are drawn from datasets:train."""
     dataroot_gt: str | None = None

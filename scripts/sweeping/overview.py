@@ -14,12 +14,12 @@ from sweeping.grid import Grid, read_grid
 from sweeping.plan import BICUBIC, FULL_PRECISION, REPOSITORY
 from sweeping.published import PublishedResults
 from sweeping.records import read_record
-from sweeping.rows import Row, rows_of
+from sweeping.rows import BY_OUTPUT, Row, rows_of
 from sweeping.tables import WIDTH, cells_to_table, explanation, network_table, networks_of
 
 GRIDS = Path("options/sweep")
 FOLDER = Path("docs/results")
-SEARCHES = ("symmetric", "auto", "one_sided", "joint")
+SEARCHES = ("symmetric", "auto", f"auto{BY_OUTPUT}", "one_sided", "joint")
 SELECTIONS = ("kmeans", "exact")
 INTRODUCTION = (
     "Written by `python scripts/make_tables.py` from the records in `*/runs/`, one for each run, which hold the options, the "

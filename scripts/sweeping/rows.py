@@ -10,6 +10,9 @@ from basicsr.utils.files import atomic_path
 from sweeping.plan import BICUBIC, FULL_PRECISION
 from sweeping.published import PublishedResults
 
+BY_OUTPUT = " by output"
+"""Ends the name of a search some of whose bounds are then chosen by the output of their module."""
+
 Row = dict[str, Any]
 COLUMNS = (
     "arch", "method", "scale", "w_bits", "a_bits", "seed", "dataset", "images", "psnr", "ssim", "fidelity",
@@ -56,7 +59,8 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
     metrics = record["metrics"]
     quantization = record["options"]["quantization"] or {}
     train = record["options"]["train"] if record["iterations"] else {}
-    activations = record["options"]["calibration"]["activations"] if quantization else {}
+    calibration = record["options"]["calibration"] if quantization else {}
+    activations = calibration.get("activations", {})
     errors = record.get("squared_error", {})
     protocol = metrics["protocol"]
     values = {
@@ -77,7 +81,7 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
         "activation_granularity": quantization.get("activation_granularity"),
         "weight_granularity": quantization.get("weight_granularity"),
         "activation_calibrator": activations.get("type"),
-        "activation_search": activations.get("search") or activations.get("selection"),
+        "activation_search": _search(calibration),
         "weights_error": errors.get("weights"),
         "activations_error": errors.get("activations"),
         "iterate": record["iterate"],
@@ -96,6 +100,13 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
         "run": record["run"],
     }
     return {**dict.fromkeys(COLUMNS), **values}
+
+
+def _search(calibration: Mapping[str, Any]) -> str | None:
+    """Return how activations were searched, as one word or two for what is compared."""
+    activations = calibration.get("activations", {})
+    search = activations.get("search") or activations.get("selection")
+    return f"{search}{BY_OUTPUT}" if search and calibration.get("by_output") else search
 
 
 def write_csv(rows: Sequence[Row], file: Path) -> None:
