@@ -24,7 +24,10 @@ CALIBRATORS = {
     "MinMax": {"type": "MinMax"},
     "Percentile": {"type": "Percentile"},
     **{search: {"type": "DOBI", "search": search} for search in ("symmetric", "auto", "one_sided", "joint")},
+    "by output": {"type": "DOBI", "search": "auto"},
 }
+BY_OUTPUT = {"by output": ["*.attn.av.a_quantizer"]}
+"""Quantizers whose bounds are then chosen by the output of their module, by calibrator."""
 WITHOUT_BITS = ("MinMax", "Percentile")
 """Calibrators whose bounds are the same whatever the bits."""
 COMBINATIONS = {
@@ -35,6 +38,8 @@ COMBINATIONS = {
     "DOBI joint": ("joint", "joint"),
     "DOBI, weights symmetric, activations auto": ("symmetric", "auto"),
     "DOBI, weights symmetric, activations joint": ("symmetric", "joint"),
+    "DOBI, weights symmetric, activations Percentile 1..99": ("symmetric", "Percentile"),
+    "DOBI auto, softmax maps by output": ("symmetric", "by output"),
 }
 """Calibrators of weights and of activations, by the name of the combination."""
 ACTIVATION_SITES = {  # k and v quantize the same input as q, with the same bounds
@@ -105,7 +110,7 @@ class LayersBenchmark:
         key = (calibrator, 0 if calibrator in WITHOUT_BITS else bits)
         if key not in self._bounds:
             chosen = CALIBRATORS[calibrator]
-            options = CalibrationOptions(weights=chosen, activations=chosen)
+            options = CalibrationOptions(weights=chosen, activations=chosen, by_output=BY_OUTPUT.get(calibrator, []))
             report = calibrate_network(self._network_of(bits), self._crops, options)
             self._bounds[key] = {row.name: row.result for row in report}
         return self._bounds[key]
@@ -170,9 +175,9 @@ class LayersBenchmark:
 
     def site_table(self, bits_to_try: Iterable[int]) -> str:
         """Return what it changes in fidelity to search one kind of site in another way than symmetrically."""
-        columns = [(bits, search) for bits in bits_to_try for search in ("auto", "joint")]
+        columns = [(bits, search) for bits in bits_to_try for search in ("auto", "joint", "Percentile")]
         lines = [
-            "Change of fidelity in dB where one kind of site is searched so, and all others symmetrically",
+            "Change of fidelity in dB where one kind of site has such bounds, and all others those of the symmetric search",
             "",
             f"| site | {' | '.join(f'{search}, {bits} bits' for bits, search in columns)} |",
             f"|---|{'---|' * len(columns)}",
