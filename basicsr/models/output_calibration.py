@@ -43,7 +43,8 @@ def quantizers_by_output(network: nn.Module, globs: Sequence[str]) -> dict[str, 
             if not isinstance(quantizer, AffineQuantizer) or quantizer.spec.granularity != "per_tensor":
                 raise OptionsError(
                     f"Option 'calibration:by_output' names '{name}', a {type(quantizer).__name__} {quantizer.spec.granularity}, but "
-                    "such bounds can be found only for an Affine quantizer per_tensor. Take it out of the option."
+                    "such bounds can be found only for an Affine quantizer per_tensor. Take it out of the option, or all with "
+                    "'calibration:by_output=[]'."
                 )
             chosen[name] = _place(network, name)
     return chosen

@@ -147,12 +147,24 @@ def _stages(spec: QuantSpec) -> Iterator[Callable[[Tensor, Tensor], Iterator[Ran
         if spec.symmetric:
             yield partial(_scaled, factors=factors)
         else:
-            yield lambda lower, upper, factors=factors: ((lower, lower + (upper - lower) * f) for f in factors)
-            yield lambda lower, upper, factors=factors: ((upper - (upper - lower) * f, upper) for f in factors)
-            steps = tuple(move * unit / spec.max_code for move in _SMALL_MOVES)
-            yield lambda lower, upper, steps=steps: (
-                (lower + step * (upper - lower), upper + step * (upper - lower)) for step in steps
-            )
+            yield partial(_upper, factors=factors)
+            yield partial(_lower, factors=factors)
+            yield partial(_both, shares=tuple(move * unit / spec.max_code for move in _SMALL_MOVES))
+
+
+def _upper(lower: Tensor, upper: Tensor, factors: Sequence[float]) -> Iterator[Range]:
+    for factor in factors:
+        yield lower, lower + (upper - lower) * factor
+
+
+def _lower(lower: Tensor, upper: Tensor, factors: Sequence[float]) -> Iterator[Range]:
+    for factor in factors:
+        yield upper - (upper - lower) * factor, upper
+
+
+def _both(lower: Tensor, upper: Tensor, shares: Sequence[float]) -> Iterator[Range]:
+    for share in shares:
+        yield lower + share * (upper - lower), upper + share * (upper - lower)
 
 
 def _scaled(lower: Tensor, upper: Tensor, factors: Sequence[float]) -> Iterator[Range]:

@@ -20,12 +20,14 @@ METHODS = {
         "quantization:activation_quantizer={type: Subset}",
         "quantization:activation_granularity=per_channel",
         "calibration:activations={type: DFSQ, word_sets: 3}",
+        "calibration:by_output=[]",
     ],
     "LSQ": [
         "train:total_iter=0",
         "train:relative_lr=false",  # which is of bounds
         "quantization:weight_quantizer={type: LSQ}",
         "quantization:activation_quantizer={type: LSQ}",
+        "calibration:by_output=[]",
         "calibration:weights={type: MeanMagnitude}",
         "calibration:activations={type: MeanMagnitude}",
     ],

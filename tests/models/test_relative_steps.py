@@ -90,7 +90,10 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path, crops, iterations):
 
 def test_quantizers_without_bounds_are_refused(tmp_path):
     recipe = options(
-        tmp_path, "quantization:activation_quantizer={type: LSQ}", "calibration:activations={type: MeanMagnitude}"
+        tmp_path,
+        "quantization:activation_quantizer={type: LSQ}",
+        "calibration:activations={type: MeanMagnitude}",
+        "calibration:by_output=[]",
     )
     with pytest.raises(OptionsError, match="'train:relative_lr' is true, but the quantizer '.*' is a LSQQuantizer"):
         model_of(recipe, **RELATIVE)
