@@ -1,8 +1,8 @@
 """Which bounds of a network are chosen by the outputs of their modules, and the pass that shows what these are given."""
 
-import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from statistics import geometric_mean
 
 import torch
 from torch import nn
@@ -30,6 +30,12 @@ def quantizers_by_output(network: nn.Module, globs: Sequence[str]) -> dict[str, 
     """
     weights = quantized_weights(network)
     activations = {name: quantizer for name, quantizer in named_quantizers(network) if name not in weights}
+    places = {
+        f"{module_name}.{slot}": (module_name, slot)
+        for module_name, module in network.named_modules()
+        if isinstance(module, QModule)
+        for slot, _ in named_quantizers(module)
+    }
     chosen: dict[str, tuple[str, str]] = {}
     for glob in globs:
         names = [name for name in activations if fnmatchcase(name, glob)]
@@ -46,17 +52,8 @@ def quantizers_by_output(network: nn.Module, globs: Sequence[str]) -> dict[str, 
                     "such bounds can be found only for an Affine quantizer per_tensor. Take it out of the option, or all with "
                     "'calibration:by_output=[]'."
                 )
-            chosen[name] = _place(network, name)
+            chosen[name] = places[name]
     return chosen
-
-
-def _place(network: nn.Module, name: str) -> tuple[str, str]:
-    """Return the name of the quantized module that holds a quantizer, and the name of the quantizer in it."""
-    modules = dict(network.named_modules())
-    module = name.rpartition(".")[0]
-    while not isinstance(modules[module], QModule):
-        module = module.rpartition(".")[0]
-    return module, name.removeprefix(f"{module}.")
 
 
 def calibrate_by_output(network: nn.Module, crops: torch.Tensor, options: CalibrationOptions) -> dict[str, Bounds]:
@@ -79,20 +76,19 @@ def calibrate_by_output(network: nn.Module, crops: torch.Tensor, options: Calibr
         for batch in crops.split(options.batch_size):
 
             def keep(name: str, call: ModuleCall, num_crops: int = len(batch)) -> None:
-                samples[name].add(call.arguments, num_crops)
+                samples[name].add(call, num_crops)
 
             with observe_calls(network, samples, keep):
                 network(batch.to(device))
-    found, logs = {}, []
+    found, shares = {}, []
     for name, (module, slot) in chosen.items():
         result = search_by_output(network.get_submodule(module), slot, samples[module].arguments())
         found[name] = Bounds(result.lower_bound, result.upper_bound, result.mean_squared_error, SEARCH)
         if result.error > 0:
-            logs.append(math.log(result.error / result.error_before))
-    share = math.exp(sum(logs) / len(logs)) if logs else 1.0
+            shares.append(result.error / result.error_before)
     get_logger().info(
         "%d quantizers have bounds chosen by the output of their module: its squared error is %.0f%% of what it was (geometric mean).",
         len(found),
-        100 * share,
+        100 * geometric_mean(shares or [1.0]),
     )
     return found

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from basicsr.quant.capture import bypass_quantizers, tap_activations
-from basicsr.quant.module_calls import Arguments, call_module
+from basicsr.quant.module_calls import Arguments, ModuleCall, call_module
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -43,41 +43,37 @@ class ArgumentSample:
         self._num_crops = num_crops
         self._stride = 0
         self._entries_seen = 0
-        self._kept: list[Arguments] = []
+        self._tensors: dict[int | str, list[Tensor]] = {}
+        self._constants: Arguments = {}
 
-    def add(self, arguments: Arguments, num_crops: int) -> None:
+    def add(self, call: ModuleCall, num_crops: int) -> None:
         """Take what is kept of one call.
 
         Args:
-            arguments: of the call; tensors have the same number of entries along axis 0.
+            call: its tensors have the same number of entries along axis 0.
             num_crops: how many crops the network has been given in this pass.
 
         Raises:
             QuantizationError: the tensors differ along axis 0, or there are none.
         """
-        tensors = {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
-        lengths = {len(value) for value in tensors.values()}
+        lengths = {len(value) for value in call.tensors.values()}
         if len(lengths) != 1:
             raise QuantizationError(
                 "Bounds can be chosen by the output only of a module all of whose inputs have the same number of entries along "
                 f"axis 0; these have {sorted(lengths)}. Take the module out of 'calibration:by_output'."
             )
         if not self._stride:
-            elements = sum(value.numel() for value in tensors.values()) * self._num_crops / num_crops
+            elements = sum(value.numel() for value in call.tensors.values()) * self._num_crops / num_crops
             self._stride = math.ceil(elements / SAMPLE_ELEMENTS)
         first = -self._entries_seen % self._stride
         self._entries_seen += lengths.pop()
-        kept = {key: value[first :: self._stride].detach().clone() for key, value in tensors.items()}
-        self._kept.append({**arguments, **kept})
+        for key, value in call.tensors.items():
+            self._tensors.setdefault(key, []).append(value[first :: self._stride].detach().clone())
+        self._constants = call.constants
 
     def arguments(self) -> Arguments:
         """Return what was kept, as the arguments of a single call."""
-        joined = {
-            key: torch.cat([call[key] for call in self._kept])
-            for key, value in self._kept[0].items()
-            if isinstance(value, Tensor)
-        }
-        return {**self._kept[0], **joined}
+        return {**self._constants, **{key: torch.cat(parts) for key, parts in self._tensors.items()}}
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def search_by_output(module: QModule, slot: str, arguments: Arguments) -> Output
         best = lower.clone(), upper.clone()
         error = error_before = error_with(best)
         for candidates in _stages(quantizer.spec):
-            for candidate in list(candidates(*best)):
+            for candidate in candidates(*best):
                 found = error_with(candidate)
                 if found < error:
                     best, error = candidate, found

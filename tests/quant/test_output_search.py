@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.quant import output_search
-from basicsr.quant.module_calls import call_module
+from basicsr.quant.module_calls import ModuleCall, call_module
 from basicsr.quant.modules.linear_qmodule import QLinear
 from basicsr.quant.modules.matmul_qmodule import QMatMul
 from basicsr.quant.output_search import ArgumentSample, search_by_output
@@ -106,11 +106,11 @@ def test_a_sample_is_the_same_however_crops_are_batched(sizes, limit):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output_search, "SAMPLE_ELEMENTS", limit)
         whole, parts = ArgumentSample(crops), ArgumentSample(crops)
-        whole.add({0: a, 1: a + 1, "causal": False}, crops)
+        whole.add(ModuleCall({0: a, 1: a + 1, "causal": False}, None), crops)
         first = 0
         for size in sizes:
             part = a[first * windows : (first + size) * windows]
-            parts.add({0: part, 1: part + 1, "causal": False}, size)
+            parts.add(ModuleCall({0: part, 1: part + 1, "causal": False}, None), size)
             first += size
     arguments, same = whole.arguments(), parts.arguments()
     assert arguments.keys() == same.keys() and arguments["causal"] is False
@@ -121,4 +121,4 @@ def test_a_sample_is_the_same_however_crops_are_batched(sizes, limit):
 
 def test_inputs_that_cannot_be_sampled_together_are_refused():
     with pytest.raises(QuantizationError, match=r"axis 0; these have \[2, 3\]"):
-        ArgumentSample(1).add({0: torch.zeros(2, 1), 1: torch.zeros(3, 1)}, 1)
+        ArgumentSample(1).add(ModuleCall({0: torch.zeros(2, 1), 1: torch.zeros(3, 1)}, None), 1)
