@@ -19,13 +19,18 @@ class MatMul(nn.Module):
 
 def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Return whether `module` is exactly a `kind` without hooks, so that a fused operation may do its work."""
-    listeners = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
+    return type(module) is kind and not _has_hooks(module)
+
+
+def is_observed(module: nn.Module) -> bool:
+    """Return whether `module` or a part of it has hooks, which expect to see whole tensors."""
+    return any(_has_hooks(part) for part in module.modules())
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
-    return type(module) is kind and not any(listeners)
 
 
 def mirror_index(length: int, total: int, device: torch.device, *, repeat_edge: bool) -> Tensor:

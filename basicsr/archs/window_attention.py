@@ -7,6 +7,7 @@ share one sum of position bias and mask, whatever the size of the image, and no 
 built.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.arch_util import MatMul, is_bare
+from basicsr.archs.arch_util import MatMul, is_bare, is_observed
 
 Order = Literal["image", "aligned", "shifted"]
 
@@ -175,7 +176,8 @@ class WindowAttention(nn.Module):
         needs_gradient = torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad)
         # the backward pass of the fused kernel for CPUs is slower than that of separate products
         if not (is_bare(self.qk, MatMul) and is_bare(self.av, MatMul)) or (qkv.is_cpu and needs_gradient):
-            attended = self._attend_by_modules(qkv, bias, groups)
+            whole = needs_gradient or not qkv.is_cpu or is_observed(self.qk) or is_observed(self.av)
+            attended = (self._attend_by_modules if whole else self._attend_by_modules_in_cache)(qkv, bias, groups)
         elif qkv.is_cpu:
             attended = _attend_in_cache(qkv, bias, groups, self.scale)
         else:
@@ -199,6 +201,24 @@ class WindowAttention(nn.Module):
         logits = logits.unflatten(0, qkv.shape[:2]) + bias  # n, windows, heads, window tokens, window tokens
         attended = self.av(logits.softmax(dim=-1).flatten(0, 1), v)
         return attended.transpose(1, 2)  # n * windows, window tokens, heads, head dim
+
+    def _attend_by_modules_in_cache(self, qkv: Tensor, bias: Tensor, groups: tuple[int, ...]) -> Tensor:
+        """Attend a few windows at a time: results as `_attend_by_modules`, in half the time on a CPU. Not differentiable."""
+        q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # each n * windows, heads, window tokens, head dim
+        attended = qkv.new_empty(len(q), qkv.shape[2], *qkv.shape[4:])
+        for kind, part in _parts_of_one_kind(groups * len(qkv)):
+            logits = self.qk(q[part] * self.scale, k[part].transpose(-2, -1)) + bias[kind % len(groups)]
+            attended[part] = self.av(torch.softmax(logits, dim=-1, out=logits), v[part]).transpose(1, 2)
+        return attended
+
+
+def _parts_of_one_kind(groups: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
+    """Cut windows into parts of at most `_WINDOWS_AT_ONCE` that lie in one group; yields the number of the group with each."""
+    stop = 0
+    for kind, count in enumerate(groups):
+        start, stop = stop, stop + count
+        for first in range(start, stop, _WINDOWS_AT_ONCE):
+            yield kind, slice(first, min(first + _WINDOWS_AT_ONCE, stop))
 
 
 def _attend_fused(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: float) -> Tensor:

@@ -1,8 +1,9 @@
-"""Orders of tokens, masks, and the three ways to compute attention."""
+"""Orders of tokens, masks, and the ways to compute attention."""
 
 import pytest
 import torch
 
+from basicsr.archs.arch_util import MatMul
 from basicsr.archs.window_attention import (
     WindowAttention,
     _attend_fused,
@@ -76,4 +77,38 @@ def test_all_ways_to_attend_agree(groups, head_dim):
     expected = attention._attend_by_modules(qkv, bias, groups).unflatten(0, qkv.shape[:2])
     for attend in (_attend_fused, _attend_in_cache):
         assert torch.allclose(attend(qkv, bias, groups, attention.scale), expected, atol=1e-5)
+    in_parts = attention._attend_by_modules_in_cache(qkv, bias, groups)
+    assert torch.allclose(in_parts.unflatten(0, qkv.shape[:2]), expected, atol=1e-5)
     assert torch.isfinite(expected).all()
+
+
+class TwiceTheProduct(MatMul):
+    """Stands for a quantized product: not bare, and with a part of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = torch.nn.Identity()
+        self.products = []
+
+    def forward(self, a, b):
+        product = self.part(2 * super().forward(a, b))
+        self.products.append(len(product))
+        return product
+
+
+@pytest.mark.parametrize("watched", ["qk", "av.part"])
+def test_modules_get_a_few_windows_at_a_time_unless_gradients_are_needed_or_hooks_look(watched):
+    attention = WindowAttention(30, 4, 3, "shifted", True)
+    attention.qk, attention.av = TwiceTheProduct(), TwiceTheProduct()
+    x, groups = torch.randn(2, 56 * 16, 30), (35, 7, 13, 1)
+    expected = attention(x, groups)
+    assert attention.qk.products == attention.av.products == [112]
+    with torch.no_grad():
+        attention.qk.products.clear()
+        assert torch.allclose(attention(x, groups), expected, atol=1e-5)
+        assert attention.qk.products == 2 * [24, 11, 7, 13, 1]
+        attention.qk.products.clear()
+        seen = []
+        attention.get_submodule(watched).register_forward_hook(lambda _m, _x, product: seen.append(len(product)))
+        assert torch.allclose(attention(x, groups), expected, atol=1e-5)
+    assert seen == attention.qk.products == [112]

@@ -157,3 +157,16 @@ def test_training_mode_is_taken_over():
     module = build("QLinear", source)
     assert not module.training
     assert not module.act_quantizer.training
+
+
+@pytest.mark.parametrize("sizes", [(64, 10, 64), (64, 64, 10), (16, 16, 8), (3, 5, 2), (1, 1, 1)])
+def test_products_without_gradients_have_aligned_rows_and_the_same_values(sizes):
+    n, k, m = sizes
+    a, b = torch.randn(4, 2, n, k), torch.randn(4, 2, m, k).transpose(-2, -1)
+    module = build("QMatMul", MatMul(), bits=4)
+    for quantizer in (module.a_quantizer, module.b_quantizer):
+        quantizer.set_bounds(0.5, 2.0)  # zero is no value of this grid: rows are continued behind the quantizers
+    with torch.no_grad():
+        product = module(a, b)
+    assert product.shape == (4, 2, n, m)
+    assert torch.allclose(product, module(a, b), rtol=1e-6)
