@@ -1,6 +1,5 @@
 """Quantized product of two activations."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,12 +33,12 @@ class QMatMul(QModule):
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a @ b`; without gradients and on a CPU, with rows continued by zeros to aligned lengths, which is faster."""
-    if torch.is_grad_enabled() or not a.is_cpu:
+    """Return `a @ b`; on a CPU with rows continued by zeros to aligned lengths, which is faster forwards and backwards."""
+    if not a.is_cpu:
         return a @ b
     columns, rows = -b.shape[-1] % _ROW_MULTIPLE, -b.shape[-2] % _ROW_MULTIPLE
     if rows:
         a = F.pad(a, (0, rows))
     if rows or columns:
         b = F.pad(b, (0, columns, 0, rows))
-    return (a @ b)[..., : b.shape[-1] - columns]
+    return (a @ b)[..., :-columns] if columns else a @ b

@@ -160,13 +160,19 @@ def test_training_mode_is_taken_over():
 
 
 @pytest.mark.parametrize("sizes", [(64, 10, 64), (64, 64, 10), (16, 16, 8), (3, 5, 2), (1, 1, 1)])
-def test_products_without_gradients_have_aligned_rows_and_the_same_values(sizes):
+def test_products_of_any_size_have_the_values_and_gradients_of_plain_ones(sizes):
     n, k, m = sizes
     a, b = torch.randn(4, 2, n, k), torch.randn(4, 2, m, k).transpose(-2, -1)
     module = build("QMatMul", MatMul(), bits=4)
     for quantizer in (module.a_quantizer, module.b_quantizer):
         quantizer.set_bounds(0.5, 2.0)  # zero is no value of this grid: rows are continued behind the quantizers
-    with torch.no_grad():
-        product = module(a, b)
+    upstream = torch.randn(4, 2, n, m)
+    expected = module.a_quantizer(a) @ module.b_quantizer(b)
+    product = module(a, b)
     assert product.shape == (4, 2, n, m)
-    assert torch.allclose(product, module(a, b), rtol=1e-6)
+    assert torch.allclose(product, expected, rtol=1e-5)
+    bounds = list(module.parameters())
+    for found, wanted in zip(
+        torch.autograd.grad(product, bounds, upstream), torch.autograd.grad(expected, bounds, upstream), strict=True
+    ):
+        assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
