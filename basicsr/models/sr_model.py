@@ -35,7 +35,7 @@ class SRModel:
         network: the network to train, with its initial weights.
         options: the options of the run, for the length of training and the size of batches.
         device: where the networks live.
-        optim_g: optimiser; `fused: true` updates all parameters in one pass over memory.
+        optim_g: optimiser.
         scheduler: learning-rate schedule: `CosineAnnealingLR`, `MultiStepLR`, or `CosineOverTime` with `minutes` of
             training, validation included, at whose end training ends too. Each takes `warmup_iter`.
         pixel_loss: loss between output and HR image.

@@ -82,7 +82,7 @@ def test_a_continued_schedule_goes_on_where_it_was(kind):
 
 def test_options_are_checked():
     parameter = [torch.nn.Parameter(torch.zeros(1))]
-    optimizer = build_optimizer({"type": "AdamW", "lr": 1e-3, "fused": True}, parameter, "train:optim_g")
+    optimizer = build_optimizer({"type": "AdamW", "lr": 1e-3}, parameter, "train:optim_g")
     for options, message in (
         ({"type": "CosineOverTime"}, "minutes"),
         ({"type": "CosineOverTime", "minutes": 0}, "minutes"),
