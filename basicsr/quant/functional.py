@@ -62,6 +62,7 @@ def fake_quantize(
     channel_axis: int | None = None,
     *,
     exact_zeros: bool = False,
+    threshold_window: float = 1.0,
 ) -> Tensor:
     """Quantize and dequantize `x`; gradients reach the input and both bounds.
 
@@ -74,6 +75,13 @@ def fake_quantize(
     many equal values, such as the zeros that a ReLU makes: all of them stand in one place and move with their grid point,
     lower + code * s, whose gradients are 1 - code / N and code / N. `exact_zeros` gives elements that are 0 these instead.
 
+    The same holds for values that crowd near one grid point, as small probabilities do. When the bounds move, grid points move,
+    and elements cross the thresholds half-way between them. Straight-through gradients take every element of a cell for one
+    at its threshold: a good estimate where the density hardly varies over a step. `threshold_window` = h < 1 takes only those
+    within h / 2 steps of a threshold, each 1 / h times; all others move with their grid point. With w = 1 / h for the former and
+    0 for the latter and for clipped elements, and p = (x - lower) / s, d/dupper = sum g (code - w p) / N and
+    d/dlower = sum g (1 - w) - d/dupper; w = 1 inside the bounds gives the straight-through ones back.
+
     Nothing but the arguments is kept for the backward pass. Second derivatives are not available.
 
     Args:
@@ -83,11 +91,12 @@ def fake_quantize(
         bits: 2 to 8.
         channel_axis: axis of `x` that the bounds run along; None for one pair of bounds.
         exact_zeros: give the bounds the exact gradient of elements that are 0.
+        threshold_window: above 0 and at most 1, in steps; smaller windows have less bias and more variance.
 
     Returns:
         At most 2**bits distinct values (in each channel), in the shape and type of `x`.
     """
-    return _FakeQuantize.apply(x, lower_bound, upper_bound, bits, channel_axis, exact_zeros)
+    return _FakeQuantize.apply(x, lower_bound, upper_bound, bits, channel_axis, exact_zeros, threshold_window)
 
 
 def grid_positions(
@@ -126,9 +135,10 @@ class _FakeQuantize(torch.autograd.Function):
         bits: int,
         channel_axis: int | None,
         exact_zeros: bool,
+        threshold_window: float,
     ) -> Tensor:
         ctx.save_for_backward(x, lower_bound, upper_bound)
-        ctx.bits, ctx.channel_axis, ctx.exact_zeros = bits, channel_axis, exact_zeros
+        ctx.bits, ctx.channel_axis, ctx.exact_zeros, ctx.window = bits, channel_axis, exact_zeros, threshold_window
         lower, _, step = _range(x, lower_bound, upper_bound, bits, channel_axis)
         return _codes(x, lower, step, bits).mul_(step).add_(lower).to(x.dtype)
 
@@ -141,23 +151,53 @@ class _FakeQuantize(torch.autograd.Function):
         value, upstream = x.to(lower.dtype), grad.to(lower.dtype)
 
         grad_x = grad_lower = grad_upper = None
-        # two tensors hold all that follows; comparisons write ones and zeros into them: a third of the time of masks of booleans
-        terms, rounding = torch.empty_like(value), torch.empty_like(value)
+        # two tensors hold nearly all that follows; comparisons write ones and zeros into them: a third of the time of masks of booleans
+        terms, residual = torch.empty_like(value), torch.empty_like(value)
         if needs_lower or needs_upper:
             torch.sub(value, lower, out=terms).div_(step).clamp_(0, 2**ctx.bits - 1)
-            torch.round(terms, out=rounding).sub_(terms)
-            share = _sum_like(rounding.mul_(upstream), lower_bound, lower) / (2**ctx.bits - 1)
-        if needs_lower:
-            grad_lower = _sum_like(torch.le(value, lower, out=terms).mul_(upstream), lower_bound, lower) - share
-        if needs_upper:
-            grad_upper = _sum_like(torch.ge(value, upper, out=terms).mul_(upstream), lower_bound, lower) + share
-        if ctx.exact_zeros and (needs_lower or needs_upper):
-            place, grad_place = _zeros(value, upstream, lower, upper, lower_bound, out=terms)
-            grad_lower = grad_lower + (1 - place) * grad_place if needs_lower else None
-            grad_upper = grad_upper + place * grad_place if needs_upper else None
+            torch.round(terms, out=residual).sub_(terms)
+            if ctx.window < 1:
+                estimate = _from_window(value, upstream, lower, terms, residual, ctx)
+            else:
+                estimate = _straight_through(value, upstream, lower, upper, terms, residual, ctx)
+            grad_lower, grad_upper = (total.reshape(lower_bound.shape).to(lower_bound.dtype) for total in estimate)
         if needs_x:
-            grad_x = torch.eq(clip(value, lower, upper, out=terms), value, out=rounding).mul_(upstream).to(grad.dtype)
-        return grad_x, grad_lower, grad_upper, None, None, None
+            grad_x = torch.eq(clip(value, lower, upper, out=terms), value, out=residual).mul_(upstream).to(grad.dtype)
+        return grad_x, grad_lower, grad_upper, None, None, None, None
+
+
+def _straight_through(
+    value: Tensor, upstream: Tensor, lower: Tensor, upper: Tensor, terms: Tensor, residual: Tensor, ctx: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the straight-through gradients of the bounds, in their shape; `residual` is code less position, `terms` is memory."""
+    share = residual.mul_(upstream).sum_to_size(lower.shape) / (2**ctx.bits - 1)
+    grad_lower = torch.le(value, lower, out=terms).mul_(upstream).sum_to_size(lower.shape) - share
+    grad_upper = torch.ge(value, upper, out=terms).mul_(upstream).sum_to_size(lower.shape) + share
+    if not ctx.exact_zeros:
+        return grad_lower, grad_upper
+    # 0 at the share p of the range has the code p N + e N: exact gradients are the straight-through ones and p times the sum
+    # over all zeros for the upper bound, 1 - p times for the lower one; on a bound and outside both are the same
+    inside = (lower < 0) & (upper > 0)
+    place = -lower / torch.where(inside, upper - lower, 1)
+    zeros = torch.eq(value, 0, out=terms).mul_(upstream).sum_to_size(lower.shape) * inside
+    return grad_lower + (1 - place) * zeros, grad_upper + place * zeros
+
+
+def _from_window(
+    value: Tensor, upstream: Tensor, lower: Tensor, position: Tensor, residual: Tensor, ctx: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the bounds from elements near thresholds and codes, see `fake_quantize`, in the shape of the bounds.
+
+    `position` is clipped, `residual` code less position, from -1/2 to 1/2 and 0 for elements outside; both are overwritten.
+    """
+    crossing = residual.abs()
+    torch.ge(crossing, 0.5 - ctx.window / 2, out=crossing).div_(ctx.window)
+    if ctx.exact_zeros:
+        crossing.mul_(value != 0)
+    codes = residual.add_(position)
+    moved = codes.addcmul_(position, crossing, value=-1).mul_(upstream)
+    grad_upper = moved.sum_to_size(lower.shape) / (2**ctx.bits - 1)
+    return crossing.neg_().add_(1).mul_(upstream).sum_to_size(lower.shape) - grad_upper, grad_upper
 
 
 def _range(
@@ -176,26 +216,6 @@ def _range(
     return lower, upper, (upper - lower).clamp_min_(MINIMAL_WIDTH).div_(2**bits - 1)
 
 
-def _zeros(
-    value: Tensor, upstream: Tensor, lower: Tensor, upper: Tensor, bound: Tensor, out: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return where 0 lies between the bounds, as a share of the range, and the sum of the gradients of all elements that are 0.
-
-    With e as in `fake_quantize` and 0 at the share p, e = code / N - p: the exact gradients are the straight-through ones
-    and p times this sum for the upper bound, 1 - p times for the lower one. On a bound and outside both are the same: the
-    sum is 0 there.
-    """
-    inside = (lower < 0) & (upper > 0)
-    place = -lower / torch.where(inside, upper - lower, 1)
-    total = _sum_like(torch.eq(value, 0, out=out).mul_(upstream), bound, lower)
-    return place.reshape(bound.shape).to(bound.dtype), total * inside.reshape(bound.shape)
-
-
 def _codes(x: Tensor, lower: Tensor, step: Tensor, bits: int) -> Tensor:
     """Return the codes as floating-point numbers, in a new tensor that the caller may change in place."""
     return torch.sub(x.to(lower.dtype), lower).div_(step).round_().clamp_(0, 2**bits - 1)
-
-
-def _sum_like(terms: Tensor, bound: Tensor, broadcast: Tensor) -> Tensor:
-    """Sum `terms` over all elements that share a bound; returns the shape and type of `bound`."""
-    return terms.sum_to_size(broadcast.shape).reshape(bound.shape).to(bound.dtype)

@@ -13,6 +13,7 @@ CASES = [f"c{i:02d}" for i in range(16)]
 
 bit_widths = st.integers(2, 8)
 seeds = st.integers(0, 2**31)
+windows = st.one_of(st.just(1.0), st.floats(0.05, 1.0))
 few = settings(max_examples=30, deadline=None)
 
 
@@ -130,21 +131,65 @@ def test_gradients_are_the_finite_differences_of_the_frozen_quantizer(bits):
     assert torch.autograd.gradcheck(Frozen.apply, inputs, eps=1e-6, atol=1e-6)
 
 
-def loss_of_mass(lower, upper, x, weight, bits):
-    """A loss of nothing but zeros and a value beyond the upper bound, so that no code changes with the bounds."""
-    return (fake_quantize(x, lower, upper, bits, exact_zeros=True) * weight).sum()
-
-
 @few
-@given(seeds, bit_widths, st.floats(-3.0, -0.05), st.floats(0.05, 3.0))
-def test_gradients_of_zeros_are_exact(seed, bits, lower, upper):
+@given(seeds, bit_widths, st.floats(-3.0, -0.05), st.floats(0.05, 3.0), windows)
+def test_gradients_of_zeros_are_exact(seed, bits, lower, upper, window):
     position = -lower / (upper - lower) * (2**bits - 1)
     assume(abs(position % 1 - 0.5) > 1e-3)  # where the code of 0 does not change
     generator = torch.Generator().manual_seed(seed)
+    # zeros and values beyond the upper bound only, so that no code changes with the bounds
     x = torch.where(torch.rand(40, generator=generator) < 0.7, 0.0, 5.0).double()
     weight = torch.randn(40, generator=generator, dtype=torch.float64)
+
+    def loss(*bounds):
+        return (fake_quantize(x, *bounds, bits, exact_zeros=True, threshold_window=window) * weight).sum()
+
     bounds = [torch.tensor(bound, dtype=torch.float64, requires_grad=True) for bound in (lower, upper)]
-    assert torch.autograd.gradcheck(lambda *b: loss_of_mass(*b, x, weight, bits), bounds, eps=1e-7, atol=1e-6)
+    assert torch.autograd.gradcheck(loss, bounds, eps=1e-7, atol=1e-6)
+
+
+@few
+@given(seeds, bit_widths, st.floats(0.05, 0.9))
+def test_with_a_window_gradients_of_elements_far_from_thresholds_are_exact(seed, bits, window):
+    x, lower, upper = make_case(seed, bits)
+    position = (x - lower) / (upper - lower) * (2**bits - 1)
+    inside = (position > 0) & (position < 2**bits - 1)
+    crossing = inside & ((position - position.floor() - 0.5).abs() <= window / 2 + 1e-3)
+    x = x[~crossing]
+    weight = torch.randn(len(x), dtype=torch.float64)
+
+    def loss(*bounds):
+        return (fake_quantize(x, *bounds, bits, threshold_window=window) * weight).sum()
+
+    bounds = [lower.requires_grad_(), upper.requires_grad_()]
+    assert torch.autograd.gradcheck(loss, bounds, eps=1e-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_with_a_window_gradients_of_values_that_crowd_are_nearer_to_those_of_the_loss(bits):
+    step = 1 / (2**bits - 1)
+    lower, upper = (torch.tensor(bound, dtype=torch.float64) for bound in (-0.2 * step, 1 - 0.2 * step))
+    share = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
+    x = -0.1 * step * torch.log1p(-share)  # exponentially distributed, a tenth of a step on average
+
+    def loss(lower, upper, window=1.0):
+        return ((1 + x) * fake_quantize(x, lower, upper, bits, threshold_window=window)).mean() / step
+
+    little = 0.02 * step
+    expected = [
+        (loss(lower + little * one, upper + little * other) - loss(lower - little * one, upper - little * other))
+        / (2 * little)
+        for one, other in ((1, 0), (0, 1))
+    ]
+
+    def error(window):
+        bounds = [lower.clone().requires_grad_(), upper.clone().requires_grad_()]
+        found = torch.autograd.grad(loss(*bounds, window), bounds)
+        return max(abs(float(a - b)) for a, b in zip(found, expected, strict=True)) * step
+
+    assert error(0.05) < 0.01
+    assert error(0.1) < 0.03
+    assert error(1.0) > 0.4  # straight-through: nearly all of the gradient is missing
 
 
 @pytest.mark.parametrize(("lower", "upper"), [(0.0, 1.0), (-1.0, 0.0), (0.5, 1.0), (-1.0, -0.5)])
@@ -166,9 +211,10 @@ def test_exact_zeros_change_no_value_and_no_gradient_of_other_elements():
     assert all(torch.equal(a, b) for a, b in zip(plain, exact, strict=True))
 
 
+@pytest.mark.parametrize("window", [1.0, 0.25])
 @pytest.mark.parametrize("exact_zeros", [False, True])
 @pytest.mark.parametrize("frozen", [(True, False), (False, True)])
-def test_exact_zeros_per_channel_and_with_one_bound_that_learns(exact_zeros, frozen):
+def test_ways_to_estimate_gradients_per_channel_and_with_one_bound_that_learns(exact_zeros, frozen, window):
     x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(3)).clamp_min(0)
     lower, upper = torch.tensor([-0.5, -0.1, 0.0]), torch.tensor([1.0, 2.0, 0.7])
     grad = torch.randn_like(x)
@@ -178,7 +224,8 @@ def test_exact_zeros_per_channel_and_with_one_bound_that_learns(exact_zeros, fro
             bound[channels].clone().requires_grad_(not stays)
             for bound, stays in zip((lower, upper), frozen, strict=True)
         ]
-        fake_quantize(x[:, channels], *bounds, 4, axis, exact_zeros=exact_zeros).backward(grad[:, channels])
+        options = {"exact_zeros": exact_zeros, "threshold_window": window}
+        fake_quantize(x[:, channels], *bounds, 4, axis, **options).backward(grad[:, channels])
         return next(bound.grad for bound in bounds if bound.requires_grad)
 
     torch.testing.assert_close(gradient(slice(None), 1), torch.stack([gradient(c, None) for c in range(3)]))

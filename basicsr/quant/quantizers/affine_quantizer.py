@@ -24,13 +24,30 @@ class AffineQuantizer(Quantizer):
         num_channels: number of channels along `spec.channel_axis`, for a per-channel quantizer.
         exact_zeros: give the bounds the exact gradient of zeros, see `functional.fake_quantize`: for activations of networks
             with ReLU, where distillation otherwise drives the bounds away from where they are best.
+        threshold_window: estimate the gradient of the bounds from the elements this near to a threshold, in steps, see
+            `functional.fake_quantize`; 1 is straight-through. Smaller ones are for values that crowd, such as softmax maps.
+
+    Raises:
+        QuantizationError: the window is not above 0 and at most 1.
     """
 
     takes = Bounds
 
-    def __init__(self, spec: QuantSpec, num_channels: int | None = None, /, *, exact_zeros: bool = False) -> None:
+    def __init__(
+        self,
+        spec: QuantSpec,
+        num_channels: int | None = None,
+        /,
+        *,
+        exact_zeros: bool = False,
+        threshold_window: float = 1.0,
+    ) -> None:
         super().__init__(spec, num_channels)
-        self._exact_zeros = exact_zeros
+        if not 0 < threshold_window <= 1:
+            raise QuantizationError(
+                f"threshold_window of Affine is {threshold_window}, but must be above 0 and at most 1, a share of a step."
+            )
+        self._gradient = {"exact_zeros": exact_zeros, "threshold_window": threshold_window}
         if not spec.symmetric:
             self.lower_bound = nn.Parameter(torch.full(self.bounds_shape, -1.0))
         self.upper_bound = nn.Parameter(torch.full(self.bounds_shape, 1.0))
@@ -41,9 +58,7 @@ class AffineQuantizer(Quantizer):
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return the values that the codes of `x` stand for, with gradients to `x` and to the bounds."""
-        return functional.fake_quantize(
-            x, *self.bounds(), self.spec.bits, self.spec.channel_axis, exact_zeros=self._exact_zeros
-        )
+        return functional.fake_quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis, **self._gradient)
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""

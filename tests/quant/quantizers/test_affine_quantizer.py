@@ -89,6 +89,12 @@ def test_bounds_that_training_made_cross_survive_saving_and_loading():
     assert fresh(torch.linspace(-3, 3, 7)).unique().tolist() == [2.0]
 
 
+@pytest.mark.parametrize("window", [0.0, -0.5, 1.5, float("nan")])
+def test_windows_are_shares_of_a_step(window):
+    with pytest.raises(QuantizationError, match="threshold_window"):
+        AffineQuantizer(QuantSpec(4), threshold_window=window)
+
+
 def test_a_copy_is_independent():
     quantizer = AffineQuantizer(QuantSpec(4))
     quantizer.set_bounds(0.0, 1.0)
