@@ -74,7 +74,7 @@ def main() -> None:
     (arguments.out / "table.md").write_text(text + "\n", encoding="utf-8")
     dataset = next(iter(results[0]["datasets"]))
     rows = [row(file, dataset, arguments.folders, results) for file in image_files(arguments.hr)]
-    write_image(arguments.out / "comparison.png", np.vstack(rows))
+    write_image(arguments.out / "comparison.png", np.vstack(rows), smallest=True)
     print(text)
     print(f"Crops side by side: {arguments.out / 'comparison.png'}")
 

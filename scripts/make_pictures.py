@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if len(trained) < len(runs):
                 print(f"{name}: {len(runs) - len(trained)} of {len(runs)} runs are not in experiments/ and left out.")
             if trained:
-                write_image(arguments.out / f"{name}.png", picture(trained, crops, device, print))
+                write_image(arguments.out / f"{name}.png", picture(trained, crops, device, print), smallest=True)
                 print(f"Written: {arguments.out / f'{name}.png'}")
     except USER_ERRORS as error:
         print(error, file=sys.stderr)

@@ -20,6 +20,7 @@ IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 _SUFFIXES_OF_16_BITS = (".png", ".tif", ".tiff")
 _SUFFIXES_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
+_SMALLEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 9]
 _LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
 _JPEG_SIGNATURE = b"\xff\xd8"
 
@@ -112,17 +113,19 @@ def write_picture(path: str | Path, picture: Picture) -> None:
         write_image(path, picture.rgb)
 
 
-def write_image(path: str | Path, image: np.ndarray) -> None:
+def write_image(path: str | Path, image: np.ndarray, *, smallest: bool = False) -> None:
     """Write an image atomically, in the format that the suffix names; WebP is written lossless, JPEG at OpenCV's quality.
 
     Args:
         path: ends in one of `IMAGE_SUFFIXES`; its folder is made if absent.
         image: H,W,3 RGB, uint8, or uint16 for PNG and TIFF.
+        smallest: take the time to compress a PNG as far as possible, for pictures that are kept.
 
     Raises:
         DataError: the suffix names no format or one without 16 bits, or the file cannot be written.
     """
-    _write_pixels(Path(path), image[..., ::-1])
+    parameters = _SMALLEST_PNG if smallest and Path(path).suffix.lower() == ".png" else None
+    _write_pixels(Path(path), image[..., ::-1], parameters)
 
 
 def image_to_tensor(image: np.ndarray) -> Tensor:
@@ -161,14 +164,14 @@ def _as_rgb(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., 2::-1])  # BGR or BGRA to RGB
 
 
-def _write_pixels(path: Path, pixels: np.ndarray) -> None:
-    """Encode what OpenCV takes (grey, BGR or BGRA) and write it."""
+def _write_pixels(path: Path, pixels: np.ndarray, parameters: list[int] | None = None) -> None:
+    """Encode what OpenCV takes (grey, BGR or BGRA) and write it; parameters are those of its encoder."""
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise DataError(f"The image '{path}' cannot be written: its name must end in {', '.join(IMAGE_SUFFIXES)}.")
     if pixels.dtype == np.uint16 and suffix not in _SUFFIXES_OF_16_BITS:
         raise DataError(f"The image '{path}' has 16 bits, which its format cannot hold; use .png or .tif.")
-    _, encoded = cv2.imencode(suffix, pixels, _LOSSLESS.get(suffix, []))
+    _, encoded = cv2.imencode(suffix, pixels, parameters or _LOSSLESS.get(suffix, []))
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(encoded.tobytes())

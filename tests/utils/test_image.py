@@ -33,13 +33,21 @@ def _write_with_opencv(path, pixels):
     path.write_bytes(encoded.tobytes())
 
 
+@pytest.mark.parametrize("smallest", [False, True])
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".tiff", ".PNG"])
-def test_lossless_formats_keep_every_pixel(tmp_path, random, suffix):
+def test_lossless_formats_keep_every_pixel(tmp_path, random, suffix, smallest):
     image = random.integers(0, 256, (13, 17, 3), dtype=np.uint8)
-    write_image(tmp_path / f"image{suffix}", image)
+    write_image(tmp_path / f"image{suffix}", image, smallest=smallest)
     result = read_image(tmp_path / f"image{suffix}")
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, image)
+
+
+def test_the_smallest_png_of_an_enlarged_crop_is_far_smaller(tmp_path, random):
+    image = random.integers(0, 256, (32, 32, 3), dtype=np.uint8).repeat(3, 0).repeat(3, 1)
+    for name, smallest in (("usual", False), ("smallest", True)):
+        write_image(tmp_path / f"{name}.png", image, smallest=smallest)
+    assert (tmp_path / "smallest.png").stat().st_size < 0.6 * (tmp_path / "usual.png").stat().st_size
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
