@@ -203,7 +203,7 @@ class WindowAttention(nn.Module):
         return attended.transpose(1, 2)  # n * windows, window tokens, heads, head dim
 
     def _attend_by_modules_in_cache(self, qkv: Tensor, bias: Tensor, groups: tuple[int, ...]) -> Tensor:
-        """Attend a few windows at a time: results as `_attend_by_modules`, in half the time on a CPU. Not differentiable."""
+        """Attend as `_attend_by_modules`, a few windows at a time, whose maps stay in a CPU's cache. Not differentiable."""
         q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # each n * windows, heads, window tokens, head dim
         attended = qkv.new_empty(len(q), qkv.shape[2], *qkv.shape[4:])
         for kind, part in _parts_of_one_kind(groups * len(qkv)):

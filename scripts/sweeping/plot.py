@@ -110,7 +110,7 @@ def _panel(panel: Any, rows: Sequence[Row], metric: str, styles: dict[str, dict[
                     references[method] = row["psnr"]
                     panel.axhline(row["psnr"], color="#555555", linestyle=dashes, linewidth=1.2, label=method)
     panel.set_xticks(range(len(widths)), labels)
-    panel.set_xlim(-0.5, len(widths) - 0.5)
+    panel.set_xlim(-0.5, max(len(widths), 1) - 0.5)
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
     _cut_outliers(panel, curves, references, styles)
