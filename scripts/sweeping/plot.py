@@ -74,7 +74,7 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
 
 
 def _save(figure: Any, file: Path) -> None:
-    """Write a figure as PNG with a palette, a third of the size; without a date and a version, equal rows make equal files."""
+    """Write a figure as PNG with a palette, which is smaller; without a date and a version, equal rows make equal files."""
     from PIL import Image  # comes with matplotlib
 
     pixels = io.BytesIO()
