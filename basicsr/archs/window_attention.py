@@ -206,19 +206,19 @@ class WindowAttention(nn.Module):
         """Attend as `_attend_by_modules`, a few windows at a time, whose maps stay in a CPU's cache. Not differentiable."""
         q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)  # each n * windows, heads, window tokens, head dim
         attended = qkv.new_empty(len(q), qkv.shape[2], *qkv.shape[4:])
-        for kind, part in _parts_of_one_kind(groups * len(qkv)):
-            logits = self.qk(q[part] * self.scale, k[part].transpose(-2, -1)) + bias[kind % len(groups)]
+        for part, kind in _parts_in_cache(groups, len(qkv), qkv.device):
+            logits = self.qk(q[part] * self.scale, k[part].transpose(-2, -1)) + bias.index_select(0, kind)
             attended[part] = self.av(torch.softmax(logits, dim=-1, out=logits), v[part]).transpose(1, 2)
         return attended
 
 
-def _parts_of_one_kind(groups: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
-    """Cut windows into parts of at most `_WINDOWS_AT_ONCE` that lie in one group; yields the number of the group with each."""
-    stop = 0
-    for kind, count in enumerate(groups):
-        start, stop = stop, stop + count
-        for first in range(start, stop, _WINDOWS_AT_ONCE):
-            yield kind, slice(first, min(first + _WINDOWS_AT_ONCE, stop))
+def _parts_in_cache(groups: tuple[int, ...], n: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+    """Cut the windows of n samples into parts of at most `_WINDOWS_AT_ONCE`; yields with each the groups of its windows."""
+    counts = torch.tensor(groups, device=device)
+    kinds = torch.arange(len(groups), device=device).repeat_interleave(counts).repeat(n)  # group of each window
+    for start in range(0, len(kinds), _WINDOWS_AT_ONCE):
+        kind = kinds[start : start + _WINDOWS_AT_ONCE]
+        yield slice(start, start + len(kind)), kind
 
 
 def _attend_fused(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: float) -> Tensor:
@@ -254,16 +254,12 @@ def _attend_in_cache(qkv: Tensor, bias: Tensor, groups: tuple[int, ...], scale: 
     """
     n, windows_per_sample, tokens, _, heads, head_dim = qkv.shape
     qkv = qkv.flatten(0, 1)  # n * windows, window tokens, 3, heads, head dim
-    counts = torch.tensor(groups, device=qkv.device)
-    kinds = torch.arange(len(groups), device=qkv.device).repeat_interleave(counts).repeat(n)  # group of each window
     padded = -(-head_dim // _HEAD_DIM_MULTIPLE) * _HEAD_DIM_MULTIPLE
-    windows_at_once = min(_WINDOWS_AT_ONCE, len(kinds))
-    attended = qkv.new_empty(len(kinds), tokens, heads, head_dim)
+    windows_at_once = min(_WINDOWS_AT_ONCE, len(qkv))
+    attended = qkv.new_empty(len(qkv), tokens, heads, head_dim)
     qkv_memory = qkv.new_zeros(3, windows_at_once, heads, tokens, padded)
     logits_memory = qkv.new_empty(windows_at_once, heads, tokens, tokens)
-    for start in range(0, len(kinds), windows_at_once):
-        kind = kinds[start : start + windows_at_once]
-        part = slice(start, start + len(kind))
+    for part, kind in _parts_in_cache(groups, n, qkv.device):
         aligned = qkv_memory[:, : len(kind)]
         aligned[..., :head_dim] = qkv[part].permute(2, 0, 3, 1, 4)
         q, k, v = aligned.flatten(1, 2)  # each windows * heads, window tokens, padded head dim
