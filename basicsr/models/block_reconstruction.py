@@ -16,7 +16,6 @@ from basicsr.quant.functional import quantize
 from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.module_calls import call_module
 from basicsr.quant.quantizers.adaround_quantizer import AdaRoundQuantizer, rectified_sigmoid, soft_rounding
-from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.utils import dist
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Component
@@ -98,8 +97,7 @@ class BlockReconstruction:
             optimizer = build_optimizer(options.optim_bound, self._bounds, "train:optim_bound")
             self.optimizers["bound"] = optimizer
             self._scheduler = build_scheduler(options.scheduler, optimizer, num_iterations, "train:scheduler")
-            affine = [quantizer for quantizer in activations if isinstance(quantizer, AffineQuantizer)]
-            self._relative_steps = RelativeSteps(optimizer, affine) if affine else None
+            self._relative_steps = RelativeSteps(optimizer, activations)
         if state is not None:
             self._load(state)
 

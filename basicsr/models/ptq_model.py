@@ -9,11 +9,9 @@ from torch import nn
 
 from basicsr.models.distilled_model import DistilledModel
 from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.relative_steps import RelativeSteps
+from basicsr.models.relative_steps import relative_steps
 from basicsr.models.teacher import TeacherAutocast
-from basicsr.quant.insertion import named_quantizers, quantizer_parameters
-from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
-from basicsr.utils.errors import OptionsError
+from basicsr.quant.insertion import quantizer_parameters
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import MODEL_REGISTRY
 
@@ -70,7 +68,9 @@ class PTQModel(DistilledModel):
         total_iter = options.train.total_iter if options.train else 0
         self.optimizer = build_optimizer(optim_bound, self.parameters, "train:optim_bound")
         self.scheduler = build_scheduler(scheduler, self.optimizer, total_iter, "train:scheduler")
-        self._relative_steps = RelativeSteps(self.optimizer, _bounded(self.network)) if relative_lr else None
+        self._relative_steps = (
+            relative_steps(self.optimizer, self.network, "train:relative_lr") if relative_lr else None
+        )
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of optimiser and schedule, and of relative steps; all that is learned is in the network."""
@@ -84,15 +84,3 @@ class PTQModel(DistilledModel):
         super().load(network_file, state)
         if self._relative_steps is not None:
             self._relative_steps.load_state_dict(state["quantization_steps"])
-
-
-def _bounded(network: nn.Module) -> list[AffineQuantizer]:
-    """Return all quantizers that learn, or raise an OptionsError if one learns something other than two bounds."""
-    learning = [(name, quantizer) for name, quantizer in named_quantizers(network) if list(quantizer.parameters())]
-    for name, quantizer in learning:
-        if not isinstance(quantizer, AffineQuantizer):
-            raise OptionsError(
-                f"Option 'train:relative_lr' is true, but the quantizer '{name}' is a {type(quantizer).__name__}, "
-                "whose parameters are no bounds. Set it to false."
-            )
-    return [quantizer for _, quantizer in learning]

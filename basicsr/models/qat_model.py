@@ -16,6 +16,7 @@ from basicsr.models.gradient_rules.pair import GradientPair
 from basicsr.models.not_finite import LossWatch
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
+from basicsr.models.relative_steps import relative_steps
 from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_activations, tap_outputs
 from basicsr.quant.insertion import learned_by_quantizers, named_quantizers, quantizer_parameters
@@ -45,6 +46,8 @@ class QATModel(QuantizedModel):
         weight_quantizer_lr_ratio: the same for weight quantizers.
         quantizer_lr_ratios: the same for some of what quantizers learn, by globs on their names, such as `{"*.gate.*": 1.0}`;
             later ones win.
+        relative_quantizer_lr: take the learning rates of what quantizers learn as shares of a quantization step, see
+            `RelativeSteps`, whatever the range of the network and the number of bits. In the papers they are absolute.
         scheduler: learning-rate schedule, common to all.
         pixel_loss: loss between output and ground truth; None for none.
         distillation_loss: loss between output and the teacher's output.
@@ -79,6 +82,7 @@ class QATModel(QuantizedModel):
         quantizer_lr_ratio: Ratio = 1.0,
         weight_quantizer_lr_ratio: Ratio = 1.0,
         quantizer_lr_ratios: dict[str, Ratio] | None = None,
+        relative_quantizer_lr: bool = False,
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
         pixel_loss: Component | None = {"type": "L1Loss"},  # noqa: B006
         distillation_loss: Component | None = None,
@@ -118,6 +122,11 @@ class QATModel(QuantizedModel):
         self.accumulation_steps = train.accumulation_steps if train else 1
         ratios = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
         self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {})
+        self._relative_steps = (
+            relative_steps(self.optimizer, self.network, "train:relative_quantizer_lr")
+            if relative_quantizer_lr
+            else None
+        )
         self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter if train else 0, "train:scheduler")
 
     def _build_optimizer(
@@ -207,13 +216,19 @@ class QATModel(QuantizedModel):
         return losses
 
     def training_state(self) -> dict[str, Any]:
-        """Return the state of optimiser, schedule and diagnostics; all that is learned is in the network."""
-        more = {"diagnostics": self.diagnostics.state_dict()} if self.diagnostics is not None else {}
-        return {**super().training_state(), **more}
+        """Return the state of optimiser, schedule, relative steps and diagnostics; all that is learned is in the network."""
+        state = super().training_state()
+        if self._relative_steps is not None:
+            state["quantization_steps"] = self._relative_steps.state_dict()
+        if self.diagnostics is not None:
+            state["diagnostics"] = self.diagnostics.state_dict()
+        return state
 
     def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
         """Restore the network and what `training_state` returned."""
         super().load(network_file, state)
+        if self._relative_steps is not None:
+            self._relative_steps.load_state_dict(state["quantization_steps"])
         if self.diagnostics is not None:
             self.diagnostics.load_state_dict(state["diagnostics"])
 

@@ -4,27 +4,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
+from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.spec import QuantizationError
+from basicsr.utils.errors import OptionsError
 
 
 class RelativeSteps:
-    """Multiplies what an optimiser adds to a bound by the bound's quantization step, (upper - lower) / (2**bits - 1).
+    """Multiplies what an optimiser adds to a parameter of a quantizer by the parameter's unit, see `Quantizer.parameter_units`.
 
-    The learning rate is then a share of a quantization step, the same for the bounds of a weight and for those of an activation
-    in 0..255, at 2 bits and at 4. Quantization steps are those before the first iteration, so that they do not grow or shrink
-    with the bounds; they are part of the training state. For optimisers that are indifferent to the size of a gradient, such
-    as Adam.
+    The learning rate is then a share of a quantization step: the same for a weight and for an activation in 0..255, at 2 bits
+    and at 4, and for bounds and for the step of LSQ, whose outermost value moves by several times what the step moves by. Units
+    are those before the first iteration, so that they do not grow or shrink with what is learned; they are part of the
+    training state. For optimisers that are indifferent to the size of a gradient, such as Adam.
 
     Args:
-        optimizer: moves the bounds, and possibly other parameters, which are left alone.
-        quantizers: those with the bounds, each a parameter of the shape () or (C,). They are calibrated before the first step.
+        optimizer: moves the parameters, and possibly others, which are left alone.
+        quantizers: those with the parameters. They are calibrated before the first step.
+
+    Raises:
+        QuantizationError: a quantizer learns something that has no unit.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, quantizers: Sequence[AffineQuantizer]) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, quantizers: Sequence[Quantizer]) -> None:
         self._quantizers = list(quantizers)
-        self._bounds = [bound for quantizer in self._quantizers for bound in quantizer.parameters()]
+        _units(self._quantizers)
+        self._parameters = [p for quantizer in self._quantizers for p in quantizer.parameters()]
         self._quantization_steps: list[Tensor] = []
         self._start: list[Tensor] = []
         optimizer.register_step_pre_hook(self._before)
@@ -33,24 +40,40 @@ class RelativeSteps:
     @torch.no_grad()
     def _before(self, *_: Any) -> None:
         if not self._quantization_steps:
-            self._quantization_steps = [_quantization_step(one) for one in self._quantizers for _ in one.parameters()]
-        self._start = [bound.detach().clone() for bound in self._bounds]
+            self._quantization_steps = _units(self._quantizers)
+        self._start = [parameter.detach().clone() for parameter in self._parameters]
 
     @torch.no_grad()
     def _after(self, *_: Any) -> None:
-        moves = torch._foreach_sub(self._bounds, self._start)
-        torch._foreach_copy_(self._bounds, self._start)
-        torch._foreach_addcmul_(self._bounds, moves, self._quantization_steps)
+        moves = torch._foreach_sub(self._parameters, self._start)
+        torch._foreach_copy_(self._parameters, self._start)
+        torch._foreach_addcmul_(self._parameters, moves, self._quantization_steps)
 
     def state_dict(self) -> list[Tensor]:
-        """Return the quantization steps, in the order of the bounds; none before the first iteration."""
+        """Return the quantization steps, in units of the parameters and in their order; none before the first iteration."""
         return self._quantization_steps
 
     def load_state_dict(self, quantization_steps: Sequence[Tensor]) -> None:
         """Take over what `state_dict` returned."""
-        self._quantization_steps = [step.to(self._bounds[0].device) for step in quantization_steps]
+        self._quantization_steps = [step.to(self._parameters[0].device) for step in quantization_steps]
 
 
-def _quantization_step(quantizer: AffineQuantizer) -> Tensor:
-    lower, upper = quantizer.bounds()
-    return (upper - lower).detach() / quantizer.spec.max_code
+def relative_steps(optimizer: torch.optim.Optimizer, network: nn.Module, option: str) -> RelativeSteps:
+    """Return the relative steps of all quantizers of a network, for the option that asks for them.
+
+    Raises:
+        OptionsError: a quantizer learns something that has no unit.
+    """
+    try:
+        return RelativeSteps(optimizer, [quantizer for _, quantizer in named_quantizers(network)])
+    except QuantizationError as error:
+        raise OptionsError(f"Option '{option}' is true. {error} Set it to false.") from error
+
+
+def _units(quantizers: Sequence[Quantizer]) -> list[Tensor]:
+    """Return the units in the order in which the quantizers name their parameters."""
+    units = []
+    for quantizer in quantizers:
+        of_name = quantizer.parameter_units()
+        units += [of_name[name] for name, _ in quantizer.named_parameters()]
+    return units

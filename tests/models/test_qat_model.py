@@ -231,9 +231,35 @@ def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_tensor():
     assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
 
 
-@pytest.mark.parametrize("diagnostics_freq", [0, 2])
-def test_resumed_training_has_the_same_bits(tmp_path, diagnostics_freq):
-    arguments = {**ODM, "quantizer_lr_ratio": 10.0, "diagnostics_freq": diagnostics_freq}
+LSQ = [
+    "quantization:weight_quantizer={type: LSQ}",
+    "quantization:activation_quantizer={type: LSQ}",
+    "calibration={weights: {type: MeanMagnitude}, activations: {type: MeanMagnitude}}",
+]
+
+
+@pytest.mark.parametrize("bit", [2, 4])
+def test_relative_learning_rates_move_the_outermost_values_by_a_share_of_a_step(bit):
+    model = make(*LSQ, f"bit={bit}", relative_quantizer_lr=True, quantizer_lr_ratio=100, weight_quantizer_lr_ratio=50)
+    before = copy.deepcopy(dict(named_quantizers(model.network)))
+    train(model, 1)
+    for role, share in (("activation", 0.1), ("weight", 0.05)):  # the first step of Adam is at most its learning rate
+        shares = []
+        for name, quantizer in named_quantizers(model.network, role):
+            old, new = (torch.stack(one.affine_bounds()) for one in (before[name], quantizer))
+            shares.append((new - old).abs().max().item() / before[name].step.item())
+        assert share / 2 < min(shares)  # gradients are small here, but larger than Adam's `eps`
+        assert 0.95 * share < max(shares) < 1.001 * share
+
+
+@pytest.mark.parametrize(("diagnostics_freq", "relative"), [(0, False), (2, True)])
+def test_resumed_training_has_the_same_bits(tmp_path, diagnostics_freq, relative):
+    arguments = {
+        **ODM,
+        "quantizer_lr_ratio": 10.0,
+        "diagnostics_freq": diagnostics_freq,
+        "relative_quantizer_lr": relative,
+    }
     undisturbed, first, second = (make("train:total_iter=5", **arguments) for _ in range(3))
     train(undisturbed, 5)
     train(first, 3)

@@ -88,12 +88,14 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path, crops, iterations):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters, resumed.parameters, strict=True))
 
 
-def test_quantizers_without_bounds_are_refused(tmp_path):
+def test_quantizers_that_learn_what_has_no_unit_are_refused(tmp_path):
     recipe = options(
         tmp_path,
-        "quantization:activation_quantizer={type: LSQ}",
-        "calibration:activations={type: MeanMagnitude}",
+        "quantization:activation_quantizer={type: DDTB}",
+        "calibration:activations={type: DDTB}",
         "calibration:by_output=[]",
     )
-    with pytest.raises(OptionsError, match="'train:relative_lr' is true, but the quantizer '.*' is a LSQQuantizer"):
+    with pytest.raises(
+        OptionsError, match="'train:relative_lr' is true. The quantizer '.*' is a DDTBQuantizer.*to false"
+    ):
         model_of(recipe, **RELATIVE)

@@ -71,6 +71,12 @@ class AffineQuantizer(Quantizer):
         above = torch.maximum(torch.nextafter(lower, torch.full_like(lower, torch.inf)), lower + 2 * MINIMAL_WIDTH)
         return lower, torch.maximum(upper, above)
 
+    @torch.no_grad()
+    def parameter_units(self) -> dict[str, Tensor]:
+        """Return the quantization step, (upper - lower) / (2**bits - 1), for each bound."""
+        lower, upper = self.bounds()
+        return {name: (upper - lower) / self.spec.max_code for name, _ in self.named_parameters()}
+
     def load_calibration(self, result: Bounds) -> None:
         """Take the bounds that calibration found, see `set_bounds`."""
         self.set_bounds(result.lower_bound, result.upper_bound)

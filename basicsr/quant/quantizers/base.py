@@ -114,6 +114,22 @@ class Quantizer(nn.Module, ABC):
             f"The quantizer '{self.name}' is a {type(self).__name__}, which has no fixed uniform grid; it cannot be frozen."
         )
 
+    def parameter_units(self) -> dict[str, Tensor]:
+        """Return for each parameter, by name, the change that moves the outermost of the values, or the thresholds, by one
+        quantization step.
+
+        Each is above 0, of the shape of its parameter, and that of the present state.
+
+        Raises:
+            QuantizationError: the quantizer learns something that is not measured in quantization steps.
+        """
+        if next(self.parameters(), None) is None:
+            return {}
+        raise QuantizationError(
+            f"The quantizer '{self.name}' is a {type(self).__name__}, which learns something that is not measured in "
+            "quantization steps."
+        )
+
     def mark_calibrated(self) -> None:
         """Record that the parameters hold calibrated values."""
         self.calibrated.fill_(True)

@@ -56,6 +56,12 @@ class LSQQuantizer(Quantizer):
         return self.lowest_code * self.step, (self.lowest_code + self.spec.max_code) * self.step
 
     @torch.no_grad()
+    def parameter_units(self) -> dict[str, Tensor]:
+        """Return the step over the largest magnitude of a code, max(-Q_n, Q_p)."""
+        highest = self.lowest_code + self.spec.max_code
+        return {"step": self.step / torch.maximum(-self.lowest_code, highest)}
+
+    @torch.no_grad()
     def load_calibration(self, result: MeanMagnitude) -> None:
         """Set the codes by the sign of the data and the step by their mean magnitude; data of zeros get a step above 0.
 

@@ -56,6 +56,10 @@ class ODMWeightQuantizer(CurrentWeightQuantizer):
         upper = self.gamma * magnitude.reshape(self.bounds_shape)
         return -upper, upper
 
+    def parameter_units(self) -> dict[str, Tensor]:
+        """Return the quantization step over f(W): 2 gamma / (2**bits - 1)."""
+        return {"gamma": 2 * self.gamma.detach() / self.spec.max_code}
+
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return the values that the codes of `x` stand for, with gradients to `x` and to gamma."""
         bounds = self.bounds(x if self._percentile_gradient else x.detach())

@@ -51,6 +51,10 @@ class PAMSQuantizer(Quantizer):
         """Return -alpha, and one step more than alpha: there lies the code that is never used."""
         return -self.alpha, self.alpha * (1 + 1 / self._highest)
 
+    def parameter_units(self) -> dict[str, Tensor]:
+        """Return the quantization step, alpha / (2**(bits-1) - 1)."""
+        return {"alpha": self.alpha.detach() / self._highest}
+
     @torch.no_grad()
     def load_calibration(self, result: Bounds) -> None:
         """Take the larger magnitude of the bounds for alpha.

@@ -61,6 +61,13 @@ class QuantSRQuantizer(LSQQuantizer):
         """Return the codes of `x`, counted from the lowest: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
         return super().codes(self._shifted(x))
 
+    def parameter_units(self) -> dict[str, Tensor]:
+        """Return the unit of the step as LSQ does, and the step for the shift of each channel."""
+        units = super().parameter_units()
+        if self._channels is not None:
+            units["shift"] = self.step.detach().expand_as(self.shift)
+        return units
+
     def _fake_quantize(self, x: Tensor, step: Tensor, highest: Tensor) -> Tensor:
         axis = self.spec.channel_axis
         return fake_quantize_by_step(x, step, self.lowest_code, highest, axis, temperature=self._temperature)

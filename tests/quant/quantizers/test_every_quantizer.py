@@ -1,5 +1,6 @@
 """What holds for every registered quantizer, also for one that is added later."""
 
+import copy
 import io
 
 import pytest
@@ -36,6 +37,9 @@ CASES = [(name, spec) for name in NAMES for spec in SPECS if not REFUSES.get(nam
 REFUSED = [(name, spec) for name in NAMES for spec in SPECS if (name, spec) not in CASES]
 WITHOUT_PARAMETERS = {"DAQ", "DAQWeight", "DDTBWeight", "PAMSWeight", "Subset"}
 """Quantizers that learn nothing, because their values follow from the data or from calibration alone."""
+
+WITHOUT_UNITS = {"DDTB"}
+"""Quantizers that learn what is not measured in quantization steps."""
 
 
 def bounds(quantizer):
@@ -227,3 +231,31 @@ def test_codes_stand_for_values_between_the_affine_bounds(name, spec):
         return
     values = functional.dequantize(quantizer.codes(x), *quantizer.affine_bounds(x), spec[0].bits, spec[0].channel_axis)
     torch.testing.assert_close(values, quantizer(x))
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_the_unit_of_a_parameter_moves_the_outermost_value_or_the_thresholds_by_one_step(name, case):
+    quantizer = build(name, *case)
+    if name in WITHOUT_UNITS:
+        with pytest.raises(
+            QuantizationError, match=f"is a {type(quantizer).__name__}, which learns something that is not"
+        ):
+            quantizer.parameter_units()
+        return
+    units = quantizer.parameter_units()
+    assert list(units) == [name for name, _ in quantizer.named_parameters()]
+    x = torch.cat([torch.linspace(-20, 20, 20001), torch.tensor([-1e3, 1e3])]).expand(1, 5, -1)  # beyond all bounds
+    values = quantizer(x)[0, 0].unique()
+    step = values.diff().max()
+    for parameter, unit in units.items():
+        moved = copy.deepcopy(quantizer)
+        assert unit.shape == moved.get_parameter(parameter).shape
+        assert not unit.requires_grad
+        with torch.no_grad():
+            moved.get_parameter(parameter).add_(unit)
+        if parameter == "shift":
+            torch.testing.assert_close(moved(x), quantizer(x + step))
+            continue
+        after = moved(x)[0, 0].unique()
+        outermost = torch.stack([(after[0] - values[0]).abs(), (after[-1] - values[-1]).abs()])
+        torch.testing.assert_close(outermost.max(), step, rtol=1e-3, atol=0)
