@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant.calibration import MeanMagnitude
+from basicsr.quant.calibration import Bounds, MeanMagnitude
 from basicsr.quant.calibrators.base import CONSTANT_MINIMUM_WIDTH
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -17,7 +17,8 @@ class LSQQuantizer(Quantizer):
 
     The codes are -2**(bits-1) .. 2**(bits-1) - 1 for data with negative values, and 0 .. 2**bits - 1 for data without, such as
     the output of a ReLU; calibration tells which. A symmetric specification asks for the former whatever the data. The
-    parameter `step`, float32, () or (C,), starts at 2 mean|x| / sqrt(Q_p); the buffer `lowest_code` is Q_n.
+    parameter `step`, float32, () or (C,), starts at 2 mean|x| / sqrt(Q_p) with the calibrator `MeanMagnitude`, as in the paper;
+    with one that finds bounds, such as `DOBI`, at the smallest step that reaches both. The buffer `lowest_code` is Q_n.
 
     Args:
         spec: bits, symmetry and granularity.
@@ -26,7 +27,7 @@ class LSQQuantizer(Quantizer):
             (section 2.2 of the paper), samples of the batch included.
     """
 
-    takes = MeanMagnitude
+    takes = Bounds
     lowest_code: Tensor
 
     def __init__(self, spec: QuantSpec, num_channels: int | None = None, /, *, gradient_scale: bool = True) -> None:
@@ -62,20 +63,27 @@ class LSQQuantizer(Quantizer):
         return {"step": self.step / torch.maximum(-self.lowest_code, highest)}
 
     @torch.no_grad()
-    def load_calibration(self, result: MeanMagnitude) -> None:
-        """Set the codes by the sign of the data and the step by their mean magnitude; data of zeros get a step above 0.
+    def load_calibration(self, result: Bounds) -> None:
+        """Set the codes by the sign of the lower bound and the step by the calibration; data of zeros get a step above 0.
 
         Raises:
-            QuantizationError: the mean magnitude is not finite, or its shape does not fit.
+            QuantizationError: a mean magnitude or a bound is not finite, or its shape does not fit.
         """
-        mean = result.mean_magnitude
-        if mean.shape != self.step.shape or not bool(mean.isfinite().all()):
-            raise QuantizationError(
-                f"The mean magnitude for the quantizer '{self.name}' cannot be used: it must be finite and of the shape "
-                f"{tuple(self.step.shape)}, but has the shape {tuple(mean.shape)}. Look at what was calibrated."
-            )
         signed = self.spec.symmetric or bool((result.lower_bound < 0).any())
-        self.lowest_code.fill_(-(self.spec.num_levels // 2) if signed else 0)
-        highest = self.spec.max_code + int(self.lowest_code)
-        self.step.copy_((2 * mean / highest**0.5).clamp_min(CONSTANT_MINIMUM_WIDTH))
+        lowest = -(self.spec.num_levels // 2) if signed else 0
+        step = _first_step(result, lowest, self.spec.max_code + lowest)
+        if step.shape != self.step.shape or not bool(step.isfinite().all()):
+            raise QuantizationError(
+                f"The calibration of the quantizer '{self.name}' cannot be used: it must be finite and of the shape "
+                f"{tuple(self.step.shape)}, but has the shape {tuple(step.shape)}. Look at what was calibrated."
+            )
+        self.lowest_code.fill_(lowest)
+        self.step.copy_(step.clamp_min(CONSTANT_MINIMUM_WIDTH))
         self.mark_calibrated()
+
+
+def _first_step(result: Bounds, lowest: int, highest: int) -> Tensor:
+    if isinstance(result, MeanMagnitude):
+        return 2 * result.mean_magnitude / highest**0.5
+    step = result.upper_bound / highest
+    return torch.maximum(step, result.lower_bound / lowest) if lowest else step

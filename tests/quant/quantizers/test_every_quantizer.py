@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from basicsr.quant import functional
-from basicsr.quant.calibration import Bounds, CalibrationResult, MeanMagnitude, SubsetPoints, VaryingBounds
+from basicsr.quant.calibration import Bounds, CalibrationResult, SubsetPoints, VaryingBounds
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
@@ -61,9 +61,6 @@ def points(quantizer):
 RESULTS = {
     Bounds: lambda quantizer: Bounds(**bounds(quantizer)),
     CalibrationResult: lambda quantizer: Bounds(**bounds(quantizer)),
-    MeanMagnitude: lambda quantizer: MeanMagnitude(
-        **bounds(quantizer), mean_magnitude=torch.full(quantizer.bounds_shape, 0.8)
-    ),
     VaryingBounds: lambda quantizer: VaryingBounds(**bounds(quantizer), range_variance=0.1),
     SubsetPoints: lambda quantizer: SubsetPoints(**points(quantizer), post_relu=False),
 }

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from basicsr.quant.calibration import MeanMagnitude
+from basicsr.quant.calibration import Bounds, MeanMagnitude
 from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.calibrators.mean_magnitude_calibrator import MeanMagnitudeCalibrator
 from basicsr.quant.quantizers.lsq_quantizer import LSQQuantizer
@@ -81,3 +81,16 @@ def test_a_mean_that_cannot_be_used_is_refused():
     with pytest.raises(QuantizationError, match="finite and of the shape"):
         quantizer.load_calibration(MeanMagnitude(-one, one, mean_magnitude=torch.ones(3)))
     assert not bool(quantizer.calibrated)
+
+
+def test_bounds_are_reached_by_the_first_step():
+    lower, upper = torch.tensor(-0.5), torch.tensor(2.1)
+    quantizer = LSQQuantizer(QuantSpec(4))
+    quantizer.load_calibration(Bounds(lower, upper))  # codes -8..7
+    assert quantizer.step.item() == pytest.approx(0.3)
+    quantizer.load_calibration(Bounds(-4 * upper, upper))
+    assert quantizer.step.item() == pytest.approx(1.05)
+    quantizer.load_calibration(Bounds(torch.zeros(()), upper))  # codes 0..15
+    assert (quantizer.lowest_code.item(), quantizer.step.item()) == (0, pytest.approx(0.14))
+    quantizer.load_calibration(Bounds(-upper, torch.zeros(())))
+    assert quantizer.step.item() == pytest.approx(2.1 / 8)
