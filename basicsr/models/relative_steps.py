@@ -34,8 +34,9 @@ class RelativeSteps:
         self._parameters = [p for quantizer in self._quantizers for p in quantizer.parameters()]
         self._quantization_steps: list[Tensor] = []
         self._start: list[Tensor] = []
-        optimizer.register_step_pre_hook(self._before)
-        optimizer.register_step_post_hook(self._after)
+        if self._parameters:
+            optimizer.register_step_pre_hook(self._before)
+            optimizer.register_step_post_hook(self._after)
 
     @torch.no_grad()
     def _before(self, *_: Any) -> None:

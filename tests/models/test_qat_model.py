@@ -231,6 +231,7 @@ def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_tensor():
     assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
 
 
+DAQ = ["quantization:weight_quantizer={type: DAQWeight}", "quantization:activation_quantizer={type: DAQ}"]
 LSQ = [
     "quantization:weight_quantizer={type: LSQ}",
     "quantization:activation_quantizer={type: LSQ}",
@@ -250,6 +251,13 @@ def test_relative_learning_rates_move_the_outermost_values_by_a_share_of_a_step(
             shares.append((new - old).abs().max().item() / before[name].step.item())
         assert share / 2 < min(shares)  # gradients are small here, but larger than Adam's `eps`
         assert 0.95 * share < max(shares) < 1.001 * share
+
+
+def test_quantizers_that_learn_nothing_can_have_relative_rates():
+    model = make(*DAQ, relative_quantizer_lr=True)
+    before = copy.deepcopy(model.network.state_dict())
+    train(model, 1)
+    assert not torch.equal(model.network.state_dict()["body.0.conv1.weight"], before["body.0.conv1.weight"])
 
 
 @pytest.mark.parametrize(("diagnostics_freq", "relative"), [(0, False), (2, True)])
