@@ -1,9 +1,5 @@
 """Post-training quantization: bounds are calibrated, then distilled from the full-precision network."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -71,16 +67,3 @@ class PTQModel(DistilledModel):
         self._relative_steps = (
             relative_steps(self.optimizer, self.network, "train:relative_lr") if relative_lr else None
         )
-
-    def training_state(self) -> dict[str, Any]:
-        """Return the state of optimiser and schedule, and of relative steps; all that is learned is in the network."""
-        state = super().training_state()
-        if self._relative_steps is not None:
-            state["quantization_steps"] = self._relative_steps.state_dict()
-        return state
-
-    def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
-        """Restore the network and what `training_state` returned."""
-        super().load(network_file, state)
-        if self._relative_steps is not None:
-            self._relative_steps.load_state_dict(state["quantization_steps"])

@@ -218,8 +218,6 @@ class QATModel(QuantizedModel):
     def training_state(self) -> dict[str, Any]:
         """Return the state of optimiser, schedule, relative steps and diagnostics; all that is learned is in the network."""
         state = super().training_state()
-        if self._relative_steps is not None:
-            state["quantization_steps"] = self._relative_steps.state_dict()
         if self.diagnostics is not None:
             state["diagnostics"] = self.diagnostics.state_dict()
         return state
@@ -227,8 +225,6 @@ class QATModel(QuantizedModel):
     def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
         """Restore the network and what `training_state` returned."""
         super().load(network_file, state)
-        if self._relative_steps is not None:
-            self._relative_steps.load_state_dict(state["quantization_steps"])
         if self.diagnostics is not None:
             self.diagnostics.load_state_dict(state["diagnostics"])
 

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from basicsr.models.calibration import CalibratedQuantizer, calibrate_network, check_calibrators
 from basicsr.models.quantized_network import load_quantized, quantized_copy
+from basicsr.models.relative_steps import RelativeSteps
 from basicsr.utils import dist
 from basicsr.utils.options import Options
 
@@ -45,6 +46,7 @@ class QuantizedModel:
     trains_on: ClassVar[Literal["images", "crops"]] = "images"
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
+    _relative_steps: RelativeSteps | None = None
 
     def __init__(self, network: nn.Module, options: Options, device: torch.device, *, share_weights: bool) -> None:
         self.options = options
@@ -78,11 +80,16 @@ class QuantizedModel:
         return {"params": self.network.state_dict()}
 
     def training_state(self) -> dict[str, Any]:
-        """Return the state of optimiser and schedule; all that is learned is in the network."""
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+        """Return the state of optimiser and schedule, and of relative steps; all that is learned is in the network."""
+        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+        if self._relative_steps is not None:
+            state["quantization_steps"] = self._relative_steps.state_dict()
+        return state
 
     def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
         """Restore the network and what `training_state` returned."""
         load_quantized(self.network, network_file)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        if self._relative_steps is not None:
+            self._relative_steps.load_state_dict(state["quantization_steps"])
