@@ -9,6 +9,8 @@ from basicsr.quant.insertion import named_quantizers, quantized_weights
 from basicsr.quant.module_calls import ModuleCall, observe_calls
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.quantizers.adaround_quantizer import AdaRoundQuantizer
+from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.signature import suggestion
 
@@ -49,12 +51,16 @@ def choose_blocks(network: nn.Module, names: Sequence[str] | None) -> list[str]:
 
 
 def check_learnable(network: nn.Module, blocks: Sequence[str]) -> None:
-    """Raise an OptionsError if the rounding of a weight in one of the blocks cannot be learned, or a block has nothing to learn."""
+    """Raise an OptionsError if the rounding of a weight in one of the blocks cannot be learned, what an activation quantizer
+    learns has no quantization step to move by, or a block has nothing to learn.
+    """
     weights = quantized_weights(network)
     for block in blocks:
         inside = {name: quantizer for name, quantizer in named_quantizers(network) if _within(name, block)}
         for name, quantizer in inside.items():
-            if name in weights and not isinstance(quantizer, AdaRoundQuantizer):
+            if name not in weights:
+                _require_units(quantizer)
+            elif not isinstance(quantizer, AdaRoundQuantizer):
                 raise OptionsError(
                     f"The weight quantizer '{name}' is a {type(quantizer).__name__}, whose rounding cannot be learned. Choose "
                     "'quantization:weight_quantizer' {type: AdaRound}."
@@ -86,6 +92,15 @@ def trial_calls(network: nn.Module, blocks: Sequence[str], crop: Tensor) -> dict
                 "'train:blocks'."
             )
     return calls
+
+
+def _require_units(quantizer: Quantizer) -> None:
+    try:
+        quantizer.parameter_units()
+    except QuantizationError as error:
+        raise OptionsError(
+            f"{error} Blocks learn bounds at rates that are shares of such a step: choose another 'quantization:activation_quantizer'."
+        ) from error
 
 
 def _within(name: str, block: str) -> bool:

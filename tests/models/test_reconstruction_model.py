@@ -174,6 +174,10 @@ def test_errors_come_before_any_work(build, crops, monkeypatch):
         "is a AffineQuantizer, whose rounding cannot be learned",
         changes=["quantization:weight_quantizer={type: Affine}"],
     )
+    refused(
+        "is a DDTBQuantizer, .*not measured in quantization steps.*choose another 'quantization:activation_quantizer'",
+        changes=["quantization:activation_quantizer={type: DDTB}", "calibration:activations={type: DDTB}"],
+    )
     refused("'mixed', which needs a 'train:drop_probability'", inputs="mixed")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 7, 3))
     refused("cache of 0 MiB, more than .*cache_budget_mb' 0, and .* has only 0 MiB left", cache_budget_mb=0)
