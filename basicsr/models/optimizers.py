@@ -97,9 +97,26 @@ def _resolve(
 
 
 def build_optimizer(options: Mapping[str, Any], parameters: Parameters, where: str) -> torch.optim.Optimizer:
-    """Build the optimiser that `{type, lr, ...}` describes over `parameters`."""
+    """Build the optimiser that `{type, lr, ...}` describes over `parameters`; gradients may lie in memory in any order."""
     function, arguments = _resolve(OPTIMIZERS, options, where)
-    return function(parameters, **arguments)
+    optimizer = function(parameters, **arguments)
+    optimizer.register_step_pre_hook(_lay_out_gradients)
+    return optimizer
+
+
+@torch.no_grad()
+def _lay_out_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Give each gradient the strides of its parameter.
+
+    Fused kernels walk through both in the order of memory and take the gradient of one element for that of another where the
+    strides differ. `backward` sees to it, but what `torch.autograd.grad` returns for the weight of a convolution is often
+    channels last.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride():
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
 def build_scheduler(

@@ -79,6 +79,18 @@ def test_weights_biases_and_quantizers_are_trained_and_the_full_precision_networ
     assert all(torch.equal(v, full_precision[k]) for k, v in model.full_precision.state_dict().items())
 
 
+@pytest.mark.parametrize("arguments", [{}, ODM], ids=["plain", "ODM"])
+def test_each_weight_moves_against_its_own_gradient(arguments):
+    model = make(**arguments)
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    train(model, 1)
+    for name, weight in model.network.named_parameters():
+        if name.endswith(".weight"):
+            gradient, move = weight.grad, weight.detach() - before[name]
+            large = gradient.abs() > 1e-3 * gradient.abs().max()
+            assert torch.equal(move[large].sign(), -gradient[large].sign()), name
+
+
 def test_learning_rates_by_role():
     model = make(optim_g={"type": "AdamW", "lr": 2e-4}, quantizer_lr_ratio=10.0, weight_quantizer_lr_ratio=0.5)
     weights, activations, of_weights = model.optimizer.param_groups
