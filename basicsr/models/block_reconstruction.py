@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from basicsr.models.block_cache import BlockCache
 from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.relative_steps import RelativeSteps
+from basicsr.models.relative_steps import RelativeSteps, quantizer_units
 from basicsr.quant.capture import drop_quantization
 from basicsr.quant.functional import quantize
 from basicsr.quant.insertion import named_quantizers, quantized_weights
@@ -97,7 +98,7 @@ class BlockReconstruction:
             optimizer = build_optimizer(options.optim_bound, self._bounds, "train:optim_bound")
             self.optimizers["bound"] = optimizer
             self._scheduler = build_scheduler(options.scheduler, optimizer, num_iterations, "train:scheduler")
-            self._relative_steps = RelativeSteps(optimizer, activations)
+            self._relative_steps = RelativeSteps(optimizer, partial(quantizer_units, activations))
         if state is not None:
             self._load(state)
 

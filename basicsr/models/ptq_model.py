@@ -1,13 +1,15 @@
 """Post-training quantization: bounds are calibrated, then distilled from the full-precision network."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from basicsr.models.distilled_model import DistilledModel
 from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.relative_steps import relative_steps
+from basicsr.models.relative_steps import RelativeSteps, checked_units, quantizer_units
 from basicsr.models.teacher import TeacherAutocast
-from basicsr.quant.insertion import quantizer_parameters
+from basicsr.quant.insertion import named_quantizers, quantizer_parameters
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import MODEL_REGISTRY
 
@@ -64,6 +66,7 @@ class PTQModel(DistilledModel):
         total_iter = options.train.total_iter if options.train else 0
         self.optimizer = build_optimizer(optim_bound, self.parameters, "train:optim_bound")
         self.scheduler = build_scheduler(scheduler, self.optimizer, total_iter, "train:scheduler")
-        self._relative_steps = (
-            relative_steps(self.optimizer, self.network, "train:relative_lr") if relative_lr else None
-        )
+        if relative_lr:
+            quantizers = [quantizer for _, quantizer in named_quantizers(self.network)]
+            units = checked_units("train:relative_lr", partial(quantizer_units, quantizers))
+            self._relative_steps = RelativeSteps(self.optimizer, units)

@@ -1,8 +1,9 @@
 """Quantization-aware training: weights and quantizers learn together, from the full-precision weights."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -16,7 +17,7 @@ from basicsr.models.gradient_rules.pair import GradientPair
 from basicsr.models.not_finite import LossWatch
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
-from basicsr.models.relative_steps import relative_steps
+from basicsr.models.relative_steps import RelativeSteps, Units, checked_units, quantizer_units, weight_units
 from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_activations, tap_outputs
 from basicsr.quant.insertion import learned_by_quantizers, named_quantizers, quantizer_parameters
@@ -48,6 +49,8 @@ class QATModel(QuantizedModel):
             later ones win.
         relative_quantizer_lr: take the learning rates of what quantizers learn as shares of a quantization step, see
             `RelativeSteps`, whatever the range of the network and the number of bits. In the papers they are absolute.
+        relative_weight_lr: learning rate of the weights that are quantized, as a share of their quantization step; by default they
+            learn at `lr`, as all others do. They have no weight decay then.
         scheduler: learning-rate schedule, common to all.
         pixel_loss: loss between output and ground truth; None for none.
         distillation_loss: loss between output and the teacher's output.
@@ -64,7 +67,8 @@ class QATModel(QuantizedModel):
 
     Raises:
         OptionsError: a component or a feature layer does not exist, there is no loss, or a glob matches nothing.
-        QuantizationError: the coverage does not fit the network.
+        QuantizationError: the coverage does not fit the network, or weights whose rate is to be a share of their quantization step
+            have none.
     """
 
     remedy: ClassVar[str] = (
@@ -83,6 +87,7 @@ class QATModel(QuantizedModel):
         weight_quantizer_lr_ratio: Ratio = 1.0,
         quantizer_lr_ratios: dict[str, Ratio] | None = None,
         relative_quantizer_lr: bool = False,
+        relative_weight_lr: Ratio | None = None,
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
         pixel_loss: Component | None = {"type": "L1Loss"},  # noqa: B006
         distillation_loss: Component | None = None,
@@ -121,16 +126,22 @@ class QATModel(QuantizedModel):
         train = options.train
         self.accumulation_steps = train.accumulation_steps if train else 1
         ratios = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
-        self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {})
-        self._relative_steps = (
-            relative_steps(self.optimizer, self.network, "train:relative_quantizer_lr")
-            if relative_quantizer_lr
-            else None
-        )
+        units: list[Callable[[], Units]] = []
+        if relative_quantizer_lr:
+            quantizers = [quantizer for _, quantizer in named_quantizers(self.network)]
+            units.append(checked_units("train:relative_quantizer_lr", partial(quantizer_units, quantizers)))
+        if relative_weight_lr is not None:
+            units.append(partial(weight_units, self.network))
+        self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)
+        self._relative_steps = RelativeSteps(self.optimizer, *units) if units else None
         self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter if train else 0, "train:scheduler")
 
     def _build_optimizer(
-        self, optim_g: Component, ratio_of_role: Mapping[str, float], ratio_of_glob: Mapping[str, float]
+        self,
+        optim_g: Component,
+        ratio_of_role: Mapping[str, float],
+        ratio_of_glob: Mapping[str, float],
+        relative_weight_lr: float | None,
     ) -> torch.optim.Optimizer:
         learned = {role: learned_by_quantizers(self.network, role) for role in ratio_of_role}
         group_of = {name: role for role, parameters in learned.items() for name in parameters}
@@ -142,8 +153,12 @@ class QATModel(QuantizedModel):
                     f"Names are such as '{next(iter(group_of), 'none here')}'; null takes all globs away."
                 )
             group_of |= dict.fromkeys(names, glob)
-        weights = [p for name, p in self.network.named_parameters() if name not in group_of]
-        optimizer = build_optimizer(optim_g, weights, "train:optim_g")
+        quantized = [] if relative_weight_lr is None else [weight for weight, _ in weight_units(self.network)]
+        apart = {id(weight) for weight in quantized}
+        others = [p for name, p in self.network.named_parameters() if name not in group_of and id(p) not in apart]
+        optimizer = build_optimizer(optim_g, others, "train:optim_g")
+        if quantized:
+            optimizer.add_param_group({"params": quantized, "lr": relative_weight_lr, "weight_decay": 0.0})
         parameters = {**learned["activation"], **learned["weight"]}
         for group, ratio in {**ratio_of_role, **ratio_of_glob}.items():
             chosen = [parameters[name] for name in parameters if group_of[name] == group]

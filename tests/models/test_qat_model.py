@@ -265,6 +265,53 @@ def test_relative_learning_rates_move_the_outermost_values_by_a_share_of_a_step(
         assert 0.95 * share < max(shares) < 1.001 * share
 
 
+@pytest.mark.parametrize("bit", [2, 4])
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+def test_relative_learning_rates_move_weights_by_a_share_of_their_step(bit, granularity):
+    model = make(
+        "quantization:weight_quantizer={type: Affine}",
+        f"quantization:weight_granularity={granularity}",
+        f"bit={bit}",
+        relative_weight_lr=0.25,
+    )
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    steps = {
+        name.removesuffix("_quantizer"): (upper - lower) / (2**bit - 1)
+        for name, quantizer in named_quantizers(model.network, "weight")
+        for lower, upper in [quantizer.affine_bounds()]
+    }
+    train(model, 1)
+    for name, parameter in model.network.named_parameters():
+        moves = (parameter.detach() - before[name]).abs()
+        if name in steps:
+            largest = moves.flatten(1).amax(1) if granularity == "per_channel" else moves.max()
+            shares = (largest / steps[name]).reshape(-1)
+            shares = shares[shares > 0]  # no gradient reaches the weights of a channel that a ReLU makes 0
+            assert len(shares) >= largest.numel() / 2
+            assert 0.95 * 0.25 < shares.min() <= shares.max() < 1.001 * 0.25
+        elif "quantizer" not in name:
+            assert moves.max().item() == pytest.approx(ADAM["optim_g"]["lr"], rel=2e-2)
+
+
+def test_rows_of_a_weight_move_by_the_step_of_their_own_quantizer():
+    torch.manual_seed(0)
+    network = build_network({"type": "SwinIR", **tiny.NETWORK}).eval()
+    weight = network.layers[0].residual_group.blocks[0].attn.qkv.weight
+    weight.data *= torch.tensor([1.0, 4.0, 0.5]).repeat_interleave(len(weight) // 3)[:, None]
+    options = load_options(
+        tiny.ROOT / "options/train/demo_ODM_x4.yml", ["bit=4", "quantization:weight_quantizer={type: Affine}"]
+    )
+    model = QATModel(network, options, torch.device("cpu"), relative_weight_lr=0.5)
+    model.calibrate(torch.rand(2, 3, 16, 16))
+    after = model.network.layers[0].residual_group.blocks[0].attn.qkv
+    before = after.weight.detach().clone()
+    bounds = [part.weight_quantizer.affine_bounds() for part in (after.q, after.k, after.v)]
+    steps = [(upper - lower).item() / 15 for lower, upper in bounds]
+    model.optimize_parameters({"lq": torch.rand(1, 3, 16, 16), "gt": torch.rand(1, 3, 64, 64)})
+    for rows, old, step in zip(after.weight.chunk(3), before.chunk(3), steps, strict=True):
+        assert (rows - old).abs().max().item() == pytest.approx(0.5 * step, rel=0.1)  # gradients are near Adam's `eps`
+
+
 def test_quantizers_that_learn_nothing_can_have_relative_rates():
     model = make(*DAQ, relative_quantizer_lr=True)
     before = copy.deepcopy(model.network.state_dict())
@@ -279,6 +326,7 @@ def test_resumed_training_has_the_same_bits(tmp_path, diagnostics_freq, relative
         "quantizer_lr_ratio": 10.0,
         "diagnostics_freq": diagnostics_freq,
         "relative_quantizer_lr": relative,
+        "relative_weight_lr": 0.01 if relative else None,
     }
     undisturbed, first, second = (make("train:total_iter=5", **arguments) for _ in range(3))
     train(undisturbed, 5)

@@ -96,6 +96,7 @@ def test_quantizers_that_learn_what_has_no_unit_are_refused(tmp_path):
         "calibration:by_output=[]",
     )
     with pytest.raises(
-        OptionsError, match="'train:relative_lr' is true. The quantizer '.*' is a DDTBQuantizer.*to false"
+        OptionsError,
+        match="'train:relative_lr' counts .*steps. The quantizer '.*' is a DDTBQuantizer.*Take the option away",
     ):
         model_of(recipe, **RELATIVE)
