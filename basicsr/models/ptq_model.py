@@ -1,15 +1,13 @@
 """Post-training quantization: bounds are calibrated, then distilled from the full-precision network."""
 
-from functools import partial
-
 import torch
 from torch import nn
 
 from basicsr.models.distilled_model import DistilledModel
 from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.relative_steps import RelativeSteps, checked_units, quantizer_units
+from basicsr.models.relative_steps import RelativeSteps, checked_units
 from basicsr.models.teacher import TeacherAutocast
-from basicsr.quant.insertion import named_quantizers, quantizer_parameters
+from basicsr.quant.insertion import quantizer_parameters
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import MODEL_REGISTRY
 
@@ -67,6 +65,4 @@ class PTQModel(DistilledModel):
         self.optimizer = build_optimizer(optim_bound, self.parameters, "train:optim_bound")
         self.scheduler = build_scheduler(scheduler, self.optimizer, total_iter, "train:scheduler")
         if relative_lr:
-            quantizers = [quantizer for _, quantizer in named_quantizers(self.network)]
-            units = checked_units("train:relative_lr", partial(quantizer_units, quantizers))
-            self._relative_steps = RelativeSteps(self.optimizer, units)
+            self._relative_steps = RelativeSteps(self.optimizer, checked_units("train:relative_lr", self.network))

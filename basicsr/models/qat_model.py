@@ -17,7 +17,7 @@ from basicsr.models.gradient_rules.pair import GradientPair
 from basicsr.models.not_finite import LossWatch
 from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
-from basicsr.models.relative_steps import RelativeSteps, Units, checked_units, quantizer_units, weight_units
+from basicsr.models.relative_steps import RelativeSteps, Units, checked_units, weight_units
 from basicsr.models.teacher import Teacher, TeacherAutocast
 from basicsr.quant.capture import tap_activations, tap_outputs
 from basicsr.quant.insertion import learned_by_quantizers, named_quantizers, quantizer_parameters
@@ -128,8 +128,7 @@ class QATModel(QuantizedModel):
         ratios = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
         units: list[Callable[[], Units]] = []
         if relative_quantizer_lr:
-            quantizers = [quantizer for _, quantizer in named_quantizers(self.network)]
-            units.append(checked_units("train:relative_quantizer_lr", partial(quantizer_units, quantizers)))
+            units.append(checked_units("train:relative_quantizer_lr", self.network))
         if relative_weight_lr is not None:
             units.append(partial(weight_units, self.network))
         self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)

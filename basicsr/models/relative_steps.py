@@ -1,11 +1,13 @@
 """Steps of an optimiser in proportion to the quantization steps that there were when training began."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from basicsr.quant.insertion import named_quantizers
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
@@ -96,12 +98,13 @@ def weight_units(network: nn.Module) -> Units:
     return units
 
 
-def checked_units(option: str, units: Callable[[], Units]) -> Callable[[], Units]:
-    """Return `units`, which an option asks for, once it has been called.
+def checked_units(option: str, network: nn.Module) -> Callable[[], Units]:
+    """Return what returns the units of all that the quantizers of a network learn, for the option that asks for them.
 
     Raises:
-        OptionsError: a parameter has no unit.
+        OptionsError: a quantizer learns something that has no unit.
     """
+    units = partial(quantizer_units, [quantizer for _, quantizer in named_quantizers(network)])
     try:
         units()
     except QuantizationError as error:
