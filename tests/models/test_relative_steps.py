@@ -4,10 +4,16 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.models.ptq_model import PTQModel
+from basicsr.models.relative_steps import weight_units
+from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.modules.linear_qmodule import QSplitLinear
+from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
+from basicsr.quant.spec import QuantSpec
 from basicsr.utils.checkpoint import save_torch
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import load_options
@@ -100,3 +106,23 @@ def test_quantizers_that_learn_what_has_no_unit_are_refused(tmp_path):
         match="'train:relative_lr' counts .*steps. The quantizer '.*' is a DDTBQuantizer.*Take the option away",
     ):
         model_of(recipe, **RELATIVE)
+
+
+def quantizer_between(lower, upper):
+    quantizer = AffineQuantizer(QuantSpec(2))
+    quantizer.load_calibration(Bounds(torch.tensor(lower), torch.tensor(upper)))
+    return quantizer
+
+
+def test_rows_that_are_not_quantized_count_with_the_mean_step_of_the_others():
+    weight_quantizers = {"q": quantizer_between(-3.0, 3.0), "k": quantizer_between(0.0, 12.0), "v": nn.Identity()}
+    quantizers = {f"{part}.weight_quantizer": quantizer for part, quantizer in weight_quantizers.items()}
+    layer = QSplitLinear(nn.Linear(5, 6), quantizers | {f"{part}.act_quantizer": nn.Identity() for part in "qkv"})
+    ((weight, unit),) = weight_units(nn.Sequential(layer))
+    assert weight is layer.weight
+    torch.testing.assert_close(unit, torch.tensor([2.0, 2.0, 4.0, 4.0, 3.0, 3.0])[:, None].expand(6, 5))
+
+
+def test_weights_of_which_no_row_is_quantized_have_no_unit():
+    names = [f"{part}.{name}" for part in "qk" for name in ("weight_quantizer", "act_quantizer")]
+    assert weight_units(QSplitLinear(nn.Linear(5, 6), {name: nn.Identity() for name in names})) == []
