@@ -150,7 +150,7 @@ def _sweep(sweep: Sweep, root: Path) -> list[str]:
     text = [f"## {sweep.name}\n", command, _head(root / sweep.grid_file)]
     for arch, scale in networks_of(sweep.rows):
         text += [f"### {arch} x{scale}, {sweep.name}\n", network_table(sweep.rows, arch, scale, with_seconds=False)]
-    plots = [f"{sweep.output}/{name}.png" for name in dict.fromkeys(row["dataset"] for row in sweep.rows)]
+    plots = [f"{sweep.output}/{name}.svg" for name in dict.fromkeys(row["dataset"] for row in sweep.rows)]
     return text + [f"![PSNR and fidelity against bits]({plot})\n" for plot in plots if (root / FOLDER / plot).is_file()]
 
 

@@ -1,7 +1,6 @@
 """PSNR and fidelity against bits, one row of panels for each architecture and scale."""
 
 import importlib.util
-import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,6 @@ DODGE, SPREAD = 0.05, 0.75
 """Distance on the axis of bits between two methods, and between the first and the last at most: equal values do not hide each other."""
 FENCE = 3.0
 """Values so many interquartile ranges below the first quartile leave the panel and are written at its foot."""
-PALETTE = 128
-"""Colours of a plot: those of the curves, and the shades between them and the background."""
 PANELS = {"psnr": "PSNR (dB)", "fidelity": "fidelity to FP (dB)"}
 
 
@@ -39,7 +36,7 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
     Args:
         rows: see rows.py; those of other datasets are passed over.
         dataset: name of the dataset.
-        file: the PNG to write.
+        file: the SVG to write.
 
     Raises:
         OptionsError: matplotlib is not installed.
@@ -74,14 +71,11 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
 
 
 def _save(figure: Any, file: Path) -> None:
-    """Write a figure as PNG with a palette, which is smaller; without a date and a version, equal rows make equal files."""
-    from PIL import Image  # comes with matplotlib
+    """Write a figure as SVG; without a date and with a constant salt of its identifiers, equal rows make equal files."""
+    import matplotlib
 
-    pixels = io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=150)
-    with Image.open(pixels) as image, atomic_path(file) as temporary:
-        colours = image.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
-        colours.save(temporary, format="PNG", optimize=True)
+    with matplotlib.rc_context({"svg.hashsalt": "sweep"}), atomic_path(file) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def _style(number: int) -> dict[str, str]:

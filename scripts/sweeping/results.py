@@ -46,12 +46,12 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
         with atomic_path(places.output / "tables.md") as temporary:
             temporary.write_text(markdown(title, rows, _names(missing, runs)), encoding="utf-8")
         for dataset in plotted:
-            draw(rows, dataset, places.output / f"{dataset}.png")
+            draw(rows, dataset, places.output / f"{dataset}.svg")
     except OSError as error:
         raise CheckpointError(
             f"The tables in '{places.output}' could not be written: {error}. Free some space."
         ) from error
-    files = ", ".join(["results.csv", "tables.md", *(f"{dataset}.png" for dataset in plotted)])
+    files = ", ".join(["results.csv", "tables.md", *(f"{dataset}.svg" for dataset in plotted)])
     report(f"{len(records)} of {len(runs)} runs are in {places.output}: {files}")
 
 

@@ -98,7 +98,7 @@ def test_tables_of_what_is_there(folder, sweep):
     change = float(rows["2DQuant"]["psnr"]) - float(rows["FP"]["psnr"])
     assert float(rows["2DQuant"]["psnr_change"]) == pytest.approx(change, abs=1e-6)
     assert "Not finished: SwinIR-tiny_Broken_x4_bit4." in (output_folder / "tables.md").read_text()
-    assert (output_folder / "demo.png").stat().st_size > 1000
+    assert (output_folder / "demo.svg").stat().st_size > 1000
 
 
 def test_another_recipe_is_neither_reused_nor_replaced_unasked(folder, sweep, tmp_path):

@@ -71,7 +71,7 @@ def test_the_text_has_what_a_reader_looks_for(repository):
     assert "    # Every method on the same networks, on Set5 and Set14, in one protocol:" in text  # head of the grid
     head = "| method | W/A | Set5 | change | Set14 | change | activations | iterations x batch |\n"
     assert f"### EDSR-baseline x4, benchmarks\n\n{head}" in text
-    assert "![PSNR and fidelity against bits](benchmarks/Set5.png)" in text
+    assert "![PSNR and fidelity against bits](benchmarks/Set5.svg)" in text
     assert "MinMax < DOBI one-sided < 2DQuant" in text and "](dobi_layers.md)" in text
     assert "## Searches of DOBI" in text and "## Points of DFSQ" in text
 

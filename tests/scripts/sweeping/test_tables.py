@@ -3,8 +3,8 @@
 import copy
 import csv
 from pathlib import Path
+from xml.etree import ElementTree
 
-import cv2
 import pytest
 
 from basicsr.utils.errors import OptionsError
@@ -149,10 +149,11 @@ def test_dynamic_ranges_are_compared_with_dynamic_ones():
 def test_plots(records, tmp_path):
     rows = rows_of(records, PublishedResults.load())
     for name in ("first", "second"):
-        plot.draw(rows, "Set5", tmp_path / f"{name}.png")
-    image = cv2.imread(str(tmp_path / "first.png"))
-    assert image.shape[0] > 800 and image.shape[1] > 1200 and image.std() > 5
-    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+        plot.draw(rows, "Set5", tmp_path / f"{name}.svg")
+    drawing = ElementTree.parse(tmp_path / "first.svg").getroot()
+    shapes = {element.get("d") for element in drawing.iter("{http://www.w3.org/2000/svg}path")}
+    assert float(drawing.get("width").removesuffix("pt")) > 900 and len(shapes) > 50
+    assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "second.svg").read_bytes()
 
 
 def test_values_far_below_the_others_leave_the_panel(records, tmp_path, monkeypatch):
@@ -164,7 +165,7 @@ def test_values_far_below_the_others_leave_the_panel(records, tmp_path, monkeypa
     near = [record(name, 4, psnr) for name, psnr in zip("ABCDE", (31.7, 31.8, 31.9, 32.0, 32.1), strict=True)]
     bicubic, full, *_ = records
     for shown in ([full, *near], [bicubic, full, *near, record("Broken", 4, 12.5)]):
-        plot.draw(rows_of(shown, PublishedResults.load()), "Set5", tmp_path / "a.png")
+        plot.draw(rows_of(shown, PublishedResults.load()), "Set5", tmp_path / "a.svg")
     whole, cut = (figure.axes[0] for figure in figures)
     assert whole.get_ylim()[0] < 31.7 and not whole.texts
     assert 31 < cut.get_ylim()[0] < 31.7 and cut.get_ylim()[1] > 32.2
@@ -174,4 +175,4 @@ def test_values_far_below_the_others_leave_the_panel(records, tmp_path, monkeypa
 def test_a_missing_matplotlib_is_named(records, tmp_path, monkeypatch):
     monkeypatch.setattr(plot.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(OptionsError, match="pip install matplotlib"):
-        plot.draw(rows_of(copy.deepcopy(records), PublishedResults.load()), "Set5", tmp_path / "a.png")
+        plot.draw(rows_of(copy.deepcopy(records), PublishedResults.load()), "Set5", tmp_path / "a.svg")
