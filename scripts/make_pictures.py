@@ -18,6 +18,7 @@ import torch
 from basicsr.pipeline import USER_ERRORS
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.image import write_image
+from sweeping.crops import SIZES
 from sweeping.grid import Grid, load_grid
 from sweeping.pictures import Place, picture
 from sweeping.plan import Run, plan
@@ -41,6 +42,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--crops", nargs="+", default=CROPS, metavar="CROP",
         help=f"<dataset>/<image>:<top>,<left>, without a corner where outputs differ most; by default {' '.join(CROPS)}",
     )  # fmt: skip
+    parser.add_argument(
+        "--size", type=int, default=64, choices=SIZES, help="height and width of a crop in HR pixels, by default 64"
+    )
     parser.add_argument(
         "--out", default=Path("docs/results"), type=Path, metavar="FOLDER", help="by default docs/results"
     )
@@ -78,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = arguments.root
     try:
         grid = load_grid(arguments.grid)
-        crops = [Place.parse(text) for text in arguments.crops]
+        crops = [Place.parse(text, arguments.size) for text in arguments.crops]
         places = Places(root, root / grid.output_folder, root / "results" / "sweeps" / grid.name / "logs")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         for name, runs in networks_of(grid, plan(grid, root), arguments).items():

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-CROP, ZOOM, LABEL = 64, 3, 34
+TILE, LABEL = 192, 34
+"""Pixels of a crop as it is shown, in each direction, and of the text under it."""
+SIZES = (32, 48, 64, 96)
+"""Pixels of a crop in the image; a tile shows each as a square of whole pixels."""
 
 
-def tile(image: np.ndarray, top: int, left: int, label: str, value: str) -> np.ndarray:
-    """Cut a crop (64 x 64) of an 8-bit image (H, W, 3), enlarge it, and write two lines under it; returns (226, 192, 3)."""
-    crop = image[top : top + CROP, left : left + CROP]
-    large = cv2.resize(crop, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_NEAREST)
+def tile(image: np.ndarray, top: int, left: int, size: int, label: str, value: str) -> np.ndarray:
+    """Cut a crop (`size` x `size`) of an 8-bit image (H, W, 3), enlarge it, and write two lines under it; returns (226, 192, 3)."""
+    crop = image[top : top + size, left : left + size]
+    large = cv2.resize(crop, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
     canvas = np.full((large.shape[0] + LABEL, large.shape[1], 3), 255, np.uint8)
     canvas[: large.shape[0]] = large
     for line, text in enumerate((label, value)):
@@ -20,14 +23,13 @@ def tile(image: np.ndarray, top: int, left: int, label: str, value: str) -> np.n
     return canvas
 
 
-def most_different(images: Sequence[np.ndarray]) -> tuple[int, int]:
-    """Return top and left of the crop in which images of equal size (H, W, 3) differ most."""
+def most_different(images: Sequence[np.ndarray], size: int) -> tuple[int, int]:
+    """Return top and left of the crop (`size` x `size`) in which images of equal size (H, W, 3) differ most."""
     spread = np.ptp(np.stack(images).astype(np.float32).mean(-1), axis=0)
-    sums = cv2.boxFilter(spread, -1, (CROP, CROP), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    sums = cv2.boxFilter(spread, -1, (size, size), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
     height, width = spread.shape
-    return np.unravel_index(
-        np.argmax(sums[: height - CROP + 1, : width - CROP + 1]), (height - CROP + 1, width - CROP + 1)
-    )
+    corners = sums[: height - size + 1, : width - size + 1]
+    return np.unravel_index(np.argmax(corners), corners.shape)
 
 
 def wrapped(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:

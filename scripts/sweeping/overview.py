@@ -39,8 +39,8 @@ ORDER = (
     "with the search that 2DQuant starts from."
 )
 PICTURES = (
-    "`python scripts/make_pictures.py`, with the runs of options/sweep/benchmarks.yml in experiments/: 64 x 64 pixels of a test "
-    "image, and the PSNR of all of it."
+    "`python scripts/make_pictures.py`, with the runs of options/sweep/benchmarks.yml in experiments/, at x2 with `--size 48 "
+    "--crops Set14/comic:98,108`: crops of test images, and the PSNR of the whole image under each."
 )
 
 

@@ -19,7 +19,7 @@ from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.image import read_image, tensor_to_image
 from basicsr.utils.options import Options
 from basicsr.utils.resize import upscale_image
-from sweeping.crops import CROP, most_different, tile, wrapped
+from sweeping.crops import most_different, tile, wrapped
 from sweeping.plan import Run
 
 COLUMNS = 9
@@ -33,16 +33,18 @@ class Place:
     Attributes:
         dataset: name of a test set.
         image: name of one of its images.
-        corner: top and left of the crop in HR pixels; None for where the outputs differ most.
+        size: height and width of the crop in HR pixels, one of `crops.SIZES`.
+        corner: its top and left in HR pixels; None for where the outputs differ most.
     """
 
     dataset: str
     image: str
+    size: int
     corner: tuple[int, int] | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Place":
-        """Read `<dataset>/<image>` or `<dataset>/<image>:<top>,<left>`.
+    def parse(cls, text: str, size: int) -> "Place":
+        """Read `<dataset>/<image>` or `<dataset>/<image>:<top>,<left>`, for a crop of `size` x `size` pixels.
 
         Raises:
             OptionsError: it is neither.
@@ -53,7 +55,7 @@ class Place:
                 f"The crop '{text}' must be <dataset>/<image> or <dataset>/<image>:<top>,<left>, such as Set5/butterfly:80,150."
             )
         dataset, image, top, left = found.groups()
-        return cls(dataset, image, None if top is None else (int(top), int(left)))
+        return cls(dataset, image, size, None if top is None else (int(top), int(left)))
 
 
 class _One:
@@ -120,9 +122,10 @@ def _image(options: Options, place: Place) -> _One:
 def _check_corner(place: Place, gt: torch.Tensor) -> None:
     height, width = gt.shape[1:]
     top, left = place.corner or (0, 0)
-    if top + CROP > height or left + CROP > width:
+    if top + place.size > height or left + place.size > width:
         raise DataError(
-            f"The crop of {CROP} x {CROP} pixels at {top},{left} leaves the image '{place.image}' ({height} x {width}). Choose another."
+            f"The crop of {place.size} x {place.size} pixels at {top},{left} leaves the image '{place.image}' ({height} x {width}). "
+            "Choose another corner or a smaller size."
         )
 
 
@@ -145,16 +148,17 @@ def _blocks(
     hr, bicubic = tensor_to_image(image[0]["gt"]), upscale_image(tensor_to_image(image[0]["lq"]), options.scale)
     border = options.scale if options.val.crop_border is None else options.val.crop_border
     psnr = calculate_psnr(bicubic, hr, crop_border=border, test_y_channel=options.val.test_y_channel)
-    corner = place.corner or most_different([hr, full[0], *(output for _, (output, _) in methods)])
+    corner = place.corner or most_different([hr, full[0], *(output for _, (output, _) in methods)], place.size)
+    crop = (*corner, place.size)
     references = [
-        tile(hr, *corner, "HR", f"{place.dataset}, {place.image}"),
-        tile(bicubic, *corner, "bicubic", f"{psnr:.2f} dB"),
-        tile(full[0], *corner, "full precision", f"{full[1]:.2f} dB"),
+        tile(hr, *crop, "HR", f"{place.dataset}, {place.image}"),
+        tile(bicubic, *crop, "bicubic", f"{psnr:.2f} dB"),
+        tile(full[0], *crop, "full precision", f"{full[1]:.2f} dB"),
     ]
     blocks = []
     for bits in dict.fromkeys((run.options.w_bits, run.options.a_bits) for run, _ in methods):
         tiles = [
-            tile(output, *corner, run.method, f"{bits[0]}/{bits[1]} bit, {value:.2f} dB")
+            tile(output, *crop, run.method, f"{bits[0]}/{bits[1]} bit, {value:.2f} dB")
             for run, (output, value) in methods
             if (run.options.w_bits, run.options.a_bits) == bits
         ]

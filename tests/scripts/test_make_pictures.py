@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from sweeping.crops import CROP, ZOOM, most_different, tile, wrapped
+from sweeping.crops import LABEL, SIZES, TILE, most_different, tile, wrapped
 from sweeping.pictures import Place
 from tests import tiny, tiny_grid
 
 IMAGE = sorted((tiny.ROOT / "datasets/demo/val/HR").iterdir())[0]
-TILE = (CROP * ZOOM + 34, CROP * ZOOM)
+TALL = TILE + LABEL
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,17 @@ def pictures(load_script, folder, capsys, monkeypatch):
     return call
 
 
-def test_a_picture_of_what_is_trained(pictures, folder):
-    status, output = pictures("--crops", f"demo/{IMAGE.stem}:8,16")
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_of_what_is_trained(pictures, folder, size):
+    status, output = pictures("--crops", f"demo/{IMAGE.stem}:8,16", "--size", str(size))
     assert status == 0, output
     assert "SwinIR-tiny_x4: 1 of 2 runs are not in experiments/ and left out." in output
     picture = cv2.imread(str(folder / "out/SwinIR-tiny_x4.png"))
-    assert picture.shape == (TILE[0], 4 * TILE[1], 3)
-    hr = cv2.imread(str(IMAGE), cv2.IMREAD_COLOR)[8 : 8 + CROP, 16 : 16 + CROP]
-    assert np.array_equal(picture[: CROP * ZOOM : ZOOM, : CROP * ZOOM : ZOOM], hr)
-    shown = [picture[: CROP * ZOOM, TILE[1] * i : TILE[1] * (i + 1)] for i in range(4)]
+    assert picture.shape == (TALL, 4 * TILE, 3)
+    hr = cv2.imread(str(IMAGE), cv2.IMREAD_COLOR)[8 : 8 + size, 16 : 16 + size]
+    zoom = TILE // size
+    assert np.array_equal(picture[:TILE, :TILE], hr.repeat(zoom, 0).repeat(zoom, 1))
+    shown = [picture[:TILE, TILE * i : TILE * (i + 1)] for i in range(4)]
     assert all(not np.array_equal(shown[i], shown[j]) for i in range(4) for j in range(i))
 
 
@@ -74,19 +76,19 @@ def test_what_cannot_be_shown_is_named(pictures, arguments, message):
 
 
 def test_places():
-    assert Place.parse("Set5/butterfly:80,150") == Place("Set5", "butterfly", (80, 150))
-    assert Place.parse("Set5/butterfly").corner is None
+    assert Place.parse("Set5/butterfly:80,150", 48) == Place("Set5", "butterfly", 48, (80, 150))
+    assert Place.parse("Set5/butterfly", 64).corner is None
 
 
 def test_the_crop_that_differs_most():
     images = np.zeros((2, 200, 300, 3), np.uint8)
     images[1, 100:164, 200:264] = 255
-    assert most_different(images) == (100, 200)
+    assert most_different(images, 64) == (100, 200)
 
 
 def test_tiles_are_wrapped_and_filled_up():
-    tiles = [tile(np.full((CROP, CROP, 3), 10 * i, np.uint8), 0, 0, "label", "value") for i in range(3)]
+    tiles = [tile(np.full((64, 64, 3), 10 * i, np.uint8), 0, 0, 64, "label", "value") for i in range(3)]
     sheet = wrapped(tiles, 2)
-    assert sheet.shape == (2 * TILE[0], 2 * TILE[1], 3)
-    assert np.array_equal(sheet[TILE[0] :, : TILE[1]], tiles[2]) and (sheet[TILE[0] :, TILE[1] :] == 255).all()
-    assert tiles[0][CROP * ZOOM :].min() < 128  # text
+    assert sheet.shape == (2 * TALL, 2 * TILE, 3)
+    assert np.array_equal(sheet[TALL:, :TILE], tiles[2]) and (sheet[TALL:, TILE:] == 255).all()
+    assert tiles[0][TILE:].min() < 128  # text
