@@ -106,7 +106,7 @@ def order(rows: Sequence[Row]) -> str | None:
     Returns:
         Markdown: a table, and sentences that count; None where a sweep has not all three.
     """
-    lines = [["network", "W/A", "dataset", "methods", *(name for name, _ in METRICS.values())]]
+    lines = [["network", "W/A", "dataset", "methods", *(name for name, _ in METRICS.values()), "correlation"]]
     held: dict[str, list[bool]] = {name: [] for name, _ in METRICS.values()}
     places = dict.fromkeys((r["arch"], r["scale"], r["w_bits"], r["a_bits"], r["dataset"]) for r in rows)
     for place in places:
@@ -122,6 +122,8 @@ def order(rows: Sequence[Row]) -> str | None:
                 holds = values[0] < values[1] < values[2]
                 held[name].append(holds)
                 cells.append(f"{'yes' if holds else 'no'}: {', '.join(f'{value:.{digits + 1}f}' for value in values)}")
+            correlations = [_mean(members, "error_correlation") for members in chain]
+            cells.append(ABSENT if None in correlations else ", ".join(f"{value:+.3f}" for value in correlations))
             lines.append(cells)
     if len(lines) == 1:
         return None

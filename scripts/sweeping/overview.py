@@ -36,7 +36,8 @@ DFSQ = (
 )
 ORDER = (
     "Whether a method of 2DQuant's paper is better than the one before it, as there: MinMax < DOBI < 2DQuant. DOBI is the one "
-    "with the search that 2DQuant starts from."
+    "with the search that 2DQuant starts from. The correlation is that of what quantization changes with the error of FP; with "
+    "0 the order in PSNR is that in fidelity, below 0 quantization undoes a part of that error ([why](causes.md))."
 )
 PICTURES = (
     "`python scripts/make_pictures.py`, with the runs of options/sweep/benchmarks.yml in experiments/, at x2 with `--size 48 "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils.files import atomic_path
+from sweeping.correlation import error_correlation
 from sweeping.plan import BICUBIC, FULL_PRECISION
 from sweeping.published import PublishedResults
 
@@ -16,12 +17,12 @@ BY_OUTPUT = " by output"
 Row = dict[str, Any]
 COLUMNS = (
     "arch", "method", "scale", "w_bits", "a_bits", "seed", "dataset", "images", "psnr", "ssim", "fidelity",
-    "psnr_change", "published_psnr", "published_psnr_change", "published_source", "coverage", "activation_ranges",
+    "psnr_change", "error_correlation", "published_psnr", "published_psnr_change", "published_source", "coverage", "activation_ranges",
     "activation_granularity", "weight_granularity", "activation_calibrator", "activation_search", "weights_error",
     "activations_error", "iterate", "iterations", "batch_size", "share", "calibration_seconds", "training_seconds", "bytes",
     "crop_border", "on_y", "pad", "self_ensemble", "full_precision", "commit", "run",
 )  # fmt: skip
-DIGITS = {"psnr_change": 4, "published_psnr_change": 2}
+DIGITS = {"psnr_change": 4, "error_correlation": 4, "published_psnr_change": 2}
 
 
 def rows_of(records: Sequence[Mapping[str, Any]], published: PublishedResults) -> list[Row]:
@@ -32,15 +33,18 @@ def rows_of(records: Sequence[Mapping[str, Any]], published: PublishedResults) -
         published: where published counterparts are looked up.
 
     Returns:
-        Mappings with the keys `COLUMNS` and `published`, the method's name among the published results. A value that does
-        not apply is None. `psnr_change` is the PSNR less that of the full-precision network on the same dataset.
+        Mappings with the keys `COLUMNS`, `published`, the method's name among the published results, and `values`, those of
+        each image. A value that does
+        not apply is None. `psnr_change` is the PSNR less that of the full-precision network on the same dataset,
+        `error_correlation` is explained in correlation.py.
     """
     rows = [_row(record, name, means) for record in records for name, means in record["metrics"]["datasets"].items()]
-    full = {_place(row): row["psnr"] for row in rows if row["method"] == FULL_PRECISION}
+    full = {_place(row): row for row in rows if row["method"] == FULL_PRECISION}
     for row in rows:
         reference = full.get(_place(row))
         if reference is not None and row["method"] not in (FULL_PRECISION, BICUBIC):
-            row["psnr_change"] = row["psnr"] - reference
+            row["psnr_change"] = row["psnr"] - reference["psnr"]
+            row["error_correlation"] = error_correlation(row["values"], reference["values"])
         value = published.find(row)
         if value is not None:
             row |= {
@@ -73,6 +77,7 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
         "seed": record["seed"] if quantization else None,
         "dataset": dataset,
         "images": len(means["images"]),
+        "values": means["images"],
         "psnr": means["psnr"],
         "ssim": means["ssim"],
         "fidelity": means.get("fidelity"),

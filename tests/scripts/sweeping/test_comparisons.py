@@ -9,7 +9,7 @@ def row(method, psnr, fidelity, search=None, error=None, **changes):
     values = {
         "arch": "SwinIR-light", "scale": 4, "w_bits": 4, "a_bits": 4, "dataset": "Set5", "seed": 0, "method": method,
         "published": method, "psnr": psnr, "fidelity": fidelity, "activation_calibrator": "DOBI" if search else "MinMax",
-        "activation_search": search, "activations_error": error, "iterations": 0,
+        "activation_search": search, "activations_error": error, "iterations": 0, "error_correlation": -0.0625,
     }  # fmt: skip
     return {**values, **changes}
 
@@ -53,10 +53,12 @@ def test_the_order_is_read_off_the_values():
     text = order([MINMAX, SYMMETRIC, JOINT, TRAINED])
     chain = "MinMax < DOBI symmetric < 2DQuant"
     expected = (
-        f"| SwinIR-light x4 | 4/4 | Set5 | {chain} | yes: 30.0000, 30.2000, 30.3000 | yes: 40.000, 42.000, 45.000 |"
+        f"| SwinIR-light x4 | 4/4 | Set5 | {chain} | yes: 30.0000, 30.2000, 30.3000 | yes: 40.000, 42.000, 45.000 "
+        "| -0.062, -0.062, -0.062 |\n"
     )
     assert expected in text and text.endswith("The order holds in PSNR in 1 of 1 lines, in fidelity in 1 of 1 lines.\n")
     text = order([MINMAX, SYMMETRIC, {**TRAINED, "psnr": 30.2, "fidelity": 45.0}])
+    assert order([MINMAX, SYMMETRIC, {**TRAINED, "error_correlation": None}]).count("45.000 | - |\n") == 1
     assert "no: 30.0000, 30.2000, 30.2000" in text and "in PSNR in 0 of 1 lines, in fidelity in 1 of 1 lines" in text
 
 

@@ -1,0 +1,31 @@
+"""Whether the error of quantization adds to that of the full-precision network or undoes a part of it, from PSNR and fidelity."""
+
+import math
+import statistics
+from collections.abc import Mapping
+
+Image = Mapping[str, float]
+
+
+def error_correlation(quantized: Mapping[str, Image], full_precision: Mapping[str, Image]) -> float | None:
+    """Return the correlation of FP - HR with Q - FP, for the outputs FP and Q of both networks: the mean over the images.
+
+    The mean squared errors tell, since mse(Q, HR) = mse(FP, HR) + mse(Q, FP) + 2 mean((FP - HR)(Q - FP)); the product of
+    the roots of both is what the last mean is in proportion to. With 0, a lower fidelity is a lower PSNR. Where it is below 0,
+    the change that quantization makes is in part the change that the full-precision network would have needed.
+
+    Args:
+        quantized: `psnr` and `fidelity` in dB of each image.
+        full_precision: `psnr` of the same images.
+
+    Returns:
+        A value in -1..1, up to the rounding of outputs to 8 bits, which PSNR is subject to and fidelity is not; None where
+        no image has finite values of all three.
+    """
+    values = []
+    for name, image in quantized.items():
+        known = (image["psnr"], full_precision.get(name, {}).get("psnr"), image.get("fidelity"))
+        if all(value is not None and math.isfinite(value) for value in known):
+            error, own, change = (10 ** (-value / 10) for value in known)
+            values.append((error - own - change) / (2 * math.sqrt(own * change)))
+    return statistics.fmean(values) if values else None
