@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping
 
-Image = Mapping[str, float]
+Image = Mapping[str, float | None]
 
 
 def error_correlation(quantized: Mapping[str, Image], full_precision: Mapping[str, Image]) -> float | None:
@@ -20,12 +20,17 @@ def error_correlation(quantized: Mapping[str, Image], full_precision: Mapping[st
 
     Returns:
         A value in -1..1, up to the rounding of outputs to 8 bits, which PSNR is subject to and fidelity is not; None where
-        no image has finite values of all three.
+        there is no image on which both FP differs from HR and Q from FP.
     """
     values = []
     for name, image in quantized.items():
-        known = (image["psnr"], full_precision.get(name, {}).get("psnr"), image.get("fidelity"))
-        if all(value is not None and math.isfinite(value) for value in known):
-            error, own, change = (10 ** (-value / 10) for value in known)
+        own = _mean_squared_error(full_precision.get(name, {}).get("psnr"))
+        error, change = _mean_squared_error(image["psnr"]), _mean_squared_error(image.get("fidelity"))
+        if own and change:
             values.append((error - own - change) / (2 * math.sqrt(own * change)))
     return statistics.fmean(values) if values else None
+
+
+def _mean_squared_error(decibels: float | None) -> float:
+    """Return the error, in parts of the squared peak; records hold infinite decibels as None."""
+    return 0.0 if decibels is None else 10 ** (-decibels / 10)

@@ -34,9 +34,8 @@ def rows_of(records: Sequence[Mapping[str, Any]], published: PublishedResults) -
 
     Returns:
         Mappings with the keys `COLUMNS`, `published`, the method's name among the published results, and `values`, those of
-        each image. A value that does
-        not apply is None. `psnr_change` is the PSNR less that of the full-precision network on the same dataset,
-        `error_correlation` is explained in correlation.py.
+        each image. A value that does not apply is None. `psnr_change` is the PSNR less that of the full-precision network on
+        the same dataset; correlation.py explains `error_correlation`.
     """
     rows = [_row(record, name, means) for record in records for name, means in record["metrics"]["datasets"].items()]
     full = {_place(row): row for row in rows if row["method"] == FULL_PRECISION}

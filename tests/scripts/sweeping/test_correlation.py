@@ -4,16 +4,18 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sweeping.correlation import error_correlation
 
 
 def decibels(difference):
-    return 10 * math.log10(1 / np.mean(difference**2))
+    error = np.mean(difference**2)
+    return -10 * math.log10(error) if error else math.inf
 
 
+@example(0, -1.0, 1.0)  # all of the error is undone
 @given(st.integers(0, 2**32 - 1), st.floats(-1, 1), st.floats(0.001, 10))
 def test_it_is_that_of_the_errors(seed, share, size):
     noise = np.random.default_rng(seed).standard_normal((2, 400))
@@ -37,3 +39,5 @@ def test_images_are_averaged_and_those_that_say_nothing_left_out():
     assert error_correlation(images, full) == pytest.approx(-0.5)
     assert error_correlation({name: images[name] for name in "cd"}, full) is None
     assert error_correlation({"a": {"psnr": 29.0}}, full) is None
+    assert error_correlation({"a": {"psnr": 29.0, "fidelity": None}}, full) is None
+    assert error_correlation({"a": {"psnr": None, "fidelity": 30.0}}, full) == pytest.approx(-1)
