@@ -4,6 +4,7 @@
     python scripts/make_pictures.py -grid options/sweep/demo_ptq.yml --crops demo/astronaut --bits 4 2 --out results/pictures
 
 One picture for each architecture and scale, <out>/<arch>_x<scale>.png, from the runs in experiments/ that sweep.py has trained.
+Where only their records are left, `sweep.py --train-only` trains them again.
 """
 
 import argparse
@@ -88,7 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, runs in networks_of(grid, plan(grid, root), arguments).items():
             trained = [run for run in runs if is_trained(run, places)]
             if len(trained) < len(runs):
-                print(f"{name}: {len(runs) - len(trained)} of {len(runs)} runs are not in experiments/ and left out.")
+                print(
+                    f"{name}: {len(runs) - len(trained)} of {len(runs)} runs are not in experiments/ and left out; "
+                    "sweep.py --train-only makes them."
+                )
             if trained:
                 write_image(arguments.out / f"{name}.png", picture(trained, crops, device, print), smallest=True)
                 print(f"Written: {arguments.out / f'{name}.png'}")

@@ -2,7 +2,7 @@
 
     python scripts/sweep.py -grid options/sweep/demo_ptq.yml
     python scripts/sweep.py -grid options/sweep/demo_ptq.yml --only '*_bit2' --jobs 2
-    python scripts/sweep.py -grid options/sweep/demo_ptq.yml --dry-run | --tables-only
+    python scripts/sweep.py -grid options/sweep/demo_ptq.yml --dry-run | --tables-only | --train-only
     python scripts/sweep.py -grid options/sweep/2DQuant.yml --launcher slurm
 
 A run that is finished is left as it is, one that was stopped continues, one that fails does not stop the others, and one whose
@@ -22,10 +22,11 @@ from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.signals import Interrupted
 from sweeping.cluster import submit
 from sweeping.execution import Pool, Summary
+from sweeping.goals import Goal, Measured, Trained
 from sweeping.grid import Grid, load_grid
 from sweeping.plan import Run, describe, plan, select
 from sweeping.plot import require_matplotlib
-from sweeping.records import Places, absent_weights, is_trained, may_continue, state_of
+from sweeping.records import Places, absent_weights
 from sweeping.results import write_tables
 
 FAILURE, UNUSABLE = 1, 2
@@ -39,7 +40,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="GLOB", help="only the runs whose name matches, such as '*_DOBI_x4_*'")
     parser.add_argument("--rerun", action="store_true", help="replace results that were made with another recipe")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and what is finished")
-    parser.add_argument("--tables-only", action="store_true", help="make CSV, Markdown and plots of what is on disk")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--tables-only", action="store_true", help="make CSV, Markdown and plots of what is on disk")
+    only.add_argument(
+        "--train-only", action="store_true",
+        help="make the networks in experiments/, also where records of them are there, for make_pictures.py; measure nothing",
+    )  # fmt: skip
     parser.add_argument(
         "--launcher", choices=("processes", "slurm", "local"), default="processes",
         help="slurm: submit an array job through submitit; local: the same on this machine, to try it",
@@ -66,15 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.tables_only:
             write_tables(grid.name, runs, places, report)
             return 0
-        chosen = unfinished(select(runs, arguments.only), places, arguments.rerun, arguments.dry_run)
+        goal = Trained() if arguments.train_only else Measured()
+        chosen = unfinished(select(runs, arguments.only), goal, places, arguments.rerun, arguments.dry_run)
         if arguments.dry_run:
             return 0
-        require_matplotlib()
-        summary = work(grid, chosen, places, arguments)
-        if arguments.launcher == "slurm":
-            report(f"When it is done: python scripts/sweep.py -grid {arguments.grid} --tables-only")
-        else:
-            write_tables(grid.name, runs, places, report)
+        if not arguments.train_only:
+            require_matplotlib()
+        summary = work(grid, chosen, goal, places, arguments)
+        if not arguments.train_only:
+            finish(grid, runs, places, arguments)
         for name in summary.failed:
             report(f"failed: {name}")
         return FAILURE if summary.failed else 0
@@ -86,7 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNUSABLE
 
 
-def unfinished(runs: Sequence[Run], places: Places, rerun: bool, dry_run: bool) -> list[Run]:
+def finish(grid: Grid, runs: Sequence[Run], places: Places, arguments: argparse.Namespace) -> None:
+    """Write the tables, or where runs are only submitted yet, say how."""
+    if arguments.launcher == "slurm":
+        report(f"When it is done: python scripts/sweep.py -grid {arguments.grid} --tables-only")
+    else:
+        write_tables(grid.name, runs, places, report)
+
+
+def unfinished(runs: Sequence[Run], goal: Goal, places: Places, rerun: bool, dry_run: bool) -> list[Run]:
     """Return the runs that are still to be done and can be, and report on all.
 
     Raises:
@@ -95,7 +109,7 @@ def unfinished(runs: Sequence[Run], places: Places, rerun: bool, dry_run: bool) 
     """
     waiting, changed, absent = [], [], collections.Counter()
     for run in runs:
-        state, remarks = state_of(run, places)
+        state, remarks = goal.state(run, places)
         if state == "changed":
             changed.append(f"{run.name}: {'; '.join(remarks)}")
         weights = None if state == "finished" else absent_weights(run)
@@ -105,7 +119,7 @@ def unfinished(runs: Sequence[Run], places: Places, rerun: bool, dry_run: bool) 
         if state != "finished":
             waiting.append(run)
         if dry_run:
-            report_plan(run, state, remarks, places)
+            report_plan(run, goal, state, remarks, places)
     finished = len(runs) - len(waiting) - absent.total()
     report(f"{len(runs)} runs, {finished} of them finished.")
     for weights, number in absent.items():
@@ -120,22 +134,21 @@ def unfinished(runs: Sequence[Run], places: Places, rerun: bool, dry_run: bool) 
     return waiting
 
 
-def report_plan(run: Run, state: str, remarks: Sequence[str], places: Places) -> None:
+def report_plan(run: Run, goal: Goal, state: str, remarks: Sequence[str], places: Places) -> None:
     """Report the state and the commands of a run."""
     report(f"# {run.name}: {state}{': ' + '; '.join(remarks) if remarks else ''}")
     if state == "finished":
         return
-    if run.train is not None and not is_trained(run, places):
-        report(describe(run.train, places.root, may_continue(run, places)))
-    report(describe(run.evaluate, places.root))
+    for step, continues in goal.steps(run, places):
+        report(describe(step, places.root, continues))
 
 
-def work(grid: Grid, runs: Sequence[Run], places: Places, arguments: argparse.Namespace) -> Summary:
+def work(grid: Grid, runs: Sequence[Run], goal: Goal, places: Places, arguments: argparse.Namespace) -> Summary:
     """Do the runs in the way that the arguments ask for."""
     if not runs:
         return Summary()
     if arguments.launcher == "processes":
-        return Pool(places, arguments.jobs or grid.jobs, report).work(runs)
+        return Pool(goal, places, arguments.jobs or grid.jobs, report).work(runs)
     command = [
         sys.executable,
         str(Path(__file__).resolve()),
@@ -147,6 +160,7 @@ def work(grid: Grid, runs: Sequence[Run], places: Places, arguments: argparse.Na
         "1",
     ]
     command += ["--rerun"] if arguments.rerun else []
+    command += ["--train-only"] if arguments.train_only else []
     return submit(runs, command, grid.slurm, places.logs / "submitit", arguments.launcher, grid.name, report)
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -16,8 +16,9 @@ import torch
 
 from basicsr.utils.errors import UserError
 from basicsr.utils.signals import Interrupted, deferred_signals
-from sweeping.plan import Run, Step, describe
-from sweeping.records import Places, is_trained, mark_beginning, may_continue, state_of, write_record
+from sweeping.goals import Goal
+from sweeping.plan import Run, describe
+from sweeping.records import Places, mark_beginning
 
 POLL_SECONDS = 0.1
 LAST_LINES = 8
@@ -61,16 +62,6 @@ def slot_environment(slot: int, jobs: int) -> dict[str, str]:
     return environment
 
 
-def steps_of(run: Run, places: Places) -> Iterator[tuple[Step, bool]]:
-    """Yield the steps of a run that are not done yet, and whether each continues what it finds; asked for one after another."""
-    if run.train is not None and not is_trained(run, places):
-        continues = may_continue(run, places)
-        if not continues:
-            mark_beginning(run, places)
-        yield run.train, continues
-    yield run.evaluate, False
-
-
 class ActiveRun:
     """A run in progress: one process after another, all of them writing to one log.
 
@@ -78,6 +69,7 @@ class ActiveRun:
 
     Args:
         run: what to do.
+        goal: what is wanted of it.
         places: the folders of the sweep.
         slot: which of the slots of parallel runs it has.
         jobs: the number of slots.
@@ -86,7 +78,7 @@ class ActiveRun:
         BlockingIOError: another process holds the lock.
     """
 
-    def __init__(self, run: Run, places: Places, slot: int, jobs: int) -> None:
+    def __init__(self, run: Run, goal: Goal, places: Places, slot: int, jobs: int) -> None:
         self.run, self.slot = run, slot
         self._places = places
         self._environment = slot_environment(slot, jobs)
@@ -98,7 +90,7 @@ class ActiveRun:
             self._lock.close()
             raise
         self._log: IO[bytes] = places.log(run).open("wb")
-        self._steps = steps_of(run, places)
+        self._steps = goal.steps(run, places)
         self._process: subprocess.Popen | None = None
         self.seconds = -time.monotonic()
 
@@ -115,6 +107,8 @@ class ActiveRun:
         step, continues = next(self._steps, (None, False))
         if step is None:
             return 0
+        if step is self.run.train and not continues:
+            mark_beginning(self.run, self._places)
         self._log.write(f"$ {describe(step, self._places.root, continues)}\n".encode())
         self._log.flush()
         self._process = subprocess.Popen(
@@ -154,13 +148,14 @@ class Pool:
     """Works through runs, `jobs` at a time.
 
     Args:
+        goal: what is wanted of each run.
         places: the folders of the sweep.
         jobs: number of runs at the same time.
         report: takes lines for the user.
     """
 
-    def __init__(self, places: Places, jobs: int, report: Report) -> None:
-        self._places, self._jobs, self._report = places, jobs, report
+    def __init__(self, goal: Goal, places: Places, jobs: int, report: Report) -> None:
+        self._goal, self._places, self._jobs, self._report = goal, places, jobs, report
         self._active: list[ActiveRun] = []
         self._summary = Summary()
         self._number, self._total = 0, 0
@@ -194,14 +189,14 @@ class Pool:
             self._number += 1
             slot = min(set(range(self._jobs)) - {active.slot for active in self._active})
             try:
-                active = ActiveRun(run, self._places, slot, self._jobs)
+                active = ActiveRun(run, self._goal, self._places, slot, self._jobs)
             except BlockingIOError:
                 self._summary.elsewhere.append(run.name)
                 self._report(
                     f"[{self._number}/{self._total}] {run.name} is left out: another process is working on it."
                 )
                 continue
-            if state_of(run, self._places)[0] == "finished":  # by another sweep, while this one was busy
+            if self._goal.state(run, self._places)[0] == "finished":  # by another sweep, while this one was busy
                 active.close()
                 self._summary.finished.append(run.name)
                 continue
@@ -228,14 +223,14 @@ class Pool:
 
     def _finish(self, active: ActiveRun) -> None:
         try:
-            record = write_record(active.run, self._places)
+            result = self._goal.conclude(active.run, self._places)
         except UserError as error:
             self._end(active, f"failed: {error}")
             return
         self._active.remove(active)
         active.close()
         self._summary.finished.append(active.run.name)
-        self._report(f"{active.run.name} finished in {active.seconds:.0f} s: {describe_results(record)}")
+        self._report(f"{active.run.name} finished in {active.seconds:.0f} s: {result}")
 
     def _end(self, active: ActiveRun, message: str) -> None:
         self._active.remove(active)
@@ -268,14 +263,3 @@ def last_lines(log: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace")
     lines = [line.rpartition("\r")[2] for line in text.rstrip().replace("\r\n", "\n").split("\n")]
     return "\n".join(f"    {line}" for line in lines[-LAST_LINES:])
-
-
-def describe_results(record: dict[str, Any]) -> str:
-    """Return the means of a record in one line."""
-    parts = []
-    for name, means in record["metrics"]["datasets"].items():
-        fidelity = means.get("fidelity")
-        parts.append(
-            f"{name} {means['psnr']:.3f} dB" + (f", fidelity {fidelity:.2f} dB" if fidelity is not None else "")
-        )
-    return "; ".join(parts)

@@ -33,8 +33,8 @@ def rows_of(records: Sequence[Mapping[str, Any]], published: PublishedResults) -
         published: where published counterparts are looked up.
 
     Returns:
-        Mappings with the keys `COLUMNS`, `published`, the method's name among the published results, and `values`, those of
-        each image. A value that does not apply is None. `psnr_change` is the PSNR less that of the full-precision network on
+        Mappings with the keys `COLUMNS`, `published`, the method's name among the published results, and `image_values`, those
+        of each image. A value that does not apply is None. `psnr_change` is the PSNR less that of the full-precision network on
         the same dataset; correlation.py explains `error_correlation`.
     """
     rows = [_row(record, name, means) for record in records for name, means in record["metrics"]["datasets"].items()]
@@ -43,7 +43,7 @@ def rows_of(records: Sequence[Mapping[str, Any]], published: PublishedResults) -
         reference = full.get(_place(row))
         if reference is not None and row["method"] not in (FULL_PRECISION, BICUBIC):
             row["psnr_change"] = row["psnr"] - reference["psnr"]
-            row["error_correlation"] = error_correlation(row["values"], reference["values"])
+            row["error_correlation"] = error_correlation(row["image_values"], reference["image_values"])
         value = published.find(row)
         if value is not None:
             row |= {
@@ -76,7 +76,7 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
         "seed": record["seed"] if quantization else None,
         "dataset": dataset,
         "images": len(means["images"]),
-        "values": means["images"],
+        "image_values": means["images"],
         "psnr": means["psnr"],
         "ssim": means["ssim"],
         "fidelity": means.get("fidelity"),

@@ -42,7 +42,7 @@ def pictures(load_script, folder, capsys, monkeypatch):
 def test_a_picture_of_what_is_trained(pictures, folder, size):
     status, output = pictures("--crops", f"demo/{IMAGE.stem}:8,16", "--size", str(size))
     assert status == 0, output
-    assert "SwinIR-tiny_x4: 1 of 2 runs are not in experiments/ and left out." in output
+    assert "SwinIR-tiny_x4: 1 of 2 runs are not in experiments/ and left out; sweep.py --train-only" in output
     picture = cv2.imread(str(folder / "out/SwinIR-tiny_x4.png"))
     assert picture.shape == (TALL, 4 * TILE, 3)
     hr = cv2.imread(str(IMAGE), cv2.IMREAD_COLOR)[8 : 8 + size, 16 : 16 + size]

@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests import tiny, tiny_grid
 
@@ -23,6 +25,10 @@ SHORT = {"total_iter": 24}
 def methods(folder):
     _, trained = tiny_grid.grid(folder)["methods"]
     return [FAILING, {**trained, "overrides": {"train": SHORT}}]
+
+
+def parameters(experiment):
+    return torch.load(experiment / "models/net_Q_latest.pth", weights_only=True)["params"]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +105,26 @@ def test_tables_of_what_is_there(folder, sweep):
     assert float(rows["2DQuant"]["psnr_change"]) == pytest.approx(change, abs=1e-6)
     assert "Not finished: SwinIR-tiny_Broken_x4_bit4." in (output_folder / "tables.md").read_text()
     assert (output_folder / "demo.svg").stat().st_size > 1000
+
+
+def test_train_only_makes_the_networks_of_records_again(folder, sweep):
+    record = folder / "results/sweeps/tiny/runs/SwinIR-tiny_2DQuant_x4_bit4.json"
+    experiment = folder / "experiments/tiny_SwinIR-tiny_2DQuant_x4_bit4"
+    before, network = record.read_bytes(), parameters(experiment)
+    arguments = ("--train-only", "--only", "*_2DQuant_*")
+    status, output = sweep(*arguments)
+    assert status == 0 and "1 runs, 1 of them finished." in output
+
+    shutil.rmtree(experiment)
+    status, output = sweep(*arguments, "--dry-run")
+    assert status == 0 and "basicsr/train.py" in output and "basicsr/test.py" not in output
+    status, output = sweep(*arguments)
+    assert status == 0 and f"its network lies in {experiment / 'models'}" in output
+    torch.testing.assert_close(parameters(experiment), network)
+    assert record.read_bytes() == before
+    log = (folder / "results/sweeps/tiny/logs/SwinIR-tiny_2DQuant_x4_bit4.log").read_text()
+    assert "basicsr/test.py" not in log
+    assert sweep(*arguments)[1].startswith("1 runs, 1 of them finished.")
 
 
 def test_another_recipe_is_neither_reused_nor_replaced_unasked(folder, sweep, tmp_path):

@@ -7,8 +7,9 @@ import signal
 import pytest
 
 from basicsr.utils.signals import Interrupted
-from sweeping import execution
+from sweeping import execution, goals
 from sweeping.execution import ActiveRun, Pool, last_lines, slot_environment
+from sweeping.goals import Measured
 from sweeping.grid import load_grid
 from sweeping.plan import Step, plan
 from sweeping.records import Places
@@ -24,8 +25,8 @@ class Shell(Step):
 
 @pytest.fixture(autouse=True)
 def _no_records(monkeypatch):
-    monkeypatch.setattr(execution, "state_of", lambda *_: ("unfinished", []))
-    monkeypatch.setattr(execution, "write_record", lambda *_: {"metrics": {"datasets": {"demo": {"psnr": 30.0}}}})
+    monkeypatch.setattr(goals, "state_of", lambda *_: ("unfinished", []))
+    monkeypatch.setattr(goals, "write_record", lambda *_: {"metrics": {"datasets": {"demo": {"psnr": 30.0}}}})
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ def test_as_many_at_a_time_as_there_are_jobs(places, shell_runs, tmp_path):
     # each of the first two ends only when the other has begun; all count how many are there
     meet = "echo + >> count; touch {me}; while [ ! -e {other} ]; do sleep 0.05; done; echo - >> count"
     lines = [meet.format(me=a, other=b) for a, b in ("ab", "ba", "ca", "da", "ea")]
-    summary = Pool(places, 2, lambda _: None).work(shell_runs(*(f"cd {tmp_path}; {line}" for line in lines)))
+    summary = Pool(Measured(), places, 2, lambda _: None).work(
+        shell_runs(*(f"cd {tmp_path}; {line}" for line in lines))
+    )
     assert sorted(summary.finished) == [f"run{i}" for i in range(5)] and not summary.failed
     present, most = 0, 0
     for sign in (tmp_path / "count").read_text().split():
@@ -57,7 +60,7 @@ def test_as_many_at_a_time_as_there_are_jobs(places, shell_runs, tmp_path):
 def test_a_failure_is_reported_and_the_others_go_on(places, shell_runs):
     reports = []
     runs = shell_runs("echo early; echo 'no such picture'; exit 2", "exit 0", "kill -9 $$")
-    summary = Pool(places, 1, reports.append).work(runs)
+    summary = Pool(Measured(), places, 1, reports.append).work(runs)
     assert summary.finished == ["run1"] and summary.failed == ["run0", "run2"]
     text = "\n".join(reports)
     assert "run0 failed with exit status 2" in text and "    no such picture" in text
@@ -67,7 +70,7 @@ def test_a_failure_is_reported_and_the_others_go_on(places, shell_runs):
 def test_a_signal_lets_processes_save_and_stops_the_sweep(places, shell_runs, tmp_path):
     save = f"trap 'touch {tmp_path}/saved; exit 143' TERM; kill -TERM $PPID; while :; do sleep 0.05; done"
     with pytest.raises(Interrupted) as interrupt:
-        Pool(places, 1, lambda _: None).work(shell_runs(save, f"touch {tmp_path}/second"))
+        Pool(Measured(), places, 1, lambda _: None).work(shell_runs(save, f"touch {tmp_path}/second"))
     assert interrupt.value.exit_code == 128 + signal.SIGTERM
     assert (tmp_path / "saved").exists() and not (tmp_path / "second").exists()
 
@@ -75,7 +78,7 @@ def test_a_signal_lets_processes_save_and_stops_the_sweep(places, shell_runs, tm
 def test_a_second_signal_kills(places, shell_runs, tmp_path):
     stubborn = f"trap '' TERM; echo $$ > {tmp_path}/pid; kill -TERM $PPID; sleep 0.3; kill -TERM $PPID; sleep 600"
     with pytest.raises(Interrupted):
-        Pool(places, 1, lambda _: None).work(shell_runs(stubborn))
+        Pool(Measured(), places, 1, lambda _: None).work(shell_runs(stubborn))
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -83,13 +86,13 @@ def test_a_second_signal_kills(places, shell_runs, tmp_path):
 def test_a_run_that_another_process_works_on_is_left_out(places, shell_runs):
     (run,) = shell_runs("exit 0")
     reports = []
-    other = ActiveRun(run, places, 0, 1)
+    other = ActiveRun(run, Measured(), places, 0, 1)
     try:
-        summary = Pool(places, 1, reports.append).work([run])
+        summary = Pool(Measured(), places, 1, reports.append).work([run])
     finally:
         other.close()
     assert summary.elsewhere == ["run0"] and "another process is working on it" in reports[0]
-    assert Pool(places, 1, reports.append).work([run]).finished == ["run0"]
+    assert Pool(Measured(), places, 1, reports.append).work([run]).finished == ["run0"]
 
 
 @pytest.mark.parametrize(
