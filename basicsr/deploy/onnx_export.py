@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from basicsr.deploy.extras import require
+from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.utils.files import atomic_path
 
@@ -66,8 +67,10 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True) -> Any:
         # what runtimes fold when they load a graph, such as position biases, need not be stored
         require("onnxscript.optimizer").optimize(program.model, output_size_limit=_LARGEST_FOLDED)
     model = program.model_proto
-    _strip(model)
-    _share_equal_constants(model)
+    strip_notes(model)
+    share_equal_constants(model)
+    round_before_shuffle(model)
+    model.producer_name = FORMAT
     for key, value in {"format": FORMAT, "scale": scale, "size_multiple": multiple}.items():
         model.metadata_props.add(key=key, value=str(value))
     return model
@@ -88,32 +91,6 @@ def _translations() -> dict[Any, Any]:
 
     namespace = torch.ops.basicsr_quant
     return {namespace.through_uint8.default: through_uint8, namespace.from_int8.default: from_int8}
-
-
-def _strip(model: Any) -> None:
-    """Take out what the exporter notes about source files, stacks and shapes."""
-    del model.metadata_props[:]
-    del model.graph.value_info[:]
-    model.producer_name = FORMAT
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
-
-
-def _share_equal_constants(model: Any) -> None:
-    """Keep one of several equal initializers, such as the masks of all layers."""
-    first: dict[tuple[Any, ...], str] = {}
-    renamed: dict[str, str] = {}
-    for tensor in list(model.graph.initializer):
-        content = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
-        kept = first.setdefault(content, tensor.name)
-        if tensor.raw_data and kept != tensor.name:
-            renamed[tensor.name] = kept
-            model.graph.initializer.remove(tensor)
-    for node in model.graph.node:
-        for position, name in enumerate(node.input):
-            node.input[position] = renamed.get(name, name)
 
 
 @contextlib.contextmanager
