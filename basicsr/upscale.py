@@ -14,9 +14,10 @@ if __package__ in (None, ""):  # run as a file from a checkout: import the packa
 import torch
 from torch import nn
 
-from basicsr.deploy.runtimes import RuntimeName
+from basicsr.deploy.runtimes import Precision, RuntimeName
 from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model, upscale_files
 from basicsr.utils.command_line import guarded, select_device
+from basicsr.utils.errors import OptionsError
 
 FAILED_PICTURES = 3
 
@@ -48,14 +49,23 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default="torch",
         help="what runs the network; runtimes other than torch run on the CPU and take .onnx files, too",
     )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="f32",
+        help="of what does not multiply integers; bf16 needs --runtime openvino and a processor that has it",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return parser.parse_args(argv)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[nn.Module, torch.device]:
     if arguments.runtime == "torch":
+        if arguments.precision != "f32":
+            raise OptionsError(f"--precision {arguments.precision} needs --runtime openvino.")
         return load_model(arguments.model, arguments.opt), select_device(arguments.device)
-    return load_for_runtime(arguments.model, arguments.runtime, arguments.opt), torch.device("cpu")
+    network = load_for_runtime(arguments.model, arguments.runtime, arguments.opt, precision=arguments.precision)
+    return network, torch.device("cpu")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,11 +14,12 @@ from basicsr.deploy.runtime_layers import IntegerWeight, eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.deploy.verification import (
     SIDE,
-    has_bfloat16,
     installed_runtimes,
     integer_products,
+    label_of,
     largest_difference,
     latencies,
+    native_precisions,
     timed_picture,
 )
 from basicsr.models.evaluation import Evaluator, check_levels
@@ -139,16 +140,20 @@ def _export_onnx(
     timed: dict[str, nn.Module] = {"PyTorch FP32": full_precision}
     runtimes: dict[str, Any] = {}
     for name in installed_runtimes():
-        runtime = RuntimeNetwork(graphs["quantized"], name, threads=threads)
-        comparison.measure(name, runtime)
-        runtimes[name] = integer_products(runtime, picture)
-        if comparison.first_picture is not None:
-            runtimes[name]["largest_difference"] = largest_difference(runtime, twin, comparison.first_picture)
-        get_logger().info("%s multiplies integers in %d nodes.", name, runtimes[name]["integer_nodes"])
-        timed[f"{name} FP32"] = RuntimeNetwork(graphs["full_precision"], name, threads=threads)
-        if name == "openvino" and has_bfloat16():
-            timed["openvino BF16"] = RuntimeNetwork(graphs["full_precision"], name, threads=threads, precision="bf16")
-        timed[f"{name} quantized"] = runtime
+        for own, precision in native_precisions(name).items():
+            runtime, label = (
+                RuntimeNetwork(graphs["quantized"], name, threads=threads, precision=precision),
+                label_of(name, precision),
+            )
+            comparison.measure(label, runtime)
+            runtimes[label] = integer_products(runtime, picture)
+            if comparison.first_picture is not None:
+                runtimes[label]["largest_difference"] = largest_difference(runtime, twin, comparison.first_picture)
+            get_logger().info("%s multiplies integers in %d nodes.", label, runtimes[label]["integer_nodes"])
+            timed[f"{name} {own}"] = RuntimeNetwork(
+                graphs["full_precision"], name, threads=threads, precision=precision
+            )
+            timed[f"{label} quantized"] = runtime
     times = {name: round(value, 2) for name, value in latencies(timed, picture).items()}
     for name, milliseconds in times.items():
         get_logger().info("%s: %.1f ms for 1 x 3 x %d x %d on %d threads.", name, milliseconds, SIDE, SIDE, threads)

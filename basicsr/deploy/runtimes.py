@@ -42,6 +42,12 @@ class Kernel:
     integer: bool
 
 
+def has_bfloat16() -> bool:
+    """Return whether OpenVINO computes bfloat16 natively on this processor."""
+    properties = require("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in properties
+
+
 class RuntimeNetwork(nn.Module):
     """A graph that `save_onnx` wrote, run by a runtime; takes the place of a network in evaluation and upscaling.
 
@@ -49,7 +55,8 @@ class RuntimeNetwork(nn.Module):
         graph: an `onnx.ModelProto`, or the file of one.
         runtime: which runtime.
         threads: number of threads; None leaves the choice to the runtime.
-        precision: `f32`, or where the processor has it, `bf16` (OpenVINO only; no longer exact).
+        precision: of what does not multiply integers: `f32`, or where the processor has it, `bf16` (OpenVINO only; no longer
+            exact, since activations are rounded to 8 bits of mantissa before they are rounded to codes).
 
     Attributes:
         scale: the scale factor.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from basicsr.archs import build_network
 from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.packed_file import is_packed, load_packed
-from basicsr.deploy.runtimes import RuntimeName, RuntimeNetwork
+from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
 from basicsr.models.inference import upscale
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError
@@ -57,7 +57,11 @@ def load_model(path: str | Path, options_file: str | Path | None = None) -> nn.M
 
 
 def load_for_runtime(
-    path: str | Path, runtime: RuntimeName, options_file: str | Path | None = None, threads: int | None = None
+    path: str | Path,
+    runtime: RuntimeName,
+    options_file: str | Path | None = None,
+    threads: int | None = None,
+    precision: Precision = "f32",
 ) -> RuntimeNetwork:
     """Load a graph that basicsr/export.py wrote, or trace one from a packed network or weights, which may take minutes.
 
@@ -66,13 +70,16 @@ def load_for_runtime(
         runtime: what runs it.
         options_file: see `load_model`.
         threads: number of threads; None leaves the choice to the runtime.
+        precision: see `RuntimeNetwork`.
 
     Raises:
         CheckpointError: the file cannot be read, or its network is quantized in a way that has no fixed uniform grid.
         OptionsError: a package is not installed, or the options file cannot be used.
     """
+    if precision == "bf16" and runtime == "openvino" and not has_bfloat16():
+        get_logger().warning("This processor computes no bfloat16 by itself, so that it is not faster here.")
     if Path(path).suffix.lower() == ONNX_SUFFIX:
-        return RuntimeNetwork(path, runtime, threads=threads)
+        return RuntimeNetwork(path, runtime, threads=threads, precision=precision)
     network = load_model(path, options_file)
     get_logger().info(
         "The network is traced for %s; a graph that basicsr/export.py --onnx wrote starts at once.", runtime
@@ -83,7 +90,7 @@ def load_for_runtime(
         raise CheckpointError(
             f"The network '{path}' has no form for {runtime}: {error} Use --runtime torch."
         ) from error
-    return RuntimeNetwork(graph, runtime, threads=threads)
+    return RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
 
 
 def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from basicsr.deploy.runtimes import RuntimeName, RuntimeNetwork
+from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
 from basicsr.models.inference import upscale
 
 SIDE = 128  # LR pixels of the picture that is timed
@@ -21,11 +21,14 @@ def installed_runtimes() -> list[RuntimeName]:
     return [name for name in get_args(RuntimeName) if importlib.util.find_spec(name)]
 
 
-def has_bfloat16() -> bool:
-    """Return whether OpenVINO computes bfloat16 natively on this processor."""
-    import openvino
+def native_precisions(runtime: RuntimeName) -> dict[str, Precision]:
+    """Return what a runtime can compute in on this processor where it does not multiply integers, by the name in reports."""
+    return {"FP32": "f32"} | ({"BF16": "bf16"} if runtime == "openvino" and has_bfloat16() else {})
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+def label_of(runtime: RuntimeName, precision: Precision) -> str:
+    """Return what reports call a quantized graph in a runtime, with the precision of what is not quantized: `openvino BF16`."""
+    return runtime if precision == "f32" else f"{runtime} {precision.upper()}"
 
 
 def timed_picture() -> Tensor:

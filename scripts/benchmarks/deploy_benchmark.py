@@ -16,8 +16,8 @@ from basicsr.data import build_evaluation_sets
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
 from basicsr.deploy.runtime_layers import eight_bit_network
-from basicsr.deploy.runtimes import Kernel, RuntimeNetwork
-from basicsr.deploy.verification import has_bfloat16, installed_runtimes, latencies, timed_picture
+from basicsr.deploy.runtimes import Kernel, Precision, RuntimeName, RuntimeNetwork
+from basicsr.deploy.verification import installed_runtimes, label_of, latencies, native_precisions, timed_picture
 from basicsr.models.evaluation import Evaluator
 from basicsr.pipeline import build_model, calibration_set
 from basicsr.utils.options import Options, load_options
@@ -98,8 +98,7 @@ def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:
             variants.append(_variant(name, network, model.quantization_map, options, folder, False))
     reference = _full_precision_networks(case, full_precision, options, folder)
     milliseconds = latencies(
-        reference.networks
-        | {f"{v.name}: {name}": n for v in variants for name, n in v.networks.items() if name in installed_runtimes()},
+        reference.networks | {f"{v.name}: {label}": v.networks[label] for v in variants for label in _labels()},
         timed_picture(),
     )
     return "\n\n".join(
@@ -108,7 +107,12 @@ def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:
             _size_table(reference, variants),
             _latency_table(reference, variants, milliseconds),
             _psnr_table(variants, options),
-            *(_kernel_table(v) for v in variants if v.bits == PROFILED_BITS and "openvino" in v.networks),
+            *(
+                _kernel_table(v, label)
+                for v in variants
+                for label, (runtime, _) in _labels().items()
+                if v.bits == PROFILED_BITS and runtime == "openvino"
+            ),
         ]
     )
 
@@ -124,8 +128,21 @@ def _variant(
     graph = file.with_suffix(".onnx")
     onnx_size = save_onnx(network, graph, integer_linear=integer_linear)
     networks = {"trained": network, "8-bit grids": eight_bit_network(network, integer_linear=integer_linear)}
-    networks |= {r: RuntimeNetwork(graph, r, threads=torch.get_num_threads()) for r in installed_runtimes()}
+    threads = torch.get_num_threads()
+    networks |= {
+        label: RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
+        for label, (runtime, precision) in _labels().items()
+    }
     return Variant(name, options.bit, *sizes, onnx_size, networks)
+
+
+def _labels() -> dict[str, tuple[RuntimeName, Precision]]:
+    """Return in what quantized graphs are run here: runtime and precision of what is not quantized, by the name of both."""
+    return {
+        label_of(runtime, precision): (runtime, precision)
+        for runtime in installed_runtimes()
+        for precision in native_precisions(runtime).values()
+    }
 
 
 def _full_precision_networks(case: Case, network: nn.Module, options: Options, folder: Path) -> Variant:
@@ -138,9 +155,8 @@ def _full_precision_networks(case: Case, network: nn.Module, options: Options, f
         networks["PyTorch FP32, plain implementation"] = plain
     threads = torch.get_num_threads()
     for name in installed_runtimes():
-        networks[f"{name} FP32"] = RuntimeNetwork(graph, name, threads=threads)
-        if name == "openvino" and has_bfloat16():
-            networks["openvino BF16"] = RuntimeNetwork(graph, name, threads=threads, precision="bf16")
+        for own, precision in native_precisions(name).items():
+            networks[f"{name} {own}"] = RuntimeNetwork(graph, name, threads=threads, precision=precision)
     size = 4 * sum(parameter.numel() for parameter in network.parameters())
     return Variant("32", 32, size, size // 2, onnx_size, networks)
 
@@ -168,10 +184,10 @@ def _latency_table(reference: Variant, variants: Sequence[Variant], milliseconds
     for name in reference.networks:
         rows.append(f"| 32 | {name} | {milliseconds[name]:.0f} | {torch_time / milliseconds[name]:.2f} | |")
     for v in variants:
-        for runtime in installed_runtimes():
-            time = milliseconds[f"{v.name}: {runtime}"]
+        for label, (runtime, _) in _labels().items():
+            time = milliseconds[f"{v.name}: {label}"]
             own = milliseconds[f"{runtime} FP32"] / time
-            rows.append(f"| {v.name} | {runtime} | {time:.0f} | {torch_time / time:.2f} | {own:.2f} |")
+            rows.append(f"| {v.name} | {label} | {time:.0f} | {torch_time / time:.2f} | {own:.2f} |")
     return "\n".join(rows)
 
 
@@ -193,11 +209,11 @@ def _psnr_table(variants: Sequence[Variant], options: Options) -> str:
     return "\n".join(rows)
 
 
-def _kernel_table(variant: Variant) -> str:
-    kernels: list[Kernel] = variant.networks["openvino"].profile(timed_picture())
+def _kernel_table(variant: Variant, label: str) -> str:
+    kernels: list[Kernel] = variant.networks[label].profile(timed_picture())
     total = sum(kernel.milliseconds for kernel in kernels)
     rows = [
-        f"Where the time of OpenVINO goes (bits: {variant.name}): {total:.0f} ms, in integers "
+        f"Where the time of {label} goes (bits: {variant.name}): {total:.0f} ms, in integers "
         f"{sum(k.milliseconds for k in kernels if k.integer):.0f} ms.",
         "",
         "| kernel | nodes | ms | share | integers |",

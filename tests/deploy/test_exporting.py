@@ -8,6 +8,7 @@ import torch
 
 from basicsr import export, train, upscale
 from basicsr.deploy.packed_file import load_packed
+from basicsr.deploy.runtimes import has_bfloat16
 from tests import tiny
 
 DEMO = tiny.ROOT / "datasets/demo"
@@ -100,10 +101,13 @@ def test_graphs_are_written_run_and_reported(tmp_path):
         assert report["onnx"]["bytes"][key] == (folder / name).stat().st_size
     assert 0 <= report["onnx"]["weights_moved"] < 0.5
     means = report["datasets"]["demo"]
-    for name in ("packed", "8-bit integers in PyTorch", "openvino", "onnxruntime"):
+    bfloat16 = ["openvino BF16"] if has_bfloat16() else []
+    assert list(report["onnx"]["runtimes"]) == ["openvino", *bfloat16, "onnxruntime"]
+    for name in ("packed", "8-bit integers in PyTorch", *report["onnx"]["runtimes"]):
         assert means[name]["psnr"] == pytest.approx(means["trained"]["psnr"], abs=0.05)
-    assert report["onnx"]["runtimes"]["openvino"]["integer_nodes"] == 2 * tiny.NETWORKS["EDSR"]["num_block"]
+    for name in ("openvino", *bfloat16):
+        assert report["onnx"]["runtimes"][name]["integer_nodes"] == 2 * tiny.NETWORKS["EDSR"]["num_block"]
     assert all(0 <= entry["largest_difference"] < 1 for entry in report["onnx"]["runtimes"].values())
-    assert {"PyTorch FP32", "openvino FP32", "openvino quantized", "onnxruntime FP32"} <= report["onnx"][
-        "milliseconds"
-    ].keys()
+    timed = {"PyTorch FP32", "openvino FP32", "onnxruntime FP32", "onnxruntime quantized", "openvino quantized"}
+    timed |= {name for label in bfloat16 for name in (label, f"{label} quantized")}
+    assert report["onnx"]["milliseconds"].keys() == timed

@@ -172,6 +172,45 @@ def test_a_runtime_enlarges_as_torch_does(runtime, tmp_path):
         assert np.abs(results[name] - results["torch"]).max() <= 1
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_beside_integers(native, tmp_path, monkeypatch, capfd):
+    for package in ("onnx", "onnxscript", "openvino"):
+        pytest.importorskip(package)
+    if native and not upscaling.has_bfloat16():
+        pytest.skip("this processor computes no bfloat16")
+    monkeypatch.setattr(upscaling, "has_bfloat16", lambda: native)
+    save_onnx(
+        calibrated("body", 4, options={"type": "EDSR", "upscale": 2, **tiny.NETWORKS["EDSR"]})[0], tmp_path / "net.onnx"
+    )
+    cv2.imwrite(str(tmp_path / "a.png"), picture("colour", (30, 50)))
+    enlarged = []
+    for precision in ("f32", "bf16"):
+        arguments = [
+            "-i",
+            str(tmp_path / "a.png"),
+            "-o",
+            str(tmp_path / precision),
+            "--model",
+            str(tmp_path / "net.onnx"),
+        ]
+        assert upscale.main([*arguments, "--runtime", "openvino", "--precision", precision]) == 0
+        enlarged.append(cv2.imread(str(tmp_path / precision / "a_x2.png")).astype(int))
+    assert ("computes no bfloat16" in capfd.readouterr().err) is not native
+    difference = np.abs(enlarged[0] - enlarged[1])
+    assert difference.mean() < 2 and (difference.max() > 0 or not native)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+def test_bfloat16_is_for_openvino(runtime, tmp_path, capfd):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    model = tmp_path / "net.onnx"
+    save_onnx(load_model(tiny.save_network(tmp_path / "edsr.pth", 2, "EDSR")), model)
+    arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(model)]
+    assert upscale.main([*arguments, "--runtime", runtime, "--precision", "bf16"]) == 2
+    assert "bf16" in (error := capfd.readouterr().err) and "openvino" in error.lower()
+
+
 def test_a_graph_needs_a_runtime(tmp_path, capfd):
     arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(tmp_path / "net.onnx")]
     assert upscale.main(arguments) == 2
