@@ -21,6 +21,7 @@ from basicsr.deploy.verification import installed_runtimes, label_of, latencies,
 from basicsr.models.evaluation import Evaluator
 from basicsr.pipeline import build_model, calibration_set
 from basicsr.utils.options import Options, load_options
+from benchmarks.instruction_sets import instruction_sets, limited_latencies
 from tests.archs.plain_swinir import PlainSwinIR
 
 BITS = (8, 4, 2)
@@ -70,7 +71,7 @@ class Variant:
     bits: int
     packed: int
     packed_half: int
-    onnx: int
+    graph: Path
     networks: dict[str, nn.Module]
 
 
@@ -106,6 +107,7 @@ def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:
             f"## {case.title}, x{options.scale}",
             _size_table(reference, variants),
             _latency_table(reference, variants, milliseconds),
+            _instructions_table([reference, *(v for v in variants if v.bits == PROFILED_BITS)]),
             _psnr_table(variants, options),
             *(
                 _kernel_table(v, label)
@@ -121,19 +123,19 @@ def _variant(
     name: str, network: nn.Module, quantization_map: object, options: Options, folder: Path, integer_linear: bool
 ) -> Variant:
     """Export a network; the trained one is kept as `trained`, its copy on 8-bit grids as `PyTorch`."""
-    file = folder / "network.safetensors"
+    file = folder / f"{name}.safetensors"
     sizes = [
         save_packed(network, options.network_g, quantization_map, file, method="DOBI", half=h) for h in (False, True)
     ]
     graph = file.with_suffix(".onnx")
-    onnx_size = save_onnx(network, graph, integer_linear=integer_linear)
+    save_onnx(network, graph, integer_linear=integer_linear)
     networks = {"trained": network, "8-bit grids": eight_bit_network(network, integer_linear=integer_linear)}
     threads = torch.get_num_threads()
     networks |= {
         label: RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
         for label, (runtime, precision) in _labels().items()
     }
-    return Variant(name, options.bit, *sizes, onnx_size, networks)
+    return Variant(name, options.bit, *sizes, graph, networks)
 
 
 def _labels() -> dict[str, tuple[RuntimeName, Precision]]:
@@ -147,7 +149,7 @@ def _labels() -> dict[str, tuple[RuntimeName, Precision]]:
 
 def _full_precision_networks(case: Case, network: nn.Module, options: Options, folder: Path) -> Variant:
     graph = folder / "full_precision.onnx"
-    onnx_size = save_onnx(network, graph)
+    save_onnx(network, graph)
     networks: dict[str, nn.Module] = {"PyTorch FP32": network}
     if case.plain is not None:
         plain = case.plain(options.scale).eval()
@@ -158,7 +160,7 @@ def _full_precision_networks(case: Case, network: nn.Module, options: Options, f
         for own, precision in native_precisions(name).items():
             networks[f"{name} {own}"] = RuntimeNetwork(graph, name, threads=threads, precision=precision)
     size = 4 * sum(parameter.numel() for parameter in network.parameters())
-    return Variant("32", 32, size, size // 2, onnx_size, networks)
+    return Variant("32", 32, size, size // 2, graph, networks)
 
 
 def _size_table(reference: Variant, variants: Sequence[Variant]) -> str:
@@ -168,7 +170,9 @@ def _size_table(reference: Variant, variants: Sequence[Variant]) -> str:
     ]
     for v in (reference, *variants):
         ratios = [reference.packed / size for size in (v.packed, v.packed_half)]
-        rows.append(f"| {v.name} | {v.packed:,} | {ratios[0]:.2f} | {v.packed_half:,} | {ratios[1]:.2f} | {v.onnx:,} |")
+        rows.append(
+            f"| {v.name} | {v.packed:,} | {ratios[0]:.2f} | {v.packed_half:,} | {ratios[1]:.2f} | {v.graph.stat().st_size:,} |"
+        )
     return "\n".join(rows)
 
 
@@ -188,6 +192,24 @@ def _latency_table(reference: Variant, variants: Sequence[Variant], milliseconds
             time = milliseconds[f"{v.name}: {label}"]
             own = milliseconds[f"{runtime} FP32"] / time
             rows.append(f"| {v.name} | {label} | {time:.0f} | {torch_time / time:.2f} | {own:.2f} |")
+    return "\n".join(rows)
+
+
+def _instructions_table(variants: Sequence[Variant]) -> str:
+    """Return latencies by instruction set, the first variant being the one to compare with."""
+    names = [f"{v.bits} bits{v.name.removeprefix(str(v.bits))}" for v in variants]
+    rows = [
+        "Milliseconds in OpenVINO with products limited to the instructions of lesser processors, in parentheses how many times as "
+        f"fast as {names[0]}.",
+        "",
+        f"| instructions | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    graphs = {name: v.graph for name, v in zip(names, variants, strict=True)}
+    for instructions in instruction_sets() if "openvino" in installed_runtimes() else []:
+        first, *others = limited_latencies(instructions, graphs, torch.get_num_threads()).values()
+        cells = [f"{first:.0f}", *(f"{other:.0f} ({first / other:.2f})" for other in others)]
+        rows.append(f"| {instructions} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
