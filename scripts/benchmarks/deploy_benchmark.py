@@ -59,6 +59,7 @@ CASES = (
         "options/train/demo_EDSR_DOBI_x4.yml",
         ("quantization:coverage=full", "quantization:weight_symmetric=true"),
     ),
+    Case("RDN-small, body", "options/train/demo_RDN_DOBI_x4.yml"),
     Case("SwinIR-light, 2dquant", "options/train/demo_DOBI_x4.yml", plain=PlainSwinIR, float_linear=True),
 )
 
