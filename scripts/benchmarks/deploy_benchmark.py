@@ -208,7 +208,11 @@ def _instructions_table(variants: Sequence[Variant]) -> str:
     ]
     graphs = {name: v.graph for name, v in zip(names, variants, strict=True)}
     for instructions in instruction_sets() if "openvino" in installed_runtimes() else []:
-        first, *others = limited_latencies(instructions, graphs, torch.get_num_threads()).values()
+        milliseconds = limited_latencies(instructions, graphs, torch.get_num_threads())
+        if milliseconds is None:
+            rows.append(f"| {instructions} |{' crashes |' * len(names)}")
+            continue
+        first, *others = milliseconds.values()
         cells = [f"{first:.0f}", *(f"{other:.0f} ({first / other:.2f})" for other in others)]
         rows.append(f"| {instructions} | {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -6,6 +6,7 @@ compiles by itself, such as attention and pixel shuffles, keeps to the processor
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ def instruction_sets(information: Path = Path("/proc/cpuinfo")) -> list[str]:
     return [name for name, flag in FLAGS.items() if flag in flags]
 
 
-def limited_latencies(instructions: str, graphs: Mapping[str, Path], threads: int) -> dict[str, float]:
+def limited_latencies(instructions: str, graphs: Mapping[str, Path], threads: int) -> dict[str, float] | None:
     """Time graphs in OpenVINO, in turns, with products limited to a set of instructions.
 
     Args:
@@ -44,15 +45,22 @@ def limited_latencies(instructions: str, graphs: Mapping[str, Path], threads: in
         threads: number of threads.
 
     Returns:
-        Median milliseconds by name, for the picture that `verification.timed_picture` gives.
+        Median milliseconds by name, for the picture that `verification.timed_picture` gives; None where OpenVINO crashes,
+        since its attention and oneDNN's products then disagree about the instructions, as with AVX2 on a processor with AMX.
+
+    Raises:
+        CalledProcessError: the process has failed in another way.
     """
     request = json.dumps({"graphs": {name: str(file) for name, file in graphs.items()}, "threads": threads})
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, LIMIT: instructions, "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).resolve())],
-        input=request, capture_output=True, text=True, env=environment, check=True,
+        input=request, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
+    if done.returncode == -signal.SIGSEGV:
+        return None
+    done.check_returncode()
     return json.loads(done.stdout)
 
 
