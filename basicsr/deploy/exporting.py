@@ -141,10 +141,8 @@ def _export_onnx(
     runtimes: dict[str, Any] = {}
     for name in installed_runtimes():
         for own, precision in native_precisions(name).items():
-            runtime, label = (
-                RuntimeNetwork(graphs["quantized"], name, threads=threads, precision=precision),
-                label_of(name, precision),
-            )
+            label = label_of(name, precision)
+            runtime = RuntimeNetwork(graphs["quantized"], name, threads=threads, precision=precision)
             comparison.measure(label, runtime)
             runtimes[label] = integer_products(runtime, picture)
             if comparison.first_picture is not None:

@@ -50,7 +50,7 @@ class Trained:
 
     def steps(self, run: Run, places: Places) -> Iterator[tuple[Step, bool]]:
         """Yield the training where it has not reached its end."""
-        if run.train is not None and not is_trained(run, places):
+        if run.train is not None and self.state(run, places)[0] != "finished":
             yield run.train, may_continue(run, places)
 
     def conclude(self, run: Run, places: Places) -> str:

@@ -17,12 +17,11 @@ pytest.importorskip("onnxscript")
 runtime = pytest.importorskip("onnxruntime")
 
 EDSR = {"type": "EDSR", "upscale": 4, **tiny.NETWORKS["EDSR"]}
-ROUNDED = ("Clip", "QuantizeLinear", "DequantizeLinear")
 
 
-def edsr_graphs(monkeypatch, **insertion):
+def edsr_graphs(monkeypatch):
     """Return the graph of an EDSR x4 with all layers quantized, without and with the pass."""
-    network = calibrated("full", 4, options=EDSR, **insertion)[0]
+    network = calibrated("full", 4, options=EDSR)[0]
     with monkeypatch.context() as patch:
         patch.setattr(onnx_export, "round_before_shuffle", lambda _: None)
         plain = to_onnx(network)
