@@ -1,7 +1,5 @@
 """What all tests share: the reference data beside the checkout, and one thread for each worker."""
 
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +13,6 @@ REFERENCE = SHARED / "reference"
 def _deterministic() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def _no_handler_of_children() -> Iterator[None]:
-    """Take out the handler of SIGCHLD that a data loader leaves in the process.
-
-    On a virtual machine with AMX, processes that had run OpenVINO were killed when it was to be called for a child that had ended.
-    """
-    yield
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """ONNX graphs run by OpenVINO and ONNX Runtime on the CPU, as networks like any other."""
 
+import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -44,8 +45,7 @@ class Kernel:
 
 def has_bfloat16() -> bool:
     """Return whether OpenVINO computes bfloat16 natively on this processor."""
-    properties = require("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "BF16" in properties
+    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class RuntimeNetwork(nn.Module):
@@ -115,9 +115,18 @@ def _read(path: str | Path) -> Any:
         ) from error
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """Return the one core of this process.
+
+    On processors with AMX a core gives signal handlers a larger stack, and when it ends puts back the one that it found. Several
+    that end in another order than the reverse leave a stack that is no longer there, and the next signal kills the process.
+    """
+    return require("openvino").Core()
+
+
 def _openvino_request(graph: bytes, threads: int | None, precision: Precision, profile: bool) -> Any:
-    openvino = require("openvino")
-    core = openvino.Core()
+    core = _openvino_core()
     config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": profile}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads

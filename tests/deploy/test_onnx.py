@@ -1,6 +1,8 @@
 """ONNX graphs, and the runtimes that run them, compute what PyTorch does, at any size."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -144,3 +146,22 @@ def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(OptionsError, match=r"'onnx' is needed .* pip install -e '\.\[deploy\]'"):
         require("onnx")
+
+
+HANDLED = """
+import os, signal, sys
+from basicsr.deploy.runtimes import RuntimeNetwork
+signal.signal(signal.SIGUSR1, lambda *_: sys.stdout.write("handled"))
+networks = [RuntimeNetwork(sys.argv[1], "openvino", threads=1) for _ in range(3)]
+for _ in range(3):
+    del networks[0]
+    os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_networks_that_end_in_any_order(graphs):
+    """On processors with AMX OpenVINO gives signal handlers a stack, which must outlive the networks that brought it."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", HANDLED, str(graphs("EDSR body"))]
+    done = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled" * 3), done.stderr
