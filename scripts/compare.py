@@ -21,6 +21,10 @@ from basicsr.utils.resize import crop_to_multiple, downscale_image, upscale_imag
 from sweeping.crops import most_different, tile
 
 
+CROP = 64
+"""Side of the crops, in HR pixels."""
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """Return the metrics.json of an evaluation."""
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -50,12 +54,12 @@ def row(hr_file: Path, dataset: str, folders: list[Path], results: list[dict[str
     hr = crop_to_multiple(read_image(hr_file), scale)
     bicubic = upscale_image(downscale_image(hr, scale), scale)
     outputs = [read_image(folder / "visualization" / dataset / f"{hr_file.stem}.png") for folder in folders]
-    top, left = most_different([hr, *outputs])
-    tiles = [tile(hr, top, left, "HR", hr_file.stem), tile(bicubic, top, left, "bicubic", "")]
+    top, left = most_different([hr, *outputs], CROP)
+    tiles = [tile(hr, top, left, CROP, "HR", hr_file.stem), tile(bicubic, top, left, CROP, "bicubic", "")]
     for result, output in zip(results, outputs, strict=True):
         values = result["datasets"][dataset]["images"][hr_file.stem]
         bits = "" if result["w_bits"] == 32 else f" {result['w_bits']}/{result['a_bits']} bit"
-        tiles.append(tile(output, top, left, f"{result['method']}{bits}", f"{values['psnr']:.2f} dB"))
+        tiles.append(tile(output, top, left, CROP, f"{result['method']}{bits}", f"{values['psnr']:.2f} dB"))
     return np.hstack(tiles)
 
 
