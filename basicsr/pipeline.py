@@ -16,14 +16,14 @@ from basicsr.data import (
     hold_in_memory,
     training_batches,
 )
+from basicsr.evaluation.evaluator import DatasetResult, Evaluator, check_levels
+from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
-from basicsr.models.calibration import total_error
-from basicsr.models.evaluation import DatasetResult, Evaluator, check_levels
-from basicsr.models.networks import full_precision_network, network_to_test, quantized_network, trainable_network
-from basicsr.models.quantized_network import load_quantized
-from basicsr.models.results import write_results
-from basicsr.models.training_loop import TrainingLoop
+from basicsr.networks.build import full_precision_network, network_to_test, quantized_network, trainable_network
+from basicsr.networks.quantized import load_quantized
 from basicsr.quant.spec import QuantizationError
+from basicsr.training.calibration.network_calibration import total_error
+from basicsr.training.loop import TrainingLoop
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError, UserError
 from basicsr.utils.experiment import Experiment

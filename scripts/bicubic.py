@@ -13,8 +13,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.data import build_evaluation_sets
+from basicsr.evaluation.evaluator import DatasetResult
 from basicsr.metrics.psnr_ssim_metric import calculate_psnr, calculate_ssim
-from basicsr.models.evaluation import DatasetResult
 from basicsr.utils.command_line import run
 from basicsr.utils.errors import CheckpointError, DataError
 from basicsr.utils.experiment import provenance, rounded

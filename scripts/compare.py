@@ -16,10 +16,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from basicsr.sweep.crops import most_different, tile
 from basicsr.utils.image import image_files, read_image, write_image
 from basicsr.utils.resize import crop_to_multiple, downscale_image, upscale_image
-from sweeping.crops import most_different, tile
-
 
 CROP = 64
 """Side of the crops, in HR pixels."""

@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from basicsr.pipeline import USER_ERRORS
+from basicsr.sweep.crops import SIZES
+from basicsr.sweep.grid import Grid, load_grid
+from basicsr.sweep.pictures import Place, picture
+from basicsr.sweep.plan import Run, plan
+from basicsr.sweep.records import Places, is_trained
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.image import write_image
-from sweeping.crops import SIZES
-from sweeping.grid import Grid, load_grid
-from sweeping.pictures import Place, picture
-from sweeping.plan import Run, plan
-from sweeping.records import Places, is_trained
 
 UNUSABLE = 2
 GRID = Path("options/sweep/benchmarks.yml")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from basicsr.sweep.overview import FOLDER, overview, read_sweeps
+from basicsr.sweep.plan import REPOSITORY
 from basicsr.utils.errors import UserError
 from basicsr.utils.files import atomic_path
-from sweeping.overview import FOLDER, overview, read_sweeps
-from sweeping.plan import REPOSITORY
 
 UNUSABLE = 2
 

@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "basicsr"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# utils <- {archs, data, losses, metrics, quant} <- models <- {deploy, pipeline} <- {train, test, export, upscale}
+# utils <- {archs, data, losses, metrics, quant} <- networks <- evaluation <- training <- models <- {pipeline, deploy} <- sweep <- commands
+GROUND = {"archs", "data", "losses", "metrics", "quant", "utils"}
 MAY_IMPORT = {
     "utils": {"utils"},
     "archs": {"archs", "utils"},
@@ -15,9 +16,13 @@ MAY_IMPORT = {
     "losses": {"losses", "utils"},
     "metrics": {"metrics", "utils"},
     "quant": {"quant"},
-    "models": {"models", "archs", "data", "losses", "metrics", "quant", "utils"},
-    "deploy": {"deploy", "models", "archs", "data", "metrics", "quant", "utils"},
-    "pipeline": {"models", "archs", "data", "losses", "metrics", "quant", "utils"},
+    "networks": {"networks", "archs", "quant", "utils"},
+    "evaluation": {"evaluation", "networks", *GROUND},
+    "training": {"training", "evaluation", "networks", *GROUND},
+    "models": {"models", "training", "evaluation", "networks", *GROUND},
+    "deploy": {"deploy", "evaluation", "networks", *GROUND},
+    "pipeline": {"models", "training", "evaluation", "networks", *GROUND},
+    "sweep": {"sweep", "evaluation", "networks", *GROUND},
     "train": {"pipeline", "utils"},
     "test": {"pipeline", "utils"},
     "export": {"deploy", "quant", "utils"},

@@ -22,8 +22,8 @@ from basicsr.deploy.verification import (
     native_precisions,
     timed_picture,
 )
-from basicsr.models.evaluation import Evaluator, check_levels
-from basicsr.models.networks import full_precision_network, quantized_network
+from basicsr.evaluation.evaluator import Evaluator, check_levels
+from basicsr.networks.build import full_precision_network, quantized_network
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.experiment import rounded
 from basicsr.utils.files import write_json

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant import functional
-from basicsr.quant.insertion import named_quantizers, quantized_weights
-from basicsr.quant.quantization_map import QuantizationMap, QuantizerEntry
+from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
+from basicsr.quant.insertion.quantization_map import QuantizationMap, QuantizerEntry
+from basicsr.quant.ops import functional
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 

@@ -13,7 +13,7 @@ from basicsr.archs import build_network
 from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.packed_file import is_packed, load_packed
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
-from basicsr.models.inference import upscale
+from basicsr.evaluation.inference import upscale
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError
 from basicsr.utils.image import Picture, image_files, image_to_tensor, read_picture, tensor_to_image, write_picture

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
-from basicsr.models.inference import upscale
+from basicsr.evaluation.inference import upscale
 
 SIDE = 128  # LR pixels of the picture that is timed
 _ROUNDS = 7

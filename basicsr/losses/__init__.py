@@ -1,1 +1,4 @@
-"""Losses, found by name through LOSS_REGISTRY."""
+"""Losses, found by name through LOSS_REGISTRY.
+
+May import utils.
+"""

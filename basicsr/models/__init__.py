@@ -1,1 +1,4 @@
-"""Models own networks, optimisers and the training step; found by name through MODEL_REGISTRY."""
+"""One file a method: a model owns its networks, its optimiser and its step; found by name through MODEL_REGISTRY.
+
+May import training, evaluation, networks and what lies below them.
+"""

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from basicsr.models.not_finite import LossWatch
 from basicsr.models.quantized_model import QuantizedModel
-from basicsr.models.teacher import Teacher, TeacherAutocast
-from basicsr.quant.capture import tap_outputs
+from basicsr.quant.observe.capture import tap_outputs
+from basicsr.training.not_finite import LossWatch
+from basicsr.training.teacher import Teacher, TeacherAutocast
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options

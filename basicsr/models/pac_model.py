@@ -12,13 +12,13 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from basicsr.models.distilled_model import DistilledModel
-from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.quantized_network import load_quantized
-from basicsr.models.teacher import TeacherAutocast
-from basicsr.quant.capture import count_quantized_elements
-from basicsr.quant.insertion import named_quantizers, quantized_weights
+from basicsr.networks.quantized import load_quantized
+from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
 from basicsr.quant.modules.base import Role
+from basicsr.quant.observe.capture import count_quantized_elements
 from basicsr.quant.quantizers.base import Quantizer
+from basicsr.training.optimizers import build_optimizer, build_scheduler
+from basicsr.training.teacher import TeacherAutocast
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options

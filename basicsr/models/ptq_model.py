@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from basicsr.models.distilled_model import DistilledModel
-from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.relative_steps import RelativeSteps, checked_units
-from basicsr.models.teacher import TeacherAutocast
-from basicsr.quant.insertion import quantizer_parameters
+from basicsr.quant.insertion.insert import quantizer_parameters
+from basicsr.training.optimizers import build_optimizer, build_scheduler
+from basicsr.training.relative_steps import RelativeSteps, checked_units
+from basicsr.training.teacher import TeacherAutocast
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import MODEL_REGISTRY
 

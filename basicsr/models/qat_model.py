@@ -12,15 +12,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.losses.mismatch_loss import MismatchLoss
-from basicsr.models.diagnostics import Diagnostics
-from basicsr.models.gradient_rules.pair import GradientPair
-from basicsr.models.not_finite import LossWatch
-from basicsr.models.optimizers import build_optimizer, build_scheduler
 from basicsr.models.quantized_model import QuantizedModel
-from basicsr.models.relative_steps import RelativeSteps, Units, checked_units, weight_units
-from basicsr.models.teacher import Teacher, TeacherAutocast
-from basicsr.quant.capture import tap_activations, tap_outputs
-from basicsr.quant.insertion import learned_by_quantizers, named_quantizers, quantizer_parameters
+from basicsr.quant.insertion.insert import learned_by_quantizers, named_quantizers, quantizer_parameters
+from basicsr.quant.observe.capture import tap_activations, tap_outputs
+from basicsr.training.diagnostics import Diagnostics
+from basicsr.training.gradient_rules.pair import GradientPair
+from basicsr.training.not_finite import LossWatch
+from basicsr.training.optimizers import build_optimizer, build_scheduler
+from basicsr.training.relative_steps import RelativeSteps, Units, checked_units, weight_units
+from basicsr.training.teacher import Teacher, TeacherAutocast
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from basicsr.models.calibration import CalibratedQuantizer, calibrate_network, check_calibrators
-from basicsr.models.quantized_network import load_quantized, quantized_copy
-from basicsr.models.relative_steps import RelativeSteps
+from basicsr.networks.quantized import load_quantized, quantized_copy
+from basicsr.training.calibration.network_calibration import CalibratedQuantizer, calibrate_network, check_calibrators
+from basicsr.training.relative_steps import RelativeSteps
 from basicsr.utils import dist
 from basicsr.utils.options import Options
 

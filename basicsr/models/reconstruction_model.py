@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from basicsr.models.block_cache import BlockCache, CacheOptions, Inputs
-from basicsr.models.block_reconstruction import BlockReconstruction, ReconstructionOptions
-from basicsr.models.crop_tensors import choose_storage
 from basicsr.models.quantized_model import QuantizedModel
-from basicsr.models.quantized_network import load_quantized
-from basicsr.models.reconstruction_blocks import check_learnable, choose_blocks, trial_calls
+from basicsr.networks.quantized import load_quantized
+from basicsr.training.reconstruction.block_cache import BlockCache, CacheOptions, Inputs
+from basicsr.training.reconstruction.block_reconstruction import BlockReconstruction, ReconstructionOptions
+from basicsr.training.reconstruction.blocks import check_learnable, choose_blocks, trial_calls
+from basicsr.training.reconstruction.crop_tensors import choose_storage
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Component, Options

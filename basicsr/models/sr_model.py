@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from basicsr.models.gradient_step import Compile, GradientStep
-from basicsr.models.not_finite import LossWatch
-from basicsr.models.optimizers import build_optimizer, build_scheduler
-from basicsr.models.teacher import has_native_bfloat16
+from basicsr.training.gradient_step import Compile, GradientStep
+from basicsr.training.not_finite import LossWatch
+from basicsr.training.optimizers import build_optimizer, build_scheduler
+from basicsr.training.teacher import has_native_bfloat16
 from basicsr.utils import dist
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY

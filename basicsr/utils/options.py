@@ -144,7 +144,7 @@ class ValOptions(_Section):
     """Pixels left out on every side; by default the scale factor."""
     test_y_channel: bool = True
     pad: Literal["official", "mirror", "reflect"] = "official"
-    """How an image grows to a multiple of the window, see models/inference.py."""
+    """How an image grows to a multiple of the window, see evaluation/inference.py."""
     tile: Positive | None = None
     """Side of the tiles in LR pixels; by default an image is processed whole."""
     tile_overlap: Annotated[int, pydantic.Field(ge=0)] = 16

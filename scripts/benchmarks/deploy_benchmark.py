@@ -18,7 +18,7 @@ from basicsr.deploy.packed_file import save_packed
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import Kernel, Precision, RuntimeName, RuntimeNetwork
 from basicsr.deploy.verification import installed_runtimes, label_of, latencies, native_precisions, timed_picture
-from basicsr.models.evaluation import Evaluator
+from basicsr.evaluation.evaluator import Evaluator
 from basicsr.pipeline import build_model, calibration_set
 from basicsr.utils.options import Options, load_options
 from benchmarks.instruction_sets import instruction_sets, limited_latencies

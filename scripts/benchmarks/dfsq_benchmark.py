@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.data import build_evaluation_sets, calibration_crops
-from basicsr.models.evaluation import Evaluator
-from basicsr.models.networks import full_precision_network
-from basicsr.models.quantized_network import quantized_copy
+from basicsr.evaluation.evaluator import Evaluator
+from basicsr.networks.build import full_precision_network
+from basicsr.networks.quantized import quantized_copy
 from basicsr.quant.calibration import SubsetPoints
 from basicsr.quant.calibrators.base import calibrate_tensor
-from basicsr.quant.capture import observe_quantizer_inputs
-from basicsr.quant.insertion import named_quantizers, quantized_weights
+from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
+from basicsr.quant.observe.capture import observe_quantizer_inputs
 from basicsr.utils.options import Options, load_options
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 

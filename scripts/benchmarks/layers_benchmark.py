@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from basicsr.data import build_evaluation_sets, calibration_crops
-from basicsr.models.calibration import calibrate_network
-from basicsr.models.evaluation import Evaluator
-from basicsr.models.networks import full_precision_network
-from basicsr.models.quantized_network import quantized_copy
+from basicsr.evaluation.evaluator import Evaluator
+from basicsr.networks.build import full_precision_network
+from basicsr.networks.quantized import quantized_copy
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.training.calibration.network_calibration import calibrate_network
 from basicsr.utils.options import CalibrationOptions, Options, load_options
 
 OPTIONS_FILE = "options/train/demo_DOBI_x4.yml"

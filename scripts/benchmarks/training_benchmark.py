@@ -12,7 +12,7 @@ import torch
 
 from basicsr import pipeline
 from basicsr.data import training_batches
-from basicsr.models.teacher import has_native_bfloat16
+from basicsr.training.teacher import has_native_bfloat16
 from basicsr.utils.options import load_options
 
 REPEATS = 5

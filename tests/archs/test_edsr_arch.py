@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from basicsr.archs import build_network
 from basicsr.archs.edsr_arch import EDSR
-from basicsr.models.inference import upscale
+from basicsr.evaluation.inference import upscale
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.weights import load_network_weights
 from tests.archs.layouts import edsr_pytorch_layout

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from basicsr.archs import build_network
 from basicsr.archs.rdn_arch import RDN
-from basicsr.models.inference import upscale
+from basicsr.evaluation.inference import upscale
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.weights import load_network_weights
 

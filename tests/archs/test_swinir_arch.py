@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from basicsr.archs.arch_util import MatMul
 from basicsr.archs.swinir_arch import SwinIR
 from basicsr.archs.window_attention import token_layouts
-from basicsr.models.inference import pad_to_multiple, upscale
+from basicsr.evaluation.inference import pad_to_multiple, upscale
 from basicsr.utils.errors import OptionsError
 from tests.archs.plain_swinir import PlainSwinIR
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from basicsr.archs import build_network
-from basicsr.quant.insertion import insert_quantizers
-from basicsr.quant.quantization_map import QuantizationMap
+from basicsr.quant.insertion.insert import insert_quantizers
+from basicsr.quant.insertion.quantization_map import QuantizationMap
 from tests import tiny
 from tests.quant.helpers import set_min_max_bounds
 

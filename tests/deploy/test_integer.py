@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from basicsr.deploy.integer import integer_network
-from basicsr.quant.insertion import CoverageRule, insert_quantizers
+from basicsr.quant.insertion.insert import CoverageRule, insert_quantizers
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.spec import QuantizationError
 from tests.deploy.networks import IMAGE, calibrated

@@ -12,7 +12,7 @@ from basicsr.deploy.extras import require
 from basicsr.deploy.onnx_export import save_onnx, to_onnx
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
-from basicsr.models.inference import upscale
+from basicsr.evaluation.inference import upscale
 from basicsr.utils.errors import CheckpointError, OptionsError
 from tests import tiny
 from tests.deploy.networks import calibrated

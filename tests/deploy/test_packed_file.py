@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from basicsr.deploy import packed_file
 from basicsr.deploy.packed_file import FORMAT, is_packed, load_packed, save_packed
-from basicsr.quant.capture import count_codes
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.quant.observe.capture import count_codes
 from basicsr.utils.errors import CheckpointError
 from tests.deploy.networks import IMAGE, SWINIR, calibrated
 

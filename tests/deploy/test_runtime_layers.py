@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from basicsr.deploy.runtime_layers import ContainedValues, IntegerWeight, RuntimeConv2d, eight_bit_network
-from basicsr.quant.insertion import CoverageRule, insert_quantizers
+from basicsr.quant.insertion.insert import CoverageRule, insert_quantizers
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.spec import QuantizationError
 from tests import tiny

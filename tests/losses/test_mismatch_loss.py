@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from basicsr.quant.functional import fake_quantize
+from basicsr.quant.ops.functional import fake_quantize
 from basicsr.utils.registry import LOSS_REGISTRY
 
 

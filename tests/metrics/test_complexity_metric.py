@@ -9,7 +9,7 @@ from torch import nn
 from basicsr.archs import build_network
 from basicsr.metrics.complexity_metric import count_layers, measure_complexity, published_swinir_macs, reduction
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.insertion import insert_quantizers, named_quantizers
+from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
 
 
 class Quantizer(nn.Module):

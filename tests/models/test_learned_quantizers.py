@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from basicsr.models.evaluation import check_levels
+from basicsr.evaluation.evaluator import check_levels
 from basicsr.pipeline import build_model
-from basicsr.quant.capture import count_codes
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.quant.observe.capture import count_codes
 from basicsr.utils.options import load_options
 from tests import tiny
 

@@ -9,7 +9,7 @@ import torch
 from basicsr import train as train_command
 from basicsr.archs import build_network
 from basicsr.models.pac_model import PacModel
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.utils.checkpoint import load_torch, save_torch
 from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.options import load_options

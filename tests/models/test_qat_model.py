@@ -9,8 +9,8 @@ from torch import nn
 from basicsr.archs import build_network
 from basicsr.losses.mismatch_loss import MismatchLoss
 from basicsr.models.qat_model import QATModel
-from basicsr.quant.capture import tap_activations
-from basicsr.quant.insertion import named_quantizers, quantizer_parameters
+from basicsr.quant.insertion.insert import named_quantizers, quantizer_parameters
+from basicsr.quant.observe.capture import tap_activations
 from basicsr.utils.checkpoint import load_torch, save_torch
 from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.options import load_options

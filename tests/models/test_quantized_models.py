@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from basicsr.archs import build_network
-from basicsr.models.calibration import calibrate_network
-from basicsr.models.evaluation import Evaluator, check_levels
+from basicsr.evaluation.evaluator import Evaluator, check_levels
 from basicsr.models.ptq_model import PTQModel
-from basicsr.models.quantized_network import quantized_copy
-from basicsr.quant.capture import observe_quantizer_inputs
-from basicsr.quant.insertion import named_quantizers, quantized_weights, quantizers_with_same_input
+from basicsr.networks.quantized import quantized_copy
+from basicsr.quant.insertion.insert import named_quantizers, quantized_weights, quantizers_with_same_input
+from basicsr.quant.observe.capture import observe_quantizer_inputs
 from basicsr.quant.spec import QuantizationError
+from basicsr.training.calibration.network_calibration import calibrate_network
 from basicsr.utils.errors import TrainingError
 from basicsr.utils.options import CalibrationOptions, ValOptions, load_options
 from tests import tiny

@@ -9,15 +9,15 @@ import torch
 
 from basicsr import train as train_command
 from basicsr.archs import build_network
-from basicsr.models import block_reconstruction
-from basicsr.models.block_cache import BlockCache, CacheOptions, _fisher_diagonal
-from basicsr.models.block_reconstruction import BlockReconstruction, ReconstructionOptions
-from basicsr.models.evaluation import check_levels
-from basicsr.models.reconstruction_blocks import trial_calls
+from basicsr.evaluation.evaluator import check_levels
 from basicsr.models.reconstruction_model import ReconstructionModel
-from basicsr.quant.capture import count_codes
-from basicsr.quant.insertion import named_quantizers, quantized_weights
+from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
+from basicsr.quant.observe.capture import count_codes
 from basicsr.quant.quantizers.adaround_quantizer import soft_rounding
+from basicsr.training.reconstruction import block_reconstruction
+from basicsr.training.reconstruction.block_cache import BlockCache, CacheOptions, _fisher_diagonal
+from basicsr.training.reconstruction.block_reconstruction import BlockReconstruction, ReconstructionOptions
+from basicsr.training.reconstruction.blocks import trial_calls
 from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.options import load_options
 from tests import tiny

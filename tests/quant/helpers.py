@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant.capture import observe_quantizer_inputs
-from basicsr.quant.insertion import named_quantizers
+from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.quant.observe.capture import observe_quantizer_inputs
 
 
 def set_min_max_bounds(network: nn.Module, *inputs: Tensor) -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from basicsr.data import build_evaluation_sets
-from basicsr.models.calibration import calibrate_network
-from basicsr.models.evaluation import Evaluator
-from basicsr.models.networks import full_precision_network
-from basicsr.models.quantized_network import quantized_copy
-from basicsr.quant.insertion import named_quantizers
+from basicsr.evaluation.evaluator import Evaluator
+from basicsr.networks.build import full_precision_network
+from basicsr.networks.quantized import quantized_copy
+from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.training.calibration.network_calibration import calibrate_network
 from basicsr.utils.options import CalibrationOptions, load_options
 from tests import tiny
 

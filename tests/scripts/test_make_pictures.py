@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sweeping.crops import LABEL, SIZES, TILE, most_different, tile, wrapped
-from sweeping.pictures import Place
+from basicsr.sweep.crops import LABEL, SIZES, TILE, most_different, tile, wrapped
+from basicsr.sweep.pictures import Place
 from tests import tiny, tiny_grid
 
 IMAGE = sorted((tiny.ROOT / "datasets/demo/val/HR").iterdir())[0]

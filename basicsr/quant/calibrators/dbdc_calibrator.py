@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from basicsr.quant.calibrators.base import BoundsCalibrator, FoundBounds
-from basicsr.quant.calibrators.threads import single_thread
+from basicsr.quant.search.threads import single_thread
 from basicsr.quant.spec import MAX_BITS, QuantizationError, QuantSpec
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from basicsr.quant.calibration import VaryingBounds
 from basicsr.quant.calibrators.percentile_calibrator import PercentileCalibrator
-from basicsr.quant.samples import by_sample
+from basicsr.quant.ops.samples import by_sample
 from basicsr.quant.spec import QuantSpec
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 

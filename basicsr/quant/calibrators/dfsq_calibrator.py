@@ -7,12 +7,12 @@ from torch import Tensor
 
 from basicsr.quant.calibration import SubsetPoints
 from basicsr.quant.calibrators.base import StreamingCalibrator, finite_range
-from basicsr.quant.calibrators.normalized_histogram import NormalizedHistogram
-from basicsr.quant.calibrators.subset_selection import select_by_kmeans, select_exactly
-from basicsr.quant.calibrators.threads import single_thread
+from basicsr.quant.ops.subset import normalize, sample_rows
+from basicsr.quant.ops.universal_set import universal_set
+from basicsr.quant.search.normalized_histogram import NormalizedHistogram
+from basicsr.quant.search.subset_selection import select_by_kmeans, select_exactly
+from basicsr.quant.search.threads import single_thread
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.subset import normalize, sample_rows
-from basicsr.quant.universal_set import universal_set
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 _CHUNK = 2**17  # elements; what is computed from a chunk stays in the cache

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from basicsr.quant.calibrators.base import BoundsCalibrator, FoundBounds
-from basicsr.quant.calibrators.bound_search import BoundSearch, SearchOptions
-from basicsr.quant.calibrators.candidates import OneSidedStep, Search
-from basicsr.quant.calibrators.threads import single_thread
+from basicsr.quant.search.bound_search import BoundSearch, SearchOptions
+from basicsr.quant.search.candidates import OneSidedStep, Search
+from basicsr.quant.search.threads import single_thread
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 

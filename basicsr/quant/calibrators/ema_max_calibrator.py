@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from basicsr.quant.calibrators.base import BoundsCalibrator, FoundBounds
-from basicsr.quant.samples import by_sample
+from basicsr.quant.ops.samples import by_sample
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from basicsr.quant.calibrators.base import BoundsCalibrator, FoundBounds
-from basicsr.quant.calibrators.order_statistics import OrderStatistics
-from basicsr.quant.calibrators.threads import single_thread
+from basicsr.quant.search.order_statistics import OrderStatistics
+from basicsr.quant.search.threads import single_thread
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant import functional
+from basicsr.quant.ops import functional
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY

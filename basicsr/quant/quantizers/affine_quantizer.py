@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant import functional
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.functional import MINIMAL_WIDTH
+from basicsr.quant.ops import functional
+from basicsr.quant.ops.functional import MINIMAL_WIDTH
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from basicsr.quant import functional
 from basicsr.quant.calibration import CalibrationResult
+from basicsr.quant.ops import functional
+from basicsr.quant.ops.step_functional import straight_through
 from basicsr.quant.quantizers.base import Quantizer
-from basicsr.quant.step_functional import straight_through
 
 
 class CurrentWeightQuantizer(Quantizer):

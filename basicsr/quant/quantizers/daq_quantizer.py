@@ -5,13 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from basicsr.quant import functional
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.gaussian import OPTIMAL_STEPS
+from basicsr.quant.ops import functional
+from basicsr.quant.ops.gaussian import OPTIMAL_STEPS
+from basicsr.quant.ops.samples import by_sample, from_samples
+from basicsr.quant.ops.step_functional import straight_through
 from basicsr.quant.quantizers.base import Quantizer, require_symmetry
-from basicsr.quant.samples import by_sample, from_samples
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.step_functional import straight_through
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 

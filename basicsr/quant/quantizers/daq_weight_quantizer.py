@@ -4,8 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from basicsr.quant.functional import MINIMAL_WIDTH
-from basicsr.quant.gaussian import OPTIMAL_STEPS
+from basicsr.quant.ops.functional import MINIMAL_WIDTH
+from basicsr.quant.ops.gaussian import OPTIMAL_STEPS
 from basicsr.quant.quantizers.base import require_symmetry
 from basicsr.quant.quantizers.current_weight import CurrentWeightQuantizer
 from basicsr.quant.spec import QuantSpec

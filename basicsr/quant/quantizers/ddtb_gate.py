@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from basicsr.quant.functional import MINIMAL_WIDTH, fake_quantize
+from basicsr.quant.ops.functional import MINIMAL_WIDTH, fake_quantize
+from basicsr.quant.ops.step_functional import straight_through
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.step_functional import straight_through
 
 
 class RangeGate(nn.Module):

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant import functional
 from basicsr.quant.calibration import VaryingBounds
+from basicsr.quant.ops import functional
+from basicsr.quant.ops.samples import by_sample
+from basicsr.quant.ops.zero_point import with_integer_zero_point
 from basicsr.quant.quantizers.base import Channels, Quantizer, require_per_tensor, require_symmetry
 from basicsr.quant.quantizers.ddtb_gate import RangeGate
-from basicsr.quant.samples import by_sample
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.zero_point import with_integer_zero_point
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 

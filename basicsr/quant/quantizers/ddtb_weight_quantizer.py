@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from basicsr.quant.ops.zero_point import with_integer_zero_point
 from basicsr.quant.quantizers.base import require_symmetry
 from basicsr.quant.quantizers.current_weight import CurrentWeightQuantizer, percentile_of_rows
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.zero_point import with_integer_zero_point
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from basicsr.quant.calibration import Bounds, MeanMagnitude
 from basicsr.quant.calibrators.base import CONSTANT_MINIMUM_WIDTH
+from basicsr.quant.ops.step_functional import fake_quantize_by_step, quantize_by_step, scale_gradient
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.step_functional import fake_quantize_by_step, quantize_by_step, scale_gradient
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 

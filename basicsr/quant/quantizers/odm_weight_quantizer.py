@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant import functional
+from basicsr.quant.ops import functional
 from basicsr.quant.quantizers.base import require_symmetry
 from basicsr.quant.quantizers.current_weight import CurrentWeightQuantizer, percentile_of_rows
 from basicsr.quant.spec import QuantizationError, QuantSpec

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from basicsr.quant.calibration import Bounds
 from basicsr.quant.calibrators.base import CONSTANT_MINIMUM_WIDTH
+from basicsr.quant.ops.step_functional import fake_quantize_by_step, quantize_by_step
 from basicsr.quant.quantizers.base import Quantizer, require_symmetry
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.step_functional import fake_quantize_by_step, quantize_by_step
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 

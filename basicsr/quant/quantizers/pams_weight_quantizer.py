@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from basicsr.quant.functional import MINIMAL_WIDTH
+from basicsr.quant.ops.functional import MINIMAL_WIDTH
 from basicsr.quant.quantizers.base import require_symmetry
 from basicsr.quant.quantizers.current_weight import CurrentWeightQuantizer
 from basicsr.quant.spec import QuantSpec

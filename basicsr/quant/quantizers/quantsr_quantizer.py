@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from basicsr.quant.ops.step_functional import fake_quantize_by_step
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.quantizers.lsq_quantizer import LSQQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.step_functional import fake_quantize_by_step
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr.quant import subset
 from basicsr.quant.calibration import SubsetPoints
+from basicsr.quant.ops import subset
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.calibrators import bound_search
 from basicsr.quant.calibrators.base import calibrate_tensor
-from basicsr.quant.calibrators.candidates import shrinkages
 from basicsr.quant.calibrators.dobi_calibrator import DOBICalibrator
+from basicsr.quant.search import bound_search
+from basicsr.quant.search.candidates import shrinkages
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from tests.quant.calibrators import oracle
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.quant.calibrators.base import calibrate_tensor
-from basicsr.quant.calibrators.order_statistics import OrderStatistics
 from basicsr.quant.calibrators.percentile_calibrator import PercentileCalibrator
+from basicsr.quant.search.order_statistics import OrderStatistics
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from tests.quant.calibrators import oracle
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr.quant.functional import fake_quantize
 from basicsr.quant.modules.base import QModule
+from basicsr.quant.ops.functional import fake_quantize
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QMODULE_REGISTRY, QUANTIZER_REGISTRY
 from tests.quant.helpers import set_min_max_bounds

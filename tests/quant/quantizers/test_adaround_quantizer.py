@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from basicsr.quant.functional import quantize
+from basicsr.quant.ops.functional import quantize
 from basicsr.quant.quantizers.adaround_quantizer import (
     AdaRoundQuantizer,
     inverse_rectified_sigmoid,

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from basicsr.quant.functional import fake_quantize
+from basicsr.quant.ops.functional import fake_quantize
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.gaussian import OPTIMAL_STEPS
+from basicsr.quant.ops.gaussian import OPTIMAL_STEPS
 from basicsr.quant.quantizers.daq_quantizer import DAQQuantizer
 from basicsr.quant.quantizers.daq_weight_quantizer import DAQWeightQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from basicsr.quant.calibration import VaryingBounds
-from basicsr.quant.functional import fake_quantize
+from basicsr.quant.ops.functional import fake_quantize
+from basicsr.quant.ops.zero_point import with_integer_zero_point
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.quantizers.ddtb_gate import RangeGate
 from basicsr.quant.quantizers.ddtb_quantizer import DDTBQuantizer
 from basicsr.quant.quantizers.ddtb_weight_quantizer import DDTBWeightQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.zero_point import with_integer_zero_point
 
 X = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(3))
 CHANNELS = Channels(4, 1)

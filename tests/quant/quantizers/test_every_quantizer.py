@@ -6,8 +6,8 @@ import io
 import pytest
 import torch
 
-from basicsr.quant import functional
 from basicsr.quant.calibration import Bounds, CalibrationResult, SubsetPoints, VaryingBounds
+from basicsr.quant.ops import functional
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.functional import fake_quantize
+from basicsr.quant.ops.functional import fake_quantize
 from basicsr.quant.quantizers.odm_weight_quantizer import ODMWeightQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 

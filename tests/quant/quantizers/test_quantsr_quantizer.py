@@ -5,11 +5,11 @@ import torch
 
 from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.calibrators.mean_magnitude_calibrator import MeanMagnitudeCalibrator
+from basicsr.quant.ops.step_functional import staircase_slope
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.quantizers.lsq_quantizer import LSQQuantizer
 from basicsr.quant.quantizers.quantsr_quantizer import QuantSRQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.step_functional import staircase_slope
 
 SPEC = QuantSpec(3)
 X = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(1))

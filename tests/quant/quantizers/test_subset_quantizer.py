@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from basicsr.quant import subset
 from basicsr.quant.calibration import SubsetPoints
+from basicsr.quant.ops import subset
+from basicsr.quant.ops.universal_set import universal_set
 from basicsr.quant.quantizers.subset_quantizer import SubsetQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
-from basicsr.quant.universal_set import universal_set
 
 PER_CHANNEL = QuantSpec(2, granularity="per_channel", channel_axis=1)
 

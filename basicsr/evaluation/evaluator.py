@@ -1,0 +1,190 @@
+"""PSNR, SSIM and fidelity of a network on a dataset, image by image."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from basicsr.evaluation.inference import device_of, upscale
+from basicsr.evaluation.reference_outputs import ReferenceOutputs
+from basicsr.metrics.fidelity_metric import calculate_fidelity
+from basicsr.metrics.psnr_ssim_metric import calculate_psnr, calculate_ssim
+from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.quant.observe.capture import count_codes
+from basicsr.quant.spec import QuantizationError
+from basicsr.utils import dist
+from basicsr.utils.errors import DataError, TrainingError
+from basicsr.utils.image import tensor_to_image, write_image
+from basicsr.utils.logger import get_logger
+from basicsr.utils.options import ValOptions
+
+_PROBE_SIDE = 48
+
+
+@dataclass
+class DatasetResult:
+    """Means over a dataset, and the values of each image.
+
+    Attributes:
+        name: name of the dataset.
+        images: for each image psnr and fidelity in dB and ssim; fidelity only where a full-precision output was at hand.
+        seconds: wall time of the evaluation.
+    """
+
+    name: str
+    images: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean of each metric over the images."""
+        metrics = next(iter(self.images.values()))
+        return {metric: sum(image[metric] for image in self.images.values()) / len(self.images) for metric in metrics}
+
+    def describe(self) -> str:
+        """Return one line for the log."""
+        units = {"psnr": " dB", "fidelity": " dB"}
+        return f"{self.name}: " + ", ".join(f"{k} {v:.4f}{units.get(k, '')}" for k, v in self.means.items())
+
+
+class Evaluator:
+    """Evaluates networks on datasets under one protocol.
+
+    The outputs of the full-precision network are kept, see `ReferenceOutputs`, since every later evaluation compares with them.
+
+    Args:
+        options: the protocol.
+        scale: scale factor; also the border that is left out where the options name none.
+        full_precision: network whose outputs define fidelity; None leaves fidelity out.
+    """
+
+    def __init__(self, options: ValOptions, scale: int, full_precision: nn.Module | None) -> None:
+        self._options = options
+        self._border = scale if options.crop_border is None else options.crop_border
+        self._full_precision = full_precision
+        self._references = None if full_precision is None else ReferenceOutputs(full_precision, options)
+
+    def evaluate(self, network: nn.Module, dataset: Any, folder: Path | None = None) -> DatasetResult:
+        """Evaluate a network on a dataset of pairs; several processes share the images.
+
+        Args:
+            network: in evaluation mode, on any device.
+            dataset: items with `lq` (3, h, w), `gt` (3, scale h, scale w) in 0..1 and `name`.
+            folder: where the outputs are saved as `<name>.png`, or None.
+
+        Raises:
+            TrainingError: the network's output is not finite.
+        """
+        started = time.monotonic()
+        own: dict[str, dict[str, float]] = {}
+        for names, lq, gt in self._batches(dataset):
+            outputs = self._forward(network, lq)
+            references = self._reference(dataset.name, names, lq, network, outputs)
+            for index, name in enumerate(names):
+                own[name] = self._measure(
+                    name, outputs[index], gt[index], None if references is None else references[index]
+                )
+                if folder is not None:
+                    write_image(folder / f"{name}.png", tensor_to_image(outputs[index]))
+        images = {k: v for part in dist.gather_objects(own) for k, v in part.items()}
+        return DatasetResult(dataset.name, dict(sorted(images.items())), time.monotonic() - started)
+
+    def _batches(self, dataset: Any) -> Iterator[tuple[list[str], torch.Tensor, list[torch.Tensor]]]:
+        """Yield runs of consecutive images of equal size, at most `batch_size` together."""
+        pending: list[Mapping[str, Any]] = []
+        for index in range(dist.rank(), len(dataset), dist.world_size()):
+            item = dataset[index]
+            if pending and (len(pending) == self._options.batch_size or item["lq"].shape != pending[0]["lq"].shape):
+                yield _stack(pending)
+                pending = []
+            pending.append(item)
+        if pending:
+            yield _stack(pending)
+
+    def _forward(self, network: nn.Module, lq: torch.Tensor) -> torch.Tensor:
+        device = device_of(network)
+        options = self._options
+        return upscale(
+            network,
+            lq.to(device),
+            pad=options.pad,
+            tile=options.tile,
+            tile_overlap=options.tile_overlap,
+            self_ensemble=options.self_ensemble,
+        ).float().cpu()  # fmt: skip
+
+    def _reference(
+        self, dataset: str, names: list[str], lq: torch.Tensor, network: nn.Module, outputs: torch.Tensor
+    ) -> Sequence[torch.Tensor] | None:
+        if self._references is None:
+            return None
+        known = self._references.find(dataset, names, lq)
+        if known is not None:
+            return known
+        fresh = outputs if network is self._full_precision else self._forward(self._full_precision, lq)
+        self._references.keep(dataset, names, lq, fresh)
+        return fresh
+
+    def _measure(
+        self, name: str, output: torch.Tensor, gt: torch.Tensor, reference: torch.Tensor | None
+    ) -> dict[str, float]:
+        if not torch.isfinite(output).all():
+            raise TrainingError(
+                f"The output for the image '{name}' is not finite: the weights or bounds of the network are damaged."
+            )
+        image, truth = tensor_to_image(output), tensor_to_image(gt)
+        protocol = {"crop_border": self._border, "test_y_channel": self._options.test_y_channel}
+        try:
+            result = {
+                "psnr": calculate_psnr(image, truth, **protocol),
+                "ssim": calculate_ssim(image, truth, **protocol),
+            }
+        except DataError as error:
+            raise DataError(f"The image '{name}' cannot be measured. {error}") from error
+        if reference is not None:
+            result["fidelity"] = calculate_fidelity(output, reference, crop_border=self._border)
+        return result
+
+
+def _stack(items: list[Mapping[str, Any]]) -> tuple[list[str], torch.Tensor, list[torch.Tensor]]:
+    return [item["name"] for item in items], torch.stack([item["lq"] for item in items]), [item["gt"] for item in items]
+
+
+def check_levels(network: nn.Module, lq: torch.Tensor) -> int:
+    """Count the distinct values that every quantizer of a network produces on a real picture.
+
+    Quantizers that give a single value are named in the log: training has driven their bounds together or past each other, or what
+    they quantize is constant.
+
+    Args:
+        network: a calibrated quantized network.
+        lq: an LR image (3, h, w); its middle, at most 48 x 48 pixels, is used.
+
+    Returns:
+        The largest number of distinct values of any quantizer.
+
+    Raises:
+        QuantizationError: a quantizer produces more than 2**bits values.
+    """
+    top, left = (max(side - _PROBE_SIDE, 0) // 2 for side in lq.shape[1:])
+    probe = lq[None, :, top : top + _PROBE_SIDE, left : left + _PROBE_SIDE].to(device_of(network))
+    with torch.no_grad(), count_codes(network) as counts:
+        network(probe)
+    allowed = {name: quantizer.spec.num_levels for name, quantizer in named_quantizers(network)}
+    for name, count in counts.items():
+        if count > allowed[name]:
+            raise QuantizationError(
+                f"The quantizer '{name}' produced {count} distinct values, but has {allowed[name]} levels."
+            )
+    single = [name for name, count in counts.items() if count == 1]
+    if single:
+        get_logger().warning(
+            "%d of %d quantizers give a single value, '%s' the first: their bounds have met or crossed in training, which a lower "
+            "learning rate of the quantizers prevents, or what they quantize is constant.",
+            len(single), len(counts), single[0],
+        )  # fmt: skip
+    return max(counts.values(), default=0)

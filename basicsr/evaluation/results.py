@@ -1,0 +1,65 @@
+"""What an evaluation leaves: `results/<name>/metrics.json`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from basicsr.evaluation.evaluator import DatasetResult
+from basicsr.quant.insertion.quantization_map import activation_ranges
+from basicsr.utils import dist
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.experiment import provenance, rounded
+from basicsr.utils.files import write_json
+from basicsr.utils.options import Options
+
+
+def write_results(
+    file: Path, options: Options, results: Sequence[DatasetResult], complexity: Mapping[str, float]
+) -> None:
+    """Write the means and the values of each image, with the protocol, as JSON.
+
+    Args:
+        file: the file to write.
+        options: the options of the evaluation.
+        results: one entry for each dataset.
+        complexity: parameters, bytes and operations of the network.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    if not dist.is_main():
+        return
+    content: dict[str, Any] = {
+        "network": options.network_g["type"],
+        "method": options.method_name,
+        "scale": options.scale,
+        "w_bits": options.w_bits or 32,
+        "a_bits": options.a_bits or 32,
+        "coverage": options.quantization.coverage if options.quantization else None,
+        "activation_ranges": (
+            activation_ranges([options.quantization.activation_quantizer["type"]]) if options.quantization else None
+        ),
+        "weights": _weights(options),
+        "protocol": options.val.model_dump(include={"crop_border", "test_y_channel", "pad", "self_ensemble"}),
+        "complexity": dict(complexity),
+        "datasets": {
+            result.name: {
+                **rounded(result.means),
+                "images": {name: rounded(values) for name, values in result.images.items()},
+            }
+            for result in results
+        },
+        "provenance": provenance(),
+    }
+    try:
+        write_json(file, content)
+    except OSError as error:
+        raise CheckpointError(
+            f"'{file}' could not be written: {error}. Free some space or check the permissions."
+        ) from error
+
+
+def _weights(options: Options) -> str | None:
+    """Return the file of the network that was evaluated."""
+    path = options.path
+    return path.pretrain_network_Q if options.quantization else path.pretrain_network_g or path.pretrain_network_FP

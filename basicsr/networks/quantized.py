@@ -1,0 +1,48 @@
+"""From a full-precision network and options to a quantized one, and from a checkpoint into it."""
+
+import copy
+from pathlib import Path
+
+from torch import nn
+
+from basicsr.quant.insertion.insert import insert_quantizers
+from basicsr.quant.insertion.quantization_map import QuantizationMap
+from basicsr.quant.insertion.released import convert_released_2dquant, is_released_2dquant
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.options import Options
+from basicsr.utils.weights import load_network_weights, load_weights_file
+
+
+def quantized_copy(network: nn.Module, options: Options, *, share_weights: bool) -> tuple[nn.Module, QuantizationMap]:
+    """Return a copy of a network with quantizers inserted, and the quantization map.
+
+    Args:
+        network: a full-precision network.
+        options: coverage, bits and quantizers.
+        share_weights: use the same parameters, for a copy whose weights never change.
+
+    Raises:
+        OptionsError: the section `quantization` is missing.
+        QuantizationError: the coverage does not fit the network.
+    """
+    chosen = options.quantization
+    if chosen is None:
+        raise OptionsError(f"Section 'quantization' is required with 'model_type: {options.model_type}'.")
+    shared = {id(parameter): parameter for parameter in network.parameters()} if share_weights else {}
+    quantized = copy.deepcopy(network, memo=dict(shared))
+    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits"})
+    quantization_map = insert_quantizers(quantized, chosen.coverage, options.w_bits, options.a_bits, **arguments)
+    return quantized.eval(), quantization_map
+
+
+def load_quantized(network: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint of this framework, or one released with 2DQuant, into a network with quantizers.
+
+    Raises:
+        CheckpointError: the file cannot be read, or belongs to another network or coverage.
+        QuantizationError: its bits are not those of the quantizers.
+    """
+    state_dict = load_weights_file(path)
+    if is_released_2dquant(state_dict):
+        state_dict = convert_released_2dquant(state_dict)
+    load_network_weights(network, state_dict, path)

@@ -1,0 +1,148 @@
+"""Which modules and quantizers of a network a coverage selects, with how many bits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import accumulate
+
+from torch import nn
+
+from basicsr.quant.insertion.coverage import (
+    CoverageOverride,
+    CoveragePreset,
+    CoverageRule,
+    check_bits,
+    find_preset,
+    nearest,
+)
+from basicsr.quant.modules.base import QuantizerSlot
+from basicsr.quant.spec import QuantizationError
+from basicsr.utils.registry import QMODULE_REGISTRY
+
+
+@dataclass
+class SelectedModule:
+    """A module to quantize, while rules, exclusions and overrides are applied.
+
+    Attributes:
+        rule: the rule that selected it.
+        slots: its places for quantizers.
+        bits: of each quantizer, by the name of its slot; a slot that is not in it stays in full precision.
+    """
+
+    rule: CoverageRule
+    slots: list[QuantizerSlot]
+    bits: dict[str, int] = field(default_factory=dict)
+
+    def set_bits(self, w_bits: int, a_bits: int) -> None:
+        """Set the bits of all slots by their role."""
+        self.bits = {slot.name: w_bits if slot.role == "weight" else a_bits for slot in self.slots}
+
+
+def select_modules(
+    network: nn.Module, coverage: str | Sequence[CoverageRule], w_bits: int, a_bits: int
+) -> dict[str, SelectedModule]:
+    """Return the modules that a preset or rules select, by name, in the order of registration.
+
+    Raises:
+        QuantizationError: bits out of range; a preset or rule that matches nothing; a module of an unexpected type.
+        OptionsError: an unknown type of quantized module.
+    """
+    check_bits(w_bits, "w_bits")
+    check_bits(a_bits, "a_bits")
+    if isinstance(coverage, str):
+        preset = find_preset(coverage)
+    else:
+        preset = CoveragePreset("", tuple(coverage), every_rule=True)
+    rule_of: dict[str, CoverageRule] = {}
+    for rule in preset.rules:
+        names = _matching_names(network, rule)
+        if not names and preset.every_rule:
+            hint = f" The preset '{coverage}' is meant for {preset.meant_for}." if isinstance(coverage, str) else ""
+            raise QuantizationError(_why_nothing_matches(network, rule) + hint)
+        for name in names:
+            rule_of.setdefault(name, rule)
+    if not rule_of:
+        what = f"preset '{coverage}', meant for {preset.meant_for}," if preset.meant_for else "list of rules"
+        raise QuantizationError(f"The coverage {what} matches no layer of {type(network).__name__}.")
+
+    selected = {}
+    for name, module in network.named_modules():
+        if name in rule_of:
+            rule = rule_of[name]
+            slots = QMODULE_REGISTRY.get(rule.type, "coverage").slots(module, rule.split)
+            selected[name] = SelectedModule(rule, slots)
+            selected[name].set_bits(rule.w_bits or w_bits, rule.a_bits or a_bits)
+    if preset.end_bits is not None:
+        with_weight = [s for s in selected.values() if any(slot.role == "weight" for slot in s.slots)]
+        for end in with_weight[:1] + with_weight[-1:]:
+            end.set_bits(preset.end_bits, preset.end_bits)
+    return selected
+
+
+def _matching_names(network: nn.Module, rule: CoverageRule) -> list[str]:
+    source_type = QMODULE_REGISTRY.get(rule.type, "coverage").source_type
+    return [
+        name
+        for name, module in network.named_modules()
+        if name and fnmatchcase(name, rule.modules) and type(module).__name__ == source_type
+    ]
+
+
+def _why_nothing_matches(network: nn.Module, rule: CoverageRule) -> str:
+    names = {name: type(module).__name__ for name, module in network.named_modules() if name}
+    matching = [name for name in names if fnmatchcase(name, rule.modules)]
+    if not matching:
+        return f"The coverage rule '{rule.modules}' matches no module. {nearest(rule.modules, names)}"
+    source_type = QMODULE_REGISTRY.get(rule.type, "coverage").source_type
+    return (
+        f"The coverage rule '{rule.modules}' asks for {rule.type}, which replaces a {source_type}, but matches no such "
+        f"module: '{matching[0]}', for one, is a {names[matching[0]]}."
+    )
+
+
+def exclude_matching(selected: dict[str, SelectedModule], pattern: str) -> None:
+    """Leave out what a glob matches: modules, parts of split ones (`*.attn.qkv.v`) or single quantizers (`*.act_quantizer`).
+
+    Raises:
+        QuantizationError: nothing that is selected matches, or nothing would be left.
+    """
+    excluded = {name: [slot for slot in m.bits if _reaches(pattern, name, slot)] for name, m in selected.items()}
+    if not any(excluded.values()):
+        raise QuantizationError(
+            f"The exclusion '{pattern}' matches no selected module and no quantizer of one. {nearest(pattern, selected)}"
+        )
+    if all(len(slots) == len(selected[name].bits) for name, slots in excluded.items()):
+        raise QuantizationError(f"The exclusion '{pattern}' leaves no module to quantize.")
+    for name, slots in excluded.items():
+        for slot in slots:
+            del selected[name].bits[slot]
+        if not selected[name].bits:
+            del selected[name]
+
+
+def override_bits(selected: Mapping[str, SelectedModule], override: CoverageOverride) -> None:
+    """Change the bits of what the override matches.
+
+    Raises:
+        QuantizationError: it matches nothing that it could change.
+    """
+    changed = False
+    for name, module in selected.items():
+        for slot in module.slots:
+            bits = override.w_bits if slot.role == "weight" else override.a_bits
+            if bits is not None and slot.name in module.bits and _reaches(override.match, name, slot.name):
+                module.bits[slot.name] = bits
+                changed = True
+    if not changed:
+        raise QuantizationError(
+            f"The override '{override.match}' matches nothing that it could change. {nearest(override.match, selected)}"
+        )
+
+
+def _reaches(pattern: str, module: str, slot: str) -> bool:
+    """Whether a glob matches a module, a part of it that holds a quantizer, or that quantizer."""
+    return any(
+        fnmatchcase(path, pattern)
+        for path in accumulate([module, *slot.split(".")], lambda path, part: f"{path}.{part}")
+    )

@@ -1,0 +1,69 @@
+"""What a sweep wants of each run: that it is measured, or only that its network is trained."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from basicsr.sweep.plan import Run, Step
+from basicsr.sweep.records import Places, State, is_trained, may_continue, state_of, write_record
+
+
+class Goal(Protocol):
+    """What a sweep wants of each run."""
+
+    def state(self, run: Run, places: Places) -> tuple[State, list[str]]:
+        """Return whether a run has reached it, and remarks on that."""
+
+    def steps(self, run: Run, places: Places) -> Iterator[tuple[Step, bool]]:
+        """Yield the steps that are not done yet, and whether each continues what it finds; asked for one after another."""
+
+    def conclude(self, run: Run, places: Places) -> str:
+        """Do what is left when all steps have ended well, and return the result in a few words.
+
+        Raises:
+            CheckpointError: what the steps should have left is not there, or nothing can be written.
+        """
+
+
+class Measured:
+    """The network is trained and tested, and a record written."""
+
+    def state(self, run: Run, places: Places) -> tuple[State, list[str]]:
+        """Return the state of the record."""
+        return state_of(run, places)
+
+    def steps(self, run: Run, places: Places) -> Iterator[tuple[Step, bool]]:
+        """Yield the training where it has not reached its end, then the evaluation."""
+        yield from Trained().steps(run, places)
+        yield run.evaluate, False
+
+    def conclude(self, run: Run, places: Places) -> str:
+        """Write the record; return its means."""
+        return describe_results(write_record(run, places))
+
+
+class Trained:
+    """The network lies in experiments/, as pictures of it need; records stay as they are."""
+
+    def state(self, run: Run, places: Places) -> tuple[State, list[str]]:
+        """Return whether training has reached its end."""
+        return ("finished" if run.train is None or is_trained(run, places) else "unfinished"), []
+
+    def steps(self, run: Run, places: Places) -> Iterator[tuple[Step, bool]]:
+        """Yield the training where it has not reached its end."""
+        if run.train is not None and self.state(run, places)[0] != "finished":
+            yield run.train, may_continue(run, places)
+
+    def conclude(self, run: Run, places: Places) -> str:
+        """Return where the network lies."""
+        return f"its network lies in {places.experiment(run) / 'models'}"
+
+
+def describe_results(record: dict[str, Any]) -> str:
+    """Return the means of a record in one line."""
+    parts = []
+    for name, means in record["metrics"]["datasets"].items():
+        fidelity = means.get("fidelity")
+        parts.append(
+            f"{name} {means['psnr']:.3f} dB" + (f", fidelity {fidelity:.2f} dB" if fidelity is not None else "")
+        )
+    return "; ".join(parts)

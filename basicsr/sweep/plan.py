@@ -1,0 +1,278 @@
+"""From a grid to runs: names, commands, and the options that each command will read."""
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from basicsr.sweep.grid import Grid, MethodOptions, fill, flatten_overrides
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.options import Options, load_options
+from basicsr.utils.signature import suggestion
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FULL_PRECISION, BICUBIC = "FP", "Bicubic"
+PROTOCOL = {"crop_border", "test_y_channel", "pad", "self_ensemble", "tile", "tile_overlap"}
+"""Options of the section `val` that change what is measured."""
+Kind = Literal["quantized", "full_precision", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process of a run.
+
+    Attributes:
+        script: path of the program in the repository.
+        options_file: what it is given as `-opt`.
+        overrides: what it is given as `--force_yml`.
+    """
+
+    script: str
+    options_file: str
+    overrides: tuple[str, ...]
+
+    def command(self, root: Path, auto_resume: bool = False) -> list[str]:
+        """Return the command line; the script is named as seen from the working directory where it lies below it."""
+        script = REPOSITORY / self.script
+        here = Path.cwd()
+        command = [sys.executable, str(script.relative_to(here) if script.is_relative_to(here) else script)]
+        command += ["-opt", self.options_file]
+        command += ["--root", str(root)] if root != Path(".") else []
+        command += ["--auto_resume"] if auto_resume else []
+        return [*command, "--force_yml", *self.overrides]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the tables: a method on an architecture at a scale, with bits and a seed; or a line to compare with.
+
+    Attributes:
+        name: name of its record, and what `--only` selects by.
+        folder: name of its folders in experiments/ and results/.
+        kind: whether a quantized network, the full-precision one, or bicubic enlargement is measured.
+        arch: label of the architecture; None for bicubic enlargement.
+        method: label of the method.
+        published: what the method is called among the published results.
+        scale: scale factor.
+        share: share of the iterations of its recipe that it is trained for.
+        train: the step that makes the quantized network, if there is one to make.
+        evaluate: the step that measures.
+        options: the options of `evaluate`; those of `train` differ in what is measured on.
+    """
+
+    name: str
+    folder: str
+    kind: Kind
+    arch: str | None
+    method: str
+    published: str | None
+    scale: int
+    share: float
+    train: Step | None
+    evaluate: Step
+    options: Options
+
+
+def plan(grid: Grid, root: Path) -> list[Run]:
+    """Return the runs of a grid, those to compare with first; all options files are read and checked.
+
+    Args:
+        grid: the grid.
+        root: folder that holds experiments/.
+
+    Raises:
+        OptionsError: an options file is missing or not valid with its overrides, two runs have the same name, or the
+            methods of an architecture start from different full-precision networks or are measured in different ways.
+    """
+    runs: list[Run] = []
+    for scale in grid.scales:
+        quantized = [
+            _quantized_run(grid, root, arch, method, scale, bits, seed)
+            for arch in grid.architectures
+            for bits in grid.bits
+            for method in grid.methods
+            if method.options_for(arch)
+            for seed in (grid.seeds or [None])
+        ]
+        references = {run.arch: run for run in reversed(quantized)}
+        for run in quantized:
+            _check_comparable(references[run.arch], run)
+        runs.append(_bicubic_run(grid, quantized[0]))
+        runs += [_full_precision_run(grid, references[arch]) for arch in grid.architectures]
+        runs += quantized
+    _check_names(runs)
+    return runs
+
+
+def select(runs: list[Run], glob: str | None) -> list[Run]:
+    """Return the runs whose name matches a glob, all without one.
+
+    Raises:
+        OptionsError: none matches.
+    """
+    chosen = [run for run in runs if glob is None or fnmatchcase(run.name, glob)]
+    if not chosen:
+        raise OptionsError(f"No run matches --only '{glob}'. {suggestion(glob, [run.name for run in runs])}")
+    return chosen
+
+
+def _quantized_run(
+    grid: Grid, root: Path, arch: str, method: MethodOptions, scale: str, bits: str, seed: int | None
+) -> Run:
+    values = {"arch": arch, "method": method.label, "scale": scale, "bit": bits}
+    values |= {} if seed is None else {"seed": seed}
+    of_method = (method.overrides, method.overrides_of.get(arch, {}))
+    layers = (grid.overrides, grid.architectures[arch], grid.scales[scale], grid.bits[bits], *of_method)
+    overrides = [fill(text, values) for layer in layers for text in flatten_overrides(layer)]
+    options_file = fill(method.options_for(arch), values)
+    label = f"bit{bits}" if bits.isdigit() else bits
+    name = f"{_slug(arch)}_{_slug(method.label)}_x{scale}_{label}" + ("" if seed is None else f"_seed{seed}")
+    folder = f"{grid.name}_{name}"
+    w_bits, a_bits = grid.bit_widths()[bits]
+    axes = _axes(folder, method.label, scale, bits, (w_bits, a_bits), seed)
+    full = _load(Step("basicsr/train.py", options_file, (*overrides, *axes)), name)
+    overrides += _shortened(full, grid.share)
+    train = Step("basicsr/train.py", options_file, (*overrides, *axes))
+    network = f"path:pretrain_network_Q={root / 'experiments' / folder / 'models' / 'net_Q_latest.pth'}"
+    evaluation = [fill(text, values) for text in flatten_overrides(grid.evaluation)]
+    evaluate = Step("basicsr/test.py", options_file, (*overrides, *evaluation, *axes, network))
+    options = _load(evaluate, name)
+    if options.train is None or options.quantization is None:
+        raise OptionsError(
+            f"'{options_file}' has no section '{'train' if options.train is None else 'quantization'}', so that it cannot be a "
+            "method of a sweep. Name a file of options/train/ that quantizes."
+        )
+    if (options.w_bits, options.a_bits) != (w_bits, a_bits):
+        raise OptionsError(
+            f"'{options_file}' fixes the bits at {options.w_bits}/{options.a_bits} in 'quantization', so that the grid cannot "
+            f"set {w_bits}/{a_bits}. Leave 'quantization:w_bits' and 'quantization:a_bits' out there, or write w4a8 for 4/8."
+        )
+    return Run(
+        name=name,
+        folder=folder,
+        kind="quantized",
+        arch=arch,
+        method=method.label,
+        published=method.published or method.label,
+        scale=int(scale),
+        share=grid.share,
+        train=train,
+        evaluate=evaluate,
+        options=options,
+    )
+
+
+def _shortened(options: Options, share: float) -> list[str]:
+    """Return the override that leaves a training a share of its iterations, at least one; none where it has all or does not train."""
+    if share == 1 or options.train is None or options.train.total_iter == 0:
+        return []
+    return [f"train:total_iter={max(1, round(share * options.train.total_iter))}"]
+
+
+def _axes(folder: str, label: str, scale: str, bits: str, bit_widths: tuple[int, int], seed: int | None) -> list[str]:
+    """Return the overrides that make an options file the run at one place of the grid."""
+    axes: dict[str, Any] = {"name": folder, "method": label, "scale": int(scale)}
+    if bits.isdigit():
+        axes["bit"] = int(bits)
+    else:
+        axes |= zip(("quantization:w_bits", "quantization:a_bits"), bit_widths, strict=True)
+    return flatten_overrides(axes if seed is None else {**axes, "manual_seed": seed})
+
+
+def _full_precision_run(grid: Grid, reference: Run) -> Run:
+    """Return the run that measures the network that the quantized ones start from."""
+    name = f"{_slug(reference.arch)}_{FULL_PRECISION}_x{reference.scale}"
+    step = _unquantized("basicsr/test.py", reference.evaluate, f"{grid.name}_{name}", FULL_PRECISION)
+    return Run(
+        name=name,
+        folder=f"{grid.name}_{name}",
+        kind="full_precision",
+        arch=reference.arch,
+        method=FULL_PRECISION,
+        published=FULL_PRECISION,
+        scale=reference.scale,
+        share=1.0,
+        train=None,
+        evaluate=step,
+        options=_load(step, name),
+    )
+
+
+def _bicubic_run(grid: Grid, reference: Run) -> Run:
+    name = f"{BICUBIC}_x{reference.scale}"
+    step = _unquantized("scripts/bicubic.py", reference.evaluate, f"{grid.name}_{name}", BICUBIC)
+    return Run(
+        name=name,
+        folder=f"{grid.name}_{name}",
+        kind="bicubic",
+        arch=None,
+        method=BICUBIC,
+        published=None,
+        scale=reference.scale,
+        share=1.0,
+        train=None,
+        evaluate=step,
+        options=_load(step, name),
+    )
+
+
+def _unquantized(script: str, step: Step, folder: str, method: str) -> Step:
+    """Return the step that measures the same data without quantization."""
+    left_out = re.compile(
+        r"(name|method|bit|manual_seed|model_type|quantization|calibration|train|path:pretrain_network_Q)[=:]"
+    )
+    kept = [text for text in step.overrides if not left_out.match(text)]
+    return Step(
+        script, step.options_file, (*kept, "quantization=null", "train=null", f"name={folder}", f"method={method}")
+    )
+
+
+def _load(step: Step, name: str) -> Options:
+    try:
+        return load_options(step.options_file, list(step.overrides))
+    except OptionsError as error:
+        raise OptionsError(f"The run '{name}' of '{step.options_file}': {error}") from error
+
+
+def _check_comparable(reference: Run, run: Run) -> None:
+    """Raise an OptionsError if two runs in one table start from different networks, or are measured in different ways."""
+    first, second = _what_must_agree(reference.options), _what_must_agree(run.options)
+    for key, value in first.items():
+        if value != second[key]:
+            raise OptionsError(
+                f"'{reference.name}' and '{run.name}' would be in one table, but their '{key}' differ: {value!r} and "
+                f"{second[key]!r}. Set it for all under 'evaluation' or 'overrides', or use two labels under 'architectures'."
+            )
+
+
+def _what_must_agree(options: Options) -> dict[str, Any]:
+    return {
+        "network_g": options.network_g,
+        "path:pretrain_network_FP": options.path.pretrain_network_FP,
+        "test sets": options.datasets_of("test"),
+        **{f"val:{key}": value for key, value in options.val.model_dump(include=PROTOCOL).items()},
+    }
+
+
+def _check_names(runs: list[Run]) -> None:
+    known: dict[str, Any] = {}
+    for run in runs:
+        other = known.setdefault(run.name, run)
+        if other is not run:
+            raise OptionsError(
+                f"The methods '{other.method}' and '{run.method}' would both be run as '{run.name}'. Change one of the labels."
+            )
+
+
+def _slug(label: str) -> str:
+    """Return a label as part of a file's name that no shell and no glob takes for something else."""
+    return re.sub(r"[^\w.+-]+", "_", label).strip("_")
+
+
+def describe(step: Step, root: Path, auto_resume: bool = False) -> str:
+    """Return the command of a step as one would type it."""
+    command = step.command(root, auto_resume)
+    return shlex.join(["python", *command[1:]])

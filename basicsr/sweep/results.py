@@ -1,0 +1,66 @@
+"""What a sweep is made for: results.csv, tables.md and a plot for each dataset, of the records that are on disk."""
+
+import collections
+from collections.abc import Callable, Sequence
+
+from basicsr.sweep.plan import Run
+from basicsr.sweep.plot import draw
+from basicsr.sweep.published import PublishedResults
+from basicsr.sweep.records import Places, changes, read_record
+from basicsr.sweep.rows import rows_of, write_csv
+from basicsr.sweep.tables import markdown
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.files import atomic_path
+
+
+def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callable[[str], None]) -> None:
+    """Write CSV, Markdown and plots of the records of some runs, in the order of the runs; nothing where there are none.
+
+    Args:
+        title: heading of the Markdown.
+        runs: all runs of the sweep.
+        places: the folders of the sweep.
+        report: takes lines for the user.
+
+    Raises:
+        CheckpointError: a record is damaged, or a file cannot be written.
+        OptionsError: matplotlib is not installed.
+    """
+    records, missing = [], []
+    for run in runs:
+        record = read_record(places.record(run))
+        if record is None:
+            missing.append(run)
+            continue
+        differences = changes(record, run)
+        if differences:
+            report(f"Warning: {run.name} in the tables was made with another recipe: {'; '.join(differences)}.")
+        records.append(record)
+    if not records:
+        report(f"No run is finished: there is nothing in '{places.output / 'runs'}' to make tables of.")
+        return
+    rows = rows_of(records, PublishedResults.load())
+    plotted = list(dict.fromkeys(row["dataset"] for row in rows if row["coverage"]))
+    try:
+        write_csv(rows, places.output / "results.csv")
+        with atomic_path(places.output / "tables.md") as temporary:
+            temporary.write_text(markdown(title, rows, _names(missing, runs)), encoding="utf-8")
+        for dataset in plotted:
+            draw(rows, dataset, places.output / f"{dataset}.svg")
+    except OSError as error:
+        raise CheckpointError(
+            f"The tables in '{places.output}' could not be written: {error}. Free some space."
+        ) from error
+    files = ", ".join(["results.csv", "tables.md", *(f"{dataset}.svg" for dataset in plotted)])
+    report(f"{len(records)} of {len(runs)} runs are in {places.output}: {files}")
+
+
+def _names(missing: Sequence[Run], runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs that are not finished; those of an architecture and scale together, where none of them is."""
+    numbers, planned = (collections.Counter((run.arch, run.scale) for run in group) for group in (missing, runs))
+    names = []
+    for run in missing:
+        place = (run.arch, run.scale)
+        whole = numbers[place] == planned[place] > 1
+        names.append(f"{run.arch} x{run.scale} ({numbers[place]} runs)" if whole else run.name)
+    return list(dict.fromkeys(names))

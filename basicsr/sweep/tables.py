@@ -1,0 +1,186 @@
+"""Rows as Markdown: a table for each architecture and scale, best values in bold, beside the published change from full precision."""
+
+import statistics
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
+from basicsr.sweep.rows import Row
+
+METRICS = {"psnr": 3, "ssim": 4, "fidelity": 2}
+SECONDS = {"calibration_seconds": "calibration (s)", "training_seconds": "training (s)"}
+ABSENT = "-"
+WIDTH = 120
+EXPLANATION = (
+    "Cells hold PSNR (dB) / SSIM / fidelity (dB), the PSNR of the quantized network's output against that of the "
+    'full-precision (FP) network. The best of each bit width is **bold**. "Change" is PSNR less that of FP{published}. Ranges '
+    "are static and per tensor unless stated; dynamic ones are found anew for each image. Networks are those of the last "
+    "iteration. {protocol}"
+)
+PUBLISHED = (
+    "; in parentheses the change that was published, from the FP network of that publication, where architecture, scale, bits, "
+    "coverage and kind of ranges are the same"
+)
+
+
+def markdown(title: str, rows: Sequence[Row], missing: Sequence[str]) -> str:
+    """Return the tables of a sweep.
+
+    Args:
+        title: heading of the text.
+        rows: see rows.py; methods and bits are shown in their order.
+        missing: names of the runs that are not finished.
+
+    Returns:
+        Markdown; rows with several seeds are shown as mean and standard deviation.
+    """
+    text = [f"# {title}\n", explanation(rows)]
+    if missing:
+        text.append(f"Not finished: {', '.join(missing)}.\n")
+    for arch, scale in networks_of(rows):
+        text += [f"## {arch} x{scale}\n", network_table(rows, arch, scale, with_seconds=True)]
+    return "\n".join(text)
+
+
+def networks_of(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Return the architectures and scales of rows, in their order."""
+    return list(dict.fromkeys((row["arch"], row["scale"]) for row in rows if row["method"] != BICUBIC))
+
+
+def network_table(rows: Sequence[Row], arch: str, scale: int, with_seconds: bool) -> str:
+    """Return the table of one architecture and scale, and the notes below it, as Markdown.
+
+    Args:
+        rows: those of a sweep.
+        arch: label of the architecture.
+        scale: scale factor.
+        with_seconds: whether columns say how long calibration and training took.
+    """
+    own = [row for row in rows if row["scale"] == scale and row["arch"] in (arch, None)]
+    return "\n".join([_table(own, with_seconds), *_notes(own)])
+
+
+def cells_to_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a Markdown table; the first one is its head."""
+    head, *body = lines
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)) + "\n"
+
+
+def explanation(rows: Sequence[Row]) -> str:
+    """Return a paragraph that says what the cells of tables hold and how it was measured."""
+    measured = sorted({(row["on_y"], row["crop_border"], row["self_ensemble"]) for row in rows}, key=str)
+    published = PUBLISHED if any(row["published_psnr_change"] is not None for row in rows) else ""
+    protocol = " ".join(_protocol(*protocol) for protocol in measured)
+    return textwrap.fill(EXPLANATION.format(published=published, protocol=protocol), WIDTH) + "\n"
+
+
+def _protocol(on_y: bool, border: int | None, ensemble: bool) -> str:
+    channel = "the Y channel" if on_y else "RGB"
+    pixels = "as wide as the scale factor" if border is None else f"of {border} pixels"
+    return f"Measured on {channel}, leaving out a border {pixels}{', with self-ensemble' if ensemble else ''}."
+
+
+def _table(rows: Sequence[Row], with_seconds: bool) -> str:
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["method"] != BICUBIC, row["method"] != FULL_PRECISION)):
+        groups.setdefault((row["w_bits"], row["a_bits"], row["method"]), []).append(row)
+    best = _best(groups, datasets)
+    head = ["method", "W/A"]
+    for dataset in datasets:
+        head += [dataset, "change"]
+    head += ["activations", "iterations x batch", *(SECONDS.values() if with_seconds else ())]
+    lines = [head]
+    for (w_bits, a_bits, method), members in groups.items():
+        cells = [method, f"{w_bits}/{a_bits}"]
+        for dataset in datasets:
+            own = [row for row in members if row["dataset"] == dataset]
+            cells += [_values(own, best), _change(own)]
+        cells += [_ranges(members[0]), _iterations(members[0])]
+        lines.append(cells + [_mean(members, key, 1) for key in SECONDS if with_seconds])
+    return cells_to_table(lines)
+
+
+def _best(groups: dict[tuple[Any, ...], list[Row]], datasets: Sequence[str]) -> dict[tuple[Any, ...], str]:
+    """Return, for bits, dataset and metric, the best mean as it is shown; a bit width with one method has no best."""
+    best = {}
+    for bits in {key[:2] for key in groups}:
+        methods = [
+            members for key, members in groups.items() if key[:2] == bits and key[2] not in (FULL_PRECISION, BICUBIC)
+        ]
+        for dataset in datasets:
+            for metric, digits in METRICS.items():
+                own = [[row for row in members if row["dataset"] == dataset] for members in methods]
+                means = [float(text) for rows in own if (text := _mean(rows, metric, digits)) != ABSENT]
+                if len(means) > 1:
+                    best[(*bits, dataset, metric)] = f"{max(means):.{digits}f}"
+    return best
+
+
+def _values(rows: Sequence[Row], best: dict[tuple[Any, ...], str]) -> str:
+    if not rows:
+        return ABSENT
+    cells = []
+    for metric, digits in METRICS.items():
+        text = _mean(rows, metric, digits)
+        place = (rows[0]["w_bits"], rows[0]["a_bits"], rows[0]["dataset"], metric)
+        spread = _spread(rows, metric, digits)
+        cells.append(f"**{text}**{spread}" if best.get(place) == text else f"{text}{spread}")
+    return " / ".join(cells)
+
+
+def _change(rows: Sequence[Row]) -> str:
+    text = _mean(rows, "psnr_change", 3, "+")
+    published = rows[0]["published_psnr_change"] if rows else None
+    return text if published is None else f"{text} ({published:+.2f})"
+
+
+def _mean(rows: Sequence[Row], key: str, digits: int, sign: str = "") -> str:
+    """Return the mean over seeds (or over runs, where a value belongs to a run) of what is known, as text."""
+    values = [row[key] for row in rows if row[key] is not None]
+    return f"{statistics.fmean(values):{sign}.{digits}f}" if values else ABSENT
+
+
+def _spread(rows: Sequence[Row], key: str, digits: int) -> str:
+    values = [row[key] for row in rows if row[key] is not None]
+    return f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+
+
+def _ranges(row: Row) -> str:
+    if row["activation_ranges"] is None:
+        return ABSENT
+    text = row["activation_ranges"] + (" per channel" if row["activation_granularity"] == "per_channel" else "")
+    return text + ("; weights per channel" if row["weight_granularity"] == "per_channel" else "")
+
+
+def _iterations(row: Row) -> str:
+    return f"{row['iterations']} x {row['batch_size']}" if row["iterations"] else ABSENT
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """Return what is to be said below a table: coverage, share of the iterations, seeds, sources of what was published."""
+    coverage = sorted({row["coverage"] for row in rows if row["coverage"]})
+    notes = [f"Coverage: {', '.join(f'`{name}`' for name in coverage)}."] if coverage else []
+    if len(coverage) > 1:
+        methods = dict.fromkeys((row["coverage"], row["method"]) for row in rows if row["coverage"])
+        notes = [f"Coverage: {', '.join(f'`{name}` for {method}' for name, method in methods)}."]
+    shares = sorted({row["share"] for row in rows if row["share"] is not None and row["share"] < 1})
+    if shares:
+        notes.append(f"Iterations are {' and '.join(f'{share:.3g}' for share in shares)} of those of the full recipe.")
+    seeds = _repeated_seeds(rows)
+    if seeds:
+        notes.append(f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}.")
+    sources = sorted({row["published_source"] for row in rows if row["published_psnr_change"] is not None})
+    if sources:
+        notes.append(f"Published: {'; '.join(sources)}.")
+    return [" ".join(notes) + "\n"] if notes else []
+
+
+def _repeated_seeds(rows: Sequence[Row]) -> list[int]:
+    """Return the seeds of the cells that are means over several; recipes may have different seeds, which is no repetition."""
+    cells: dict[tuple[Any, ...], set[int]] = {}
+    for row in rows:
+        if row["seed"] is not None:
+            cells.setdefault((row["w_bits"], row["a_bits"], row["method"]), set()).add(row["seed"])
+    return sorted(set().union(*(seeds for seeds in cells.values() if len(seeds) > 1)))

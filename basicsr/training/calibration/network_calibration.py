@@ -1,0 +1,172 @@
+"""Calibration of all quantizers of a network: weights directly, activations from as many passes as their calibrators ask for."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from basicsr.quant.calibration import CalibrationResult
+from basicsr.quant.calibrators.base import Calibrator, calibrate_tensor
+from basicsr.quant.insertion.insert import named_quantizers, quantized_weights, quantizers_with_same_input
+from basicsr.quant.observe.capture import observe_quantizer_inputs
+from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.spec import QuantizationError
+from basicsr.training.calibration.output_calibration import calibrate_by_output, quantizers_by_output
+from basicsr.utils import dist
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.logger import get_logger
+from basicsr.utils.options import CalibrationOptions, Component
+from basicsr.utils.registry import CALIBRATOR_REGISTRY
+
+
+@dataclass(frozen=True)
+class CalibratedQuantizer:
+    """A line of the calibration report: the quantizer, and what its calibrator found."""
+
+    name: str
+    result: CalibrationResult
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return {"name": self.name, **self.result.as_dict()}
+
+
+def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
+    """Refuse calibrators that do not go with the quantizers that they are meant for, before any data are read.
+
+    Raises:
+        OptionsError: a calibrator finds something that a quantizer cannot take, or `by_output` names what has no bounds to choose.
+        QuantizationError: a calibrator cannot work for a quantizer, for instance because of its bits.
+    """
+    quantizers_by_output(network, options.by_output)
+    weights = quantized_weights(network)
+    seen = set()
+    for name, quantizer in named_quantizers(network):
+        role = "weights" if name in weights else "activations"
+        calibrator = getattr(options, role)
+        gives = CALIBRATOR_REGISTRY.get(calibrator["type"], f"calibration:{role}:type").gives
+        if not issubclass(gives, quantizer.takes):
+            raise OptionsError(
+                f"Option 'calibration:{role}' is {calibrator['type']}, which finds {_in_words(gives)}, but the quantizer "
+                f"'{name}' is a {type(quantizer).__name__} and needs {_in_words(quantizer.takes)}. Change 'calibration:{role}' "
+                f"or 'quantization:{role.removesuffix('s')}_quantizer'."
+            )
+        if (role, quantizer.spec) not in seen:
+            seen.add((role, quantizer.spec))
+            with _named(name):
+                _build(calibrator, quantizer, f"calibration:{role}")
+
+
+def _in_words(result: type[CalibrationResult]) -> str:
+    """Return the name of a kind of result as it reads in a sentence: `subset points` for SubsetPoints."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", result.__name__).lower()
+
+
+def calibrate_network(
+    network: nn.Module, crops: torch.Tensor, options: CalibrationOptions
+) -> list[CalibratedQuantizer]:
+    """Set up all quantizers of a network from its weights and its full-precision activations.
+
+    While activations are observed, all quantizers pass their input through, so every statistic is one of the
+    full-precision network, as in the released 2DQuant. Bounds depend on `batch_size` only where a calibrator averages over batches.
+
+    Args:
+        network: a network with quantizers.
+        crops: LR crops (N, 3, h, w) in 0..1.
+        options: the calibrators, and how many crops go through the network together.
+
+    Returns:
+        One entry for each quantizer, in the order of the network.
+
+    Raises:
+        QuantizationError: weights or activations are not finite, or give no result; names the quantizer.
+    """
+    weights = quantized_weights(network)
+    leaders = quantizers_with_same_input(network)
+    calibrators = {
+        name: _build(options.activations, quantizer, "calibration:activations")
+        for name, quantizer in named_quantizers(network)
+        if name not in weights and name not in leaders
+    }
+    _observe(network, crops, calibrators, options.batch_size)
+    found = {name: _finish(name, calibrator) for name, calibrator in calibrators.items()}
+    report = []
+    for name, quantizer in named_quantizers(network):
+        if name in weights:
+            with _named(name):
+                result = calibrate_tensor(_build(options.weights, quantizer, "calibration:weights"), weights[name])
+        else:
+            result = found[leaders.get(name, name)]
+        quantizer.load_calibration(result)
+        report.append(CalibratedQuantizer(name, result))
+        if result.constant:
+            get_logger().warning("The values at '%s' are constant, at least in one channel.", name)
+    _settle(network)
+    by_output = calibrate_by_output(network, crops, options)
+    return [CalibratedQuantizer(row.name, by_output.get(row.name, row.result)) for row in report]
+
+
+def _settle(network: nn.Module) -> None:
+    """Let the quantizers of each class decide what they have to decide together."""
+    by_class: dict[type[Quantizer], list[Quantizer]] = {}
+    for _, quantizer in named_quantizers(network):
+        by_class.setdefault(type(quantizer), []).append(quantizer)
+    for kind, quantizers in by_class.items():
+        kind.settle(quantizers)
+
+
+def _finish(name: str, calibrator: Calibrator) -> CalibrationResult:
+    with _named(name):
+        return calibrator.finish()
+
+
+def _build(options: Component, quantizer: Any, where: str) -> Calibrator:
+    return CALIBRATOR_REGISTRY.build(options, quantizer.spec, where=where)
+
+
+def _observe(network: nn.Module, crops: torch.Tensor, calibrators: Mapping[str, Calibrator], batch_size: int) -> None:
+    device = next(network.parameters()).device
+    pending = dict(calibrators)
+    number = 0
+    while pending:
+        number += 1
+        batches = tqdm(
+            crops.split(batch_size), desc=f"calibration pass {number}", disable=None if dist.is_main() else True
+        )
+        callbacks = {name: partial(_update, name, calibrator) for name, calibrator in pending.items()}
+        with torch.no_grad(), observe_quantizer_inputs(network, callbacks):
+            for batch in batches:
+                network(batch.to(device))
+        pending = {name: calibrator for name, calibrator in pending.items() if _end_pass(name, calibrator)}
+
+
+def _end_pass(name: str, calibrator: Calibrator) -> bool:
+    with _named(name):
+        return calibrator.end_pass()
+
+
+def _update(name: str, calibrator: Calibrator, tensor: torch.Tensor) -> None:
+    with _named(name):
+        calibrator.update(tensor)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say at which quantizer a calibration failed."""
+    try:
+        yield
+    except QuantizationError as error:
+        raise QuantizationError(f"The quantizer '{name}' cannot be calibrated. {error}") from error
+
+
+def total_error(report: list[CalibratedQuantizer]) -> float:
+    """Return the geometric mean of the mean squared errors that the calibrators know; nan where none does."""
+    logs = [math.log(e) for row in report if (e := row.result.mean_squared_error)]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan

@@ -1,0 +1,58 @@
+"""The full-precision network as a teacher: its output and its features, without gradients."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.quant.observe.capture import tap_outputs
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.signature import suggestion
+
+TeacherAutocast = Literal["auto", "bf16", "off"]
+
+
+class Teacher:
+    """Runs a frozen network for a student of the same architecture.
+
+    Args:
+        network: the full-precision network, frozen and in evaluation mode.
+        feature_layers: modules whose outputs are the features.
+        autocast: run in bfloat16: `auto` where the hardware computes it natively, `bf16` always, `off` never. Activations
+            then carry 8 significant bits, which is coarser than the differences that an 8-bit student makes, so it is for
+            4 bits and fewer.
+
+    Raises:
+        OptionsError: the network has no module of a name in `feature_layers`.
+    """
+
+    def __init__(self, network: nn.Module, feature_layers: Sequence[str], autocast: TeacherAutocast) -> None:
+        names = dict(network.named_modules())
+        for layer in feature_layers:
+            if layer not in names:
+                raise OptionsError(
+                    f"Option 'train:feature_layers' names '{layer}', which the network has not. {suggestion(layer, names)}"
+                )
+        self._network = network
+        self.feature_layers = list(feature_layers)
+        self._device_type = next(network.parameters()).device.type
+        native = autocast == "auto" and has_native_bfloat16(next(network.parameters()).device)
+        self._autocast = autocast == "bf16" or native
+
+    @torch.no_grad()
+    def __call__(self, lq: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the output for LR crops (N, 3, h, w) and the features by the name of their layer, in float32."""
+        with (
+            torch.autocast(self._device_type, torch.bfloat16, enabled=self._autocast),
+            tap_outputs(self._network, self.feature_layers) as features,
+        ):
+            output = self._network(lq)
+        return output.float(), {name: feature.float() for name, feature in features.items()}
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices natively; elsewhere it is emulated and slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())

@@ -1,0 +1,93 @@
+"""Learning rates by iteration and by time, with warm-up."""
+
+import math
+
+import pytest
+import torch
+
+from basicsr.training.optimizers import build_optimizer, build_scheduler
+from basicsr.training.schedules import TimedCosineSchedule
+from basicsr.utils.errors import OptionsError
+
+
+def rates(options, iterations, total_iter=10, groups=(1.0,)):
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in groups]
+    optimizer = torch.optim.SGD([{"params": [p], "lr": lr} for p, lr in zip(parameters, groups, strict=True)])
+    scheduler = build_scheduler(options, optimizer, total_iter, "train:scheduler")
+    seen = []
+    for _ in range(iterations):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_a_cosine_ends_with_the_last_iteration():
+    seen = rates({"type": "CosineAnnealingLR", "eta_min": 0.1}, 12, groups=(1.0, 10.0))
+    for iteration, (first, second) in enumerate(seen):
+        share = (1 + math.cos(math.pi * min(iteration, 10) / 10)) / 2
+        assert first == pytest.approx(0.1 + 0.9 * share) and second == pytest.approx(0.1 + 9.9 * share)
+
+
+def test_a_cosine_without_warm_up_is_that_of_torch():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10, eta_min=0.01)
+    for (rate,) in rates({"type": "CosineAnnealingLR", "eta_min": 0.01}, 10, groups=(0.5,)):
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_milestones_and_warm_up():
+    seen = rates({"type": "MultiStepLR", "milestones": [6, 4], "gamma": 0.5, "warmup_iter": 3}, 8)
+    assert [rate for (rate,) in seen] == [0.25, 0.5, 0.75, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_cosine_over_time_follows_the_clock_and_not_the_iterations():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    options = {"type": "CosineOverTime", "minutes": 10.0, "warmup_iter": 1}
+    scheduler = build_scheduler(options, optimizer, 5, "train:scheduler")
+    assert isinstance(scheduler, TimedCosineSchedule) and optimizer.param_groups[0]["lr"] == 1.0
+    for seconds, rate in ((0, 2.0), (300, 1.0), (300, 1.0), (600, 0.0), (700, 0.0)):
+        scheduler.seconds = seconds
+        optimizer.step()
+        scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+    assert scheduler.seconds_left == 0
+
+
+@pytest.mark.parametrize("kind", ["CosineAnnealingLR", "CosineOverTime", "MultiStepLR"])
+def test_a_continued_schedule_goes_on_where_it_was(kind):
+    options = {"type": kind, "warmup_iter": 2}
+    options.update({"MultiStepLR": {"milestones": [4]}, "CosineOverTime": {"minutes": 1.0}}.get(kind, {}))
+
+    def make():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        return optimizer, build_scheduler(options, optimizer, 8, "train:scheduler")
+
+    (optimizer, scheduler), (other, continued) = make(), make()
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step()
+    if kind == "CosineOverTime":
+        scheduler.seconds = 20.0
+    continued.load_state_dict(scheduler.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    for _ in range(3):
+        for one, schedule in ((optimizer, scheduler), (other, continued)):
+            one.step()
+            schedule.step()
+        assert optimizer.param_groups[0]["lr"] == other.param_groups[0]["lr"]
+
+
+def test_options_are_checked():
+    parameter = [torch.nn.Parameter(torch.zeros(1))]
+    optimizer = build_optimizer({"type": "AdamW", "lr": 1e-3}, parameter, "train:optim_g")
+    for options, message in (
+        ({"type": "CosineOverTime"}, "minutes"),
+        ({"type": "CosineOverTime", "minutes": 0}, "minutes"),
+        ({"type": "MultiStepLR", "milestones": [1], "warmup_iter": -1}, "warmup_iter"),
+        ({"type": "CosineOvertime", "minutes": 1}, "Did you mean 'CosineOverTime'"),
+    ):
+        with pytest.raises(OptionsError, match=message):
+            build_scheduler(options, optimizer, 5, "train:scheduler")
