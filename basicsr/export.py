@@ -14,9 +14,7 @@ if __package__ in (None, ""):  # run as a file from a checkout: import the packa
 import torch
 
 from basicsr.deploy.exporting import ExportOptions, export
-from basicsr.quant.spec import QuantizationError
 from basicsr.utils.command_line import run
-from basicsr.utils.errors import UserError
 from basicsr.utils.options import Options
 
 
@@ -42,13 +40,7 @@ def _export(options: Options, root: Path, device: torch.device, arguments: argpa
 
 def main(argv: list[str] | None = None) -> int:
     """Pack one network; return the exit code."""
-    return run(
-        argv,
-        __doc__,
-        _export,
-        (UserError, QuantizationError),
-        add_arguments=add_arguments,
-    )
+    return run(argv, __doc__, _export, add_arguments=add_arguments)
 
 
 if __name__ == "__main__":

@@ -21,17 +21,14 @@ from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.networks.build import full_precision_network, network_to_test, quantized_network, trainable_network
 from basicsr.networks.quantized import load_quantized
-from basicsr.quant.spec import QuantizationError
 from basicsr.training.calibration.network_calibration import total_error
 from basicsr.training.loop import TrainingLoop
 from basicsr.utils import dist
-from basicsr.utils.errors import CheckpointError, DataError, OptionsError, UserError
+from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 from basicsr.utils.experiment import Experiment
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.registry import MODEL_REGISTRY
-
-USER_ERRORS = (UserError, QuantizationError)
 
 
 def train(options: Options, root: Path, device: torch.device, auto_resume: bool = False) -> None:

@@ -20,7 +20,6 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         __doc__,
         lambda options, root, device, _arguments: pipeline.test(options, root, device),
-        pipeline.USER_ERRORS,
     )
 
 

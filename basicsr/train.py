@@ -20,7 +20,6 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         __doc__,
         lambda options, root, device, arguments: pipeline.train(options, root, device, arguments.auto_resume),
-        pipeline.USER_ERRORS,
         trains=True,
     )
 

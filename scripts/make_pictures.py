@@ -16,13 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from basicsr.pipeline import USER_ERRORS
 from basicsr.sweep.crops import SIZES
 from basicsr.sweep.grid import Grid, load_grid
 from basicsr.sweep.pictures import Place, picture
 from basicsr.sweep.plan import Run, plan
 from basicsr.sweep.records import Places, is_trained
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.image import write_image
 
 UNUSABLE = 2
@@ -96,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if trained:
                 write_image(arguments.out / f"{name}.png", picture(trained, crops, device, print), smallest=True)
                 print(f"Written: {arguments.out / f'{name}.png'}")
-    except USER_ERRORS as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return UNUSABLE
     return 0

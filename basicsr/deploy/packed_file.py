@@ -31,7 +31,6 @@ from basicsr.deploy.freeze import FrozenWeight, freeze_weights, frozen_map, put_
 from basicsr.quant.insertion.insert import apply_quantization_map, named_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.modules.base import QModule
-from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.files import atomic_path
 
@@ -133,7 +132,7 @@ def load_packed(path: str | Path) -> tuple[nn.Module, Description]:
         quantization_map = QuantizationMap.from_dict(description.quantization_map)
         apply_quantization_map(network, quantization_map)
         _fill(network, tensors, description)
-    except (QuantizationError, UserError, pydantic.ValidationError, zlib.error, KeyError, ValueError) as error:
+    except (UserError, pydantic.ValidationError, zlib.error, KeyError, ValueError) as error:
         raise CheckpointError(
             f"The packed network '{path}' cannot be rebuilt: {error} It was written by another version of this program; pack "
             "the network again with this one."

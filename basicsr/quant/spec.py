@@ -3,12 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from basicsr.utils.errors import UserError
+
 MIN_BITS, MAX_BITS = 2, 8
 
 Granularity = Literal["per_tensor", "per_channel"]
 
 
-class QuantizationError(ValueError):
+class QuantizationError(UserError):
     """A quantizer, its bounds or its place in a network cannot be as asked. The message is a full sentence."""
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from basicsr.sweep.grid import Grid, MethodOptions, fill, flatten_overrides
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import OptionsError, suggestion
 from basicsr.utils.options import Options, load_options
-from basicsr.utils.signature import suggestion
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FULL_PRECISION, BICUBIC = "FP", "Bicubic"

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch.optim.lr_scheduler import LRScheduler
 
 from basicsr.training.schedules import CosineSchedule, MultiStepSchedule, TimedCosineSchedule
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.signature import suggestion, validate_arguments
+from basicsr.utils.errors import OptionsError, suggestion
+from basicsr.utils.signature import validate_arguments
 
 Parameters = Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]  # plain, or in groups with a learning rate each
 Momentum = Annotated[float, Field(ge=0, lt=1)]

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.observe.capture import tap_outputs
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.signature import suggestion
+from basicsr.utils.errors import OptionsError, suggestion
 
 TeacherAutocast = Literal["auto", "bf16", "off"]
 

@@ -56,7 +56,6 @@ def run(
     argv: Sequence[str] | None,
     description: str,
     work: Work,
-    user_errors: tuple[type[Exception], ...] = (UserError,),
     trains: bool = False,
     add_arguments: AddArguments | None = None,
 ) -> int:
@@ -66,7 +65,6 @@ def run(
         argv: arguments; None for those of the process.
         description: text of `--help`.
         work: what to do with the options, the root folder, the device and the arguments.
-        user_errors: exceptions whose message is all that the user needs.
         trains: whether a run can be continued with `--auto_resume`.
         add_arguments: adds the arguments that only this command has.
 
@@ -85,15 +83,14 @@ def run(
         work(options, Path(arguments.root), device, arguments)
         return 0
 
-    return guarded(prepared, user_errors)
+    return guarded(prepared)
 
 
-def guarded(work: Callable[[], int], user_errors: tuple[type[Exception], ...] = (UserError,)) -> int:
+def guarded(work: Callable[[], int]) -> int:
     """Do the work of a command line and turn what goes wrong into a message and an exit code.
 
     Args:
         work: returns the exit code.
-        user_errors: exceptions whose message is all that the user needs.
 
     Returns:
         What `work` returns; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
@@ -106,7 +103,7 @@ def guarded(work: Callable[[], int], user_errors: tuple[type[Exception], ...] = 
     except Interrupted as interrupt:
         get_logger().warning("Stopped by %s.", interrupt)
         return interrupt.exit_code
-    except user_errors as error:
+    except UserError as error:
         get_logger().error("%s", error)
         return USER_ERROR
     except Exception:

@@ -1,4 +1,10 @@
-"""Errors that a user can mend. The command lines print them as one message, without a traceback."""
+"""Errors that a user can mend, and the sentences they share. The command lines print them as one message, without a traceback."""
+
+import contextlib
+import difflib
+from collections.abc import Iterable, Iterator
+
+_MOST_NAMES = 40  # a network has hundreds of modules
 
 
 class UserError(Exception):
@@ -19,3 +25,34 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """A run cannot go on: a loss that is not finite, a batch that does not fit."""
+
+
+@contextlib.contextmanager
+def explained(
+    kind: type[UserError], failure: str, remedy: str = "Check the permissions and the space left."
+) -> Iterator[None]:
+    """Turn an OSError of the block into an error that the user can mend.
+
+    Args:
+        kind: class of the error to raise.
+        failure: what cannot be done, with the path and without a full stop: `The image 'a.png' cannot be written`.
+        remedy: a full sentence.
+
+    Raises:
+        UserError: of the class `kind`; its message joins the failure, the reason of the system and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{failure}: {error.strerror or error}. {remedy}") from error
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return `Did you mean 'x'?` for the known name nearest to `name` in letters of any case, or the known names."""
+    known = sorted(known)
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    if nearest:
+        return f"Did you mean '{by_lower_case[nearest[0]]}'?"
+    more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
+    return f"Known names: {', '.join(known[:_MOST_NAMES]) or 'none'}{more}."

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import OptionsError, suggestion
 from basicsr.utils.registry import (
     ALL_REGISTRIES,
     ARCH_REGISTRY,
@@ -22,7 +22,7 @@ from basicsr.utils.registry import (
     QUANTIZER_REGISTRY,
     Registry,
 )
-from basicsr.utils.signature import options_of, suggestion, validate_arguments, validate_fields, validate_model
+from basicsr.utils.signature import options_of, validate_arguments, validate_fields, validate_model
 from basicsr.utils.yaml_loader import parse_yaml, read_yaml
 
 Component = dict[str, Any]

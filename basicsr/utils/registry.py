@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.signature import suggestion, validate_arguments
+from basicsr.utils.errors import OptionsError, suggestion
+from basicsr.utils.signature import validate_arguments
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 

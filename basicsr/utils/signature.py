@@ -1,6 +1,5 @@
 """The options of a component are the parameters of its constructor: their names, types and defaults are the schema."""
 
-import difflib
 import functools
 import inspect
 import json
@@ -10,23 +9,13 @@ from typing import Any
 
 import pydantic
 
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import OptionsError, suggestion
 
 _NOT_OPTIONS = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.VAR_POSITIONAL,
     inspect.Parameter.VAR_KEYWORD,
 )
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return `Did you mean 'x'?` for the known name nearest to `name`, or the list of known names."""
-    known = sorted(known)
-    by_lower_case = {candidate.lower(): candidate for candidate in known}
-    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
-    if nearest:
-        return f"Did you mean '{by_lower_case[nearest[0]]}'?"
-    return f"Known names: {', '.join(known) or 'none'}."
 
 
 def describe_validation_error(error: pydantic.ValidationError, where: str, model: type[pydantic.BaseModel]) -> str:

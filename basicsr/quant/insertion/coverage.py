@@ -3,11 +3,10 @@
 Globs are those of `fnmatch`, case-sensitive, on the dotted names of modules; `*` also spans dots.
 """
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from basicsr.quant.spec import QuantizationError, QuantSpec
+from basicsr.utils.errors import suggestion
 
 END_BITS = 8
 """Bits of the first and the last layer in the preset `full`, as in PTQ4SR (CVPR 2023)."""
@@ -132,14 +131,5 @@ def find_preset(name: str) -> CoveragePreset:
         QuantizationError: there is none; names the nearest one.
     """
     if name not in PRESETS:
-        raise QuantizationError(f"There is no coverage preset '{name}'. {nearest(name, PRESETS)}")
+        raise QuantizationError(f"There is no coverage preset '{name}'. {suggestion(name, PRESETS)}")
     return PRESETS[name]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names the known name nearest to `name`, or a few of the known names."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean '{close[0]}'?"
-    return f"There are: {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}." if known else "There are none."

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant.insertion.coverage import CoverageOverride, CoverageRule, nearest
+from basicsr.quant.insertion.coverage import CoverageOverride, CoverageRule
 from basicsr.quant.insertion.quantization_map import ModuleEntry, QuantizationMap, QuantizerEntry
 from basicsr.quant.insertion.selection import SelectedModule, exclude_matching, override_bits, select_modules
 from basicsr.quant.modules.base import QModule, QuantizerSlot, Role
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import Granularity, QuantizationError, QuantSpec
+from basicsr.utils.errors import suggestion
 from basicsr.utils.registry import QMODULE_REGISTRY, QUANTIZER_REGISTRY
 
 _AFFINE = {"type": "Affine"}
@@ -195,7 +196,7 @@ def _source_module(modules: Mapping[str, nn.Module], entry: ModuleEntry) -> nn.M
     if source is None:
         raise QuantizationError(
             f"The quantization map names the module '{entry.name}', which the network does not have. "
-            f"{nearest(entry.name, modules)}"
+            f"{suggestion(entry.name, modules)}"
         )
     if type(source).__name__ != source_type:
         raise QuantizationError(

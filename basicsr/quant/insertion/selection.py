@@ -13,10 +13,10 @@ from basicsr.quant.insertion.coverage import (
     CoverageRule,
     check_bits,
     find_preset,
-    nearest,
 )
 from basicsr.quant.modules.base import QuantizerSlot
 from basicsr.quant.spec import QuantizationError
+from basicsr.utils.errors import suggestion
 from basicsr.utils.registry import QMODULE_REGISTRY
 
 
@@ -93,7 +93,7 @@ def _why_nothing_matches(network: nn.Module, rule: CoverageRule) -> str:
     names = {name: type(module).__name__ for name, module in network.named_modules() if name}
     matching = [name for name in names if fnmatchcase(name, rule.modules)]
     if not matching:
-        return f"The coverage rule '{rule.modules}' matches no module. {nearest(rule.modules, names)}"
+        return f"The coverage rule '{rule.modules}' matches no module. {suggestion(rule.modules, names)}"
     source_type = QMODULE_REGISTRY.get(rule.type, "coverage").source_type
     return (
         f"The coverage rule '{rule.modules}' asks for {rule.type}, which replaces a {source_type}, but matches no such "
@@ -110,7 +110,7 @@ def exclude_matching(selected: dict[str, SelectedModule], pattern: str) -> None:
     excluded = {name: [slot for slot in m.bits if _reaches(pattern, name, slot)] for name, m in selected.items()}
     if not any(excluded.values()):
         raise QuantizationError(
-            f"The exclusion '{pattern}' matches no selected module and no quantizer of one. {nearest(pattern, selected)}"
+            f"The exclusion '{pattern}' matches no selected module and no quantizer of one. {suggestion(pattern, selected)}"
         )
     if all(len(slots) == len(selected[name].bits) for name, slots in excluded.items()):
         raise QuantizationError(f"The exclusion '{pattern}' leaves no module to quantize.")
@@ -136,7 +136,7 @@ def override_bits(selected: Mapping[str, SelectedModule], override: CoverageOver
                 changed = True
     if not changed:
         raise QuantizationError(
-            f"The override '{override.match}' matches nothing that it could change. {nearest(override.match, selected)}"
+            f"The override '{override.match}' matches nothing that it could change. {suggestion(override.match, selected)}"
         )
 
 

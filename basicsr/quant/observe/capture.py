@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant.insertion.coverage import nearest
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import MAX_BITS, QuantizationError
+from basicsr.utils.errors import suggestion
 
 COUNT_LIMIT = 2 * 2**MAX_BITS
 """`count_codes` stops telling values apart here: what it reports as this number is this many or more."""
@@ -188,7 +188,7 @@ def count_codes(network: nn.Module) -> Iterator[dict[str, int]]:
 
 def _find(known: Mapping[str, nn.Module], name: str, kind: str) -> nn.Module:
     if name not in known:
-        raise QuantizationError(f"The network has no {kind} '{name}'. {nearest(name, known)}")
+        raise QuantizationError(f"The network has no {kind} '{name}'. {suggestion(name, known)}")
     return known[name]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant.insertion.coverage import nearest
 from basicsr.quant.spec import QuantizationError
+from basicsr.utils.errors import suggestion
 
 Arguments = dict[int | str, Any]
 """What a module is called with: by position, under its number (0, 1, ..), or by name."""
@@ -135,5 +135,5 @@ def find_module(network: nn.Module, name: str) -> nn.Module:
     """
     modules = dict(network.named_modules())
     if name not in modules:
-        raise QuantizationError(f"The network has no module '{name}'. {nearest(name, modules)}")
+        raise QuantizationError(f"The network has no module '{name}'. {suggestion(name, modules)}")
     return modules[name]

@@ -11,8 +11,7 @@ from basicsr.quant.observe.module_calls import ModuleCall, observe_calls
 from basicsr.quant.quantizers.adaround_quantizer import AdaRoundQuantizer
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.signature import suggestion
+from basicsr.utils.errors import OptionsError, suggestion
 
 
 def choose_blocks(network: nn.Module, names: Sequence[str] | None) -> list[str]:
