@@ -1,0 +1,66 @@
+"""What the schema alone cannot check: components against their constructors, and sections that need each other."""
+
+from basicsr.utils.errors import OptionsError, suggestion
+from basicsr.utils.options.schema import Component, FolderName, Options, TrainOptions
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    CALIBRATOR_REGISTRY,
+    DATASET_REGISTRY,
+    MODEL_REGISTRY,
+    QUANTIZER_REGISTRY,
+    Registry,
+)
+from basicsr.utils.signature import options_of, validate_arguments, validate_fields
+
+
+def check_components(options: Options) -> None:
+    """Check what the schema alone cannot: the components of the sections, and sections that need each other."""
+    arch = ARCH_REGISTRY.get(options.network_g.get("type"), "network_g:type")
+    if "upscale" in options_of(arch):
+        upscale = options.network_g.setdefault("upscale", options.scale)
+        if upscale != options.scale:
+            raise OptionsError(
+                f"Option 'network_g:upscale' is {upscale}, but 'scale' is {options.scale}. Leave out 'upscale'."
+            )
+    _complete(ARCH_REGISTRY, options.network_g, "network_g")
+    for key, dataset in options.datasets.items():
+        _complete(DATASET_REGISTRY, dataset, f"datasets:{key}")
+    _check_dataset_names(options)
+    if options.quantization is not None:
+        if options.w_bits is None or options.a_bits is None:
+            raise OptionsError(
+                "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
+            )
+        for key in ("weight_quantizer", "activation_quantizer"):
+            _complete(QUANTIZER_REGISTRY, getattr(options.quantization, key), f"quantization:{key}")
+        _complete(CALIBRATOR_REGISTRY, options.calibration.weights, "calibration:weights")
+        _complete(CALIBRATOR_REGISTRY, options.calibration.activations, "calibration:activations")
+    if options.train is not None:
+        model = MODEL_REGISTRY.get(options.model_type, "model_type")
+        extras = options.train.model_extra or {}
+        known = set(options_of(model)) | set(TrainOptions.model_fields)
+        for key in extras:
+            if key not in known:
+                raise OptionsError(f"Unknown option 'train:{key}'. {suggestion(key, known)}")
+        extras.update(validate_arguments(model, extras, "train"))
+
+
+def _check_dataset_names(options: Options) -> None:
+    """Results, saved images and cached outputs go by the name of the dataset: it must be a folder's name, and its own."""
+    keys: dict[str, str] = {}
+    for key, dataset in options.datasets.items():
+        if "name" not in dataset:
+            continue
+        fields = {"name": (FolderName, ...)}
+        validate_fields(fields, {"name": dataset["name"]}, f"datasets:{key}")
+        other = keys.setdefault(dataset["name"], key) if key.split("_")[0] != "train" else key
+        if other != key:
+            raise OptionsError(
+                f"Options 'datasets:{other}:name' and 'datasets:{key}:name' are both '{dataset['name']}'. "
+                "Give every dataset a name of its own."
+            )
+
+
+def _complete(registry: Registry, component: Component, where: str) -> None:
+    """Check a component and fill in its defaults, in place."""
+    component.update(registry.resolve(component, where)[1])
