@@ -30,7 +30,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where <name>_x<scale> goes")
     parser.add_argument(
-        "-opt", metavar="FILE", help="options file whose network_g the full-precision weights belong to"
+        "-opt",
+        metavar="FILE",
+        help="options file: its network_g is what full-precision weights belong to, its plugins are loaded",
     )
     parser.add_argument(
         "--model",

@@ -160,6 +160,10 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
+    def own_macs(self, _inputs: tuple[Tensor, ...], _output: Tensor, /) -> int:
+        """Return the products with parameters of its own: none, for the position bias is added."""
+        return 0
+
     def forward(self, x: Tensor, groups: tuple[int, ...]) -> Tensor:
         """Attend within windows.
 

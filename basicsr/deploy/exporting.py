@@ -10,7 +10,7 @@ from torch import nn
 from basicsr.data import build_evaluation_sets
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
-from basicsr.deploy.runtime_layers import IntegerWeight, eight_bit_network
+from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.deploy.verification import (
     SIDE,
@@ -24,6 +24,7 @@ from basicsr.deploy.verification import (
 )
 from basicsr.evaluation.evaluator import Evaluator, check_levels
 from basicsr.networks.build import full_precision_network, quantized_network
+from basicsr.quant.integers.products import IntegerWeight
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.experiment import rounded
 from basicsr.utils.files import write_json
@@ -71,6 +72,10 @@ def export(options: Options, root: Path, device: torch.device, what: ExportOptio
         )
     full_precision = full_precision_network(options)
     network, quantization_map = quantized_network(full_precision, options)
+    if what.onnx:
+        eight_bit_network(
+            network, integer_linear=what.integer_linear
+        )  # refuses what cannot be exported before any work
     file = root / "results" / options.name / f"{options.name}.safetensors"
     size = save_packed(network, options.network_g, quantization_map, file, method=options.method_name, half=what.half)
     plain_size = BYTES_OF_FLOAT * sum(p.numel() for p in full_precision.parameters())

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 _ROUNDING = ("Clip", "Sub", "Mul", "Round", "Add", "QuantizeLinear", "DequantizeLinear")
-"""Operators, one element after another, of which `runtime_layers.ContainedValues` consists."""
+"""Operators, one element after another, of which `quant.integers.products.ContainedValues` consists."""
 
 
 def strip_notes(model: Any) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from basicsr.deploy.extras import require
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
+from basicsr.quant.integers.operators import NAMESPACE
 from basicsr.utils.files import atomic_path
 
 OPSET = 21
@@ -77,7 +78,7 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True) -> Any:
 
 
 def _translations() -> dict[Any, Any]:
-    """Return what the operators of `integer_operators` become."""
+    """Return what the operators of `quant.integers.operators` become."""
     from onnxscript import INT8, UINT8
     from onnxscript import opset21 as op
 
@@ -89,7 +90,7 @@ def _translations() -> dict[Any, Any]:
     def from_int8(codes: INT8, steps):
         return op.DequantizeLinear(codes, steps, axis=0)
 
-    namespace = torch.ops.basicsr_quant
+    namespace = getattr(torch.ops, NAMESPACE)
     return {namespace.through_uint8.default: through_uint8, namespace.from_int8.default: from_int8}
 
 

@@ -27,9 +27,10 @@ from torch import Tensor, nn
 
 from basicsr.archs import build_network
 from basicsr.deploy.bit_packing import pack_codes, packed_size, unpack_codes
-from basicsr.deploy.freeze import FrozenWeight, freeze_weights, frozen_map, put_frozen_weights
+from basicsr.deploy.freeze import freeze_weights, frozen_map, put_frozen_weights
 from basicsr.quant.insertion.insert import apply_quantization_map, named_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
+from basicsr.quant.integers.frozen import FrozenWeight
 from basicsr.quant.modules.base import QModule
 from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.files import atomic_path

@@ -33,8 +33,8 @@ def load_model(path: str | Path, options_file: str | Path | None = None) -> nn.M
 
     Args:
         path: a packed network, or weights of a known architecture.
-        options_file: options of a run, whose section `network_g` says what the weights belong to. Without it names and shapes
-            tell, except for options that leave no trace there, such as EDSR's `res_scale`; these keep their defaults.
+        options_file: options of a run, whose section `network_g` says what full-precision weights belong to, and whose `plugins`
+            hold what a packed network is made of beyond the package. Without it names and shapes tell, except for options that leave no trace there, such as EDSR's `res_scale`; these keep their defaults.
 
     Returns:
         The network in evaluation mode, on the CPU.
@@ -47,10 +47,11 @@ def load_model(path: str | Path, options_file: str | Path | None = None) -> nn.M
         raise CheckpointError(
             f"The graph '{path}' is run by a runtime: choose one with --runtime openvino or onnxruntime."
         )
+    given = load_options(options_file) if options_file else None  # with the plugins that the options name
     if is_packed(path):
         return load_packed(path)[0]
     state_dict = load_weights_file(path)
-    options = load_options(options_file).network_g if options_file else _detect_network(state_dict, path)
+    options = given.network_g if given else _detect_network(state_dict, path)
     network = build_network(options)
     load_network_weights(network, state_dict, path)
     return network.eval().requires_grad_(False)

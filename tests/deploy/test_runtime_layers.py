@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr.deploy.runtime_layers import ContainedValues, IntegerWeight, RuntimeConv2d, eight_bit_network
+from basicsr.deploy.integer import integer_network
+from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.quant.insertion.insert import CoverageRule, insert_quantizers
+from basicsr.quant.integers.products import ContainedValues, IntegerWeight
 from basicsr.quant.modules.base import QModule
+from basicsr.quant.modules.conv2d_qmodule import RuntimeConv2d
+from basicsr.quant.modules.cost import Cost
 from basicsr.quant.spec import QuantizationError
 from tests import tiny
 from tests.deploy.networks import IMAGE, calibrated
@@ -132,16 +136,28 @@ def test_dynamic_ranges_are_refused():
         eight_bit_network(network)
 
 
-def test_a_layer_of_an_unknown_kind_is_named():
-    class QOther(QModule):
-        source_type = "Other"
+class QOther(QModule):
+    """States its cost only."""
 
-        @classmethod
-        def slots(cls, source, split, /):
-            return []
+    source_type = "Identity"
 
-        def forward(self, x):
-            return x
+    @classmethod
+    def slots(cls, source, split, /):
+        return []
 
-    with pytest.raises(QuantizationError, match="QOther has no form for runtimes"):
-        eight_bit_network(nn.Sequential(QOther(nn.Identity(), {})))
+    def cost(self, inputs, output, /):
+        return Cost("other", output.numel(), 0, ((32, 32),))
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("convert", "method"), [(eight_bit_network, "runtime_form"), (integer_network, "integer_twin")]
+)
+def test_a_layer_without_the_form_asked_for_is_named_with_what_it_lacks(convert, method):
+    network = nn.Sequential(nn.Sequential(QOther(nn.Identity(), {})))
+    with pytest.raises(
+        QuantizationError, match=rf"The layer '0\.0' cannot be exported.*QOther.*define QOther\.{method}"
+    ):
+        convert(network)

@@ -7,54 +7,26 @@ import torch
 from torch import nn
 
 from basicsr.archs import build_network
-from basicsr.metrics.complexity_metric import count_layers, measure_complexity, published_swinir_macs, reduction
+from basicsr.metrics.complexity_metric import measure_complexity, published_swinir_macs, reduction
+from basicsr.metrics.layer_costs import count_layers
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
+from basicsr.quant.insertion.insert import CoverageRule, insert_quantizers, named_quantizers
+from basicsr.quant.modules.base import QModule
+from basicsr.quant.modules.cost import Cost
 
 
-class Quantizer(nn.Module):
-    def __init__(self, bits):
-        super().__init__()
-        self.register_buffer("bits", torch.tensor(bits))
-        self.bounds = nn.Parameter(torch.zeros(2))
-
-    def forward(self, x):
-        return x
-
-
-class QLinear(nn.Linear):
-    def __init__(self, inputs, outputs, w_bits, a_bits):
-        super().__init__(inputs, outputs)
-        self.weight_quantizer, self.act_quantizer = Quantizer(w_bits), Quantizer(a_bits)
-
-
-class QSplitLinear(nn.Linear):
-    def __init__(self, inputs, outputs, *bits):
-        super().__init__(inputs, outputs)
-        for i, (w_bits, a_bits) in enumerate(bits):
-            part = nn.Module()
-            part.weight_quantizer, part.act_quantizer = Quantizer(w_bits), Quantizer(a_bits)
-            self.add_module(f"part{i}", part)
-
-
-class QMatMul(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a_quantizer, self.b_quantizer = Quantizer(4), Quantizer(3)
-
+class MatMul(nn.Module):
     def forward(self, a, b):
         return a @ b
 
 
-class Small(nn.Module):
+class Plain(nn.Module):
     size_multiple, scale = 2, 1
 
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 3, padding=1, groups=3)
-        self.split = QSplitLinear(6, 12, (2, 4), (4, 8))
-        self.linear = QLinear(12, 6, 4, 8)
-        self.product = QMatMul()
+        self.split, self.linear, self.product = nn.Linear(6, 12), nn.Linear(12, 6), MatMul()
 
     def forward(self, x):
         tokens = self.linear(self.split(self.conv(x).flatten(2).transpose(1, 2)))
@@ -62,8 +34,46 @@ class Small(nn.Module):
         return self.product(heads, heads.transpose(-2, -1))
 
 
+class Network(nn.Module):
+    """One layer for every pixel, by default."""
+
+    size_multiple, scale = 1, 1
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def small():
+    """Return a network whose layers have different bits: split 2/4 and 4/8, linear 4/8, product 4/3."""
+    network = Plain()
+    rules = [
+        CoverageRule("split", "QSplitLinear", split=("p", "q")),
+        CoverageRule("linear", "QLinear", w_bits=4, a_bits=8),
+        CoverageRule("product", "QMatMul", a_bits=4),
+    ]
+    overrides = [
+        {"match": "split.p", "w_bits": 2, "a_bits": 4},
+        {"match": "split.q", "w_bits": 4, "a_bits": 8},
+        {"match": "product.b_quantizer", "a_bits": 3},
+    ]
+    insert_quantizers(network, rules, 4, 4, overrides=overrides)
+    for _, quantizer in named_quantizers(network):
+        quantizer.load_calibration(Bounds(torch.tensor(-1.0), torch.tensor(1.0)))
+    return network
+
+
+def costs_of(network, size):
+    costs, not_counted = count_layers(network, size)
+    assert not not_counted
+    return costs
+
+
 def test_layers_of_a_small_network():
-    layers = {cost.name: cost for cost in count_layers(Small(), (19, 20))}  # counts as 20 x 20
+    layers = {cost.name: cost for cost in costs_of(small(), (19, 20))}  # counts as 20 x 20
     pixels = 400
     assert {name: cost.macs for name, cost in layers.items()} == {
         "conv": pixels * 6 * 9,
@@ -77,7 +87,7 @@ def test_layers_of_a_small_network():
 
 
 def test_bytes_and_bit_operations():
-    found = measure_complexity(Small(), lr_size=(2, 2))
+    found = measure_complexity(small(), lr_size=(2, 2))
     bounds = 8 * 2
     weights = {"conv": 54, "split": 72, "linear": 72}
     biases = 6 + 12 + 6
@@ -88,13 +98,13 @@ def test_bytes_and_bit_operations():
 
 
 def test_hooks_are_removed():
-    network = Small()
+    network = small()
     count_layers(network, (8, 8))
     assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_arithmetic_of_the_2dquant_paper():
-    costs = count_layers(build_network({"type": "SwinIR"}), (128, 128))
+    costs = costs_of(build_network({"type": "SwinIR"}), (128, 128))
     pixels = 128 * 128
     macs = Counter()
     for cost in costs:
@@ -112,7 +122,7 @@ def test_arithmetic_of_the_2dquant_paper():
 
 def test_edsr_baseline_by_hand():
     network = build_network({"type": "EDSR"})
-    costs = {cost.name: cost for cost in count_layers(network, (180, 320))}
+    costs = {cost.name: cost for cost in costs_of(network, (180, 320))}
     pixels = 180 * 320
     inside = 64 * 64 * 9  # a convolution from 64 to 64 channels
     assert len(costs) == 37 and all(cost.kind == "conv" for cost in costs.values())
@@ -168,9 +178,90 @@ def test_counts_do_not_depend_on_the_size_of_the_probe():
 
 
 def test_points_of_a_quantizer_count_like_bounds():
-    network = Small()
+    network = small()
     before = measure_complexity(network, lr_size=(4, 4))
     network.linear.act_quantizer.register_buffer("points", torch.zeros(12, 16))
     network.linear.act_quantizer.register_buffer("word_indices", torch.zeros(12, 16, 4, dtype=torch.uint8))
     after = measure_complexity(network, lr_size=(4, 4))
     assert after == before | {"bytes": before["bytes"] + 12 * 16 * 4}
+
+
+def test_products_that_no_layer_states_are_counted_in_full_precision():
+    class Attention(nn.Module):  # over all pixels, by functions: quadratic in their number
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(3, 1, bias=False, batch_first=True)
+            self.down = nn.ConvTranspose2d(3, 5, 2, 2)
+
+        def forward(self, x):
+            tokens = x.flatten(2).transpose(1, 2)
+            weights = (tokens @ tokens.transpose(1, 2)).softmax(-1)
+            return self.down((weights @ tokens).transpose(1, 2).view_as(x))
+
+    costs, not_counted = count_layers(Network(Attention()), (12, 10))
+    pixels = 120
+    assert {cost.name: cost.macs for cost in costs} == {
+        "layer": 2 * 3 * pixels**2,
+        "layer.down": pixels * 3 * 5 * 4,
+    }
+    assert all(cost.kind == "other" and cost.bit_product == 1024 and not cost.quantized for cost in costs)
+    assert not_counted == ["layer.attention", "layer.attention.out_proj"]  # never called
+
+
+def test_what_does_not_grow_with_the_picture_is_not_scaled():
+    squeeze = nn.Sequential(nn.Conv2d(3, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1))
+    whole = {cost.name: cost.macs for cost in costs_of(Network(squeeze), (30, 50))}
+    assert whole == {"layer.0": 1500 * 24, "layer.2": 32}
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(3, 1, 1))
+
+    def forward(self, x):
+        return x * self.factors
+
+
+class StatedScale(Scale):
+    def own_macs(self, _inputs, output):
+        return output.numel()
+
+
+class OwnConv2d(nn.Conv2d):
+    """Another class than the one that the rule knows."""
+
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
+def test_modules_that_no_rule_knows_are_named(caplog):
+    layers = nn.Sequential(Scale(), nn.PReLU(), StatedScale(), OwnConv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1))
+    network = Network(layers)
+    network.unused = nn.Linear(2, 2)
+    found = measure_complexity(network, lr_size=(4, 4))
+    assert found["not_counted"] == ["layer.0", "layer.1", "unused"]
+    assert found["macs"] == 16 * (3 + 2 * 9 + 9)
+    assert "layer.0, layer.1, unused" in caplog.text and "own_macs" in caplog.text
+
+
+def test_a_layer_from_outside_states_its_cost():
+    class QHalf(QModule):
+        source_type = "Conv2d"
+
+        @classmethod
+        def slots(cls, source, split, /):
+            return []
+
+        def cost(self, inputs, output, /):
+            assert inputs[0].shape == output.shape
+            return Cost("half", output.numel() // 2, self.weight.numel(), ((2, 4), (6, 8)))
+
+        def forward(self, x):
+            return torch.nn.functional.conv2d(x, self.weight)
+
+    network = Network(QHalf(nn.Conv2d(3, 3, 1, bias=False), {}))
+    (cost,) = costs_of(network, (5, 8))
+    assert (cost.kind, cost.macs, cost.weights, cost.weight_bits, cost.bit_product) == ("half", 60, 9, 4, 28)
+    whole = measure_complexity(network, lr_size=(5, 8))
+    assert whole["quantized_macs"] == 60 and whole["bytes"] == 9 * 4 / 8 and "not_counted" not in whole

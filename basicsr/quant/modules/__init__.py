@@ -1,4 +1,4 @@
 """One file a quantized layer, found by name through QMODULE_REGISTRY.
 
-May import quant.quantizers and quant.spec.
+A layer states what it costs, how it computes in exact integers, and its form for runtimes. May import quant.integers, quant.quantizers and quant.spec.
 """

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from basicsr.quant.modules.cost import Cost
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError
 
@@ -39,7 +40,8 @@ class QModule(nn.Module, ABC):
     """A module whose inputs pass through quantizers.
 
     It shares the parameters of the module that it replaces: the same objects under the same names, so that the keys of
-    full-precision checkpoints stay valid. A subclass defines `slots` and `forward`.
+    full-precision checkpoints stay valid. A subclass defines `slots`, `cost` and `forward`; and to be exported, `runtime_form`, and
+    to be checked against exact integers, `integer_twin`.
 
     Args:
         source: the full-precision module to replace.
@@ -74,6 +76,37 @@ class QModule(nn.Module, ABC):
             QuantizationError: the module cannot be split as asked, or not be quantized at all.
         """
 
+    @abstractmethod
+    def cost(self, inputs: tuple[Tensor, ...], output: Tensor, /) -> Cost:
+        """Return what one call of the layer costs.
+
+        Args:
+            inputs: the positional arguments of the call.
+            output: what it returned; only shapes matter.
+        """
+
+    def integer_twin(self) -> nn.Module:
+        """Return a module with the same inputs and outputs that multiplies integer codes and adds them up exactly.
+
+        Raises:
+            QuantizationError: the layer has none, or a quantizer no uniform grid.
+        """
+        raise QuantizationError(_missing(self, "integer_twin", "says nothing of how it computes in integers"))
+
+    def runtime_form(self, *, integer_linear: bool) -> nn.Module:
+        """Return a module with the same inputs and outputs, as runtimes compute the layer: what is exported as an ONNX graph.
+
+        Made of `quant.integers.products`, its graph holds what runtimes fuse into integer kernels.
+
+        Args:
+            integer_linear: compute linear layers in integers, where that is the choice of the layer.
+
+        Raises:
+            QuantizationError: the layer has none, or an activation quantizer no static uniform grid.
+        """
+        del integer_linear
+        raise QuantizationError(_missing(self, "runtime_form", "has no form for runtimes"))
+
     def weights(self) -> dict[str, Tensor]:
         """Return what each weight quantizer quantizes, by the name of its slot: the weight, or rows of it."""
         return {"weight_quantizer": self.weight} if "weight" in self._parameters else {}
@@ -92,3 +125,8 @@ def refuse_split(module_type: str, split: tuple[str, ...]) -> None:
     """Raise a QuantizationError if a split is asked of a module that has no parts."""
     if split:
         raise QuantizationError(f"{module_type} cannot be split into {', '.join(split)}; only QSplitLinear has parts.")
+
+
+def _missing(module: QModule, method: str, what: str) -> str:
+    kind = type(module).__name__
+    return f"A {kind} {what}: define {kind}.{method}, or leave the layer in full precision with 'quantization:exclude'."

@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from basicsr.quant.integers.containers import activation_container
+from basicsr.quant.integers.products import offset_codes, product_of
+from basicsr.quant.integers.sums import ActivationCodes, WeightCodes, affine_sum
 from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_slot
+from basicsr.quant.modules.cost import Cost, bits_of, weighted_cost
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.registry import QMODULE_REGISTRY
@@ -43,6 +48,20 @@ class QConv2d(QModule):
             QuantizerSlot("act_quantizer", "activation", source.in_channels, 1),
         ]
 
+    def cost(self, _inputs: tuple[Tensor, ...], output: Tensor, /) -> Cost:
+        """Return one MAC for each output value and tap."""
+        return weighted_cost(
+            "conv", self.weight, output, [(bits_of(self.weight_quantizer), bits_of(self.act_quantizer))]
+        )
+
+    def integer_twin(self) -> nn.Module:
+        """Return the convolution in integers; refused with groups and with padding by name."""
+        return IntegerConv2d(self)
+
+    def runtime_form(self, *, integer_linear: bool) -> nn.Module:  # noqa: ARG002 -- a convolution is always in integers
+        """Return the convolution of 8-bit codes."""
+        return RuntimeConv2d(self)
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
         return F.conv2d(
@@ -54,3 +73,71 @@ class QConv2d(QModule):
             self.dilation,
             self.groups,
         )
+
+
+class IntegerConv2d(nn.Module):
+    """Integer twin of QConv2d; without groups."""
+
+    def __init__(self, source: QConv2d) -> None:
+        super().__init__()
+        if source.groups != 1 or isinstance(source.padding, str):
+            raise QuantizationError("Integer convolutions know neither groups nor padding by name.")
+        self.activation = ActivationCodes(source.act_quantizer)
+        self.weight = WeightCodes(source.weight_quantizer, source.weight)
+        self.bias = source.bias
+        self.kernel_size = tuple(source.weight.shape[2:])
+        self.stride, self.padding, self.dilation = source.stride, source.padding, source.dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C, H, W)."""
+        codes = self.activation(x)
+        patches = self._patches(codes)  # N, H', W', C * kernel
+        inside = self._patches(torch.ones_like(codes[:1]))
+        weight = self.weight.codes.flatten(1).T.contiguous()  # C * kernel, out
+        y = affine_sum(
+            self.activation.grid,
+            self.weight.grid,
+            patches @ weight,
+            patches.sum(-1, keepdim=True),
+            inside @ weight,
+            inside.sum(-1, keepdim=True),
+        )
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype).permute(0, 3, 1, 2).contiguous()  # N, out, H', W'
+
+    def _patches(self, codes: Tensor) -> Tensor:
+        """Return what each output pixel sees, zeros where it sees the padding: N, H', W', C * kernel."""
+        vertical, horizontal = self.padding
+        padded = F.pad(codes, (horizontal, horizontal, vertical, vertical))
+        rows, columns = (
+            (size - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, dilation in zip(
+                padded.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True
+            )
+        )
+        taps = [
+            padded[
+                :,
+                :,
+                i * self.dilation[0] : i * self.dilation[0] + (rows - 1) * self.stride[0] + 1 : self.stride[0],
+                j * self.dilation[1] : j * self.dilation[1] + (columns - 1) * self.stride[1] + 1 : self.stride[1],
+            ]
+            for i in range(self.kernel_size[0])
+            for j in range(self.kernel_size[1])
+        ]
+        return torch.stack(taps, dim=2).flatten(1, 2).permute(0, 2, 3, 1)  # N, C, taps, H', W' -> N, H', W', C * taps
+
+
+class RuntimeConv2d(nn.Module):
+    """Runtime twin of QConv2d. Near the border, the shift of an input that has no code for zero is not compensated."""
+
+    def __init__(self, source: QConv2d) -> None:
+        super().__init__()
+        container = offset_codes if source.padding in ((0, 0), "valid") else activation_container
+        self.product = product_of(source.act_quantizer, source.weight_quantizer, source.weight, source.bias, container)
+        self.geometry = (source.stride, source.padding, source.dilation, source.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C, H, W)."""
+        return F.conv2d(self.product.inputs(x), self.product.weight(), self.product.bias, *self.geometry)

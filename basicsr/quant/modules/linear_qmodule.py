@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from basicsr.quant.integers.products import offset_codes, product_of
+from basicsr.quant.integers.sums import ActivationCodes, WeightCodes, affine_sum
 from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_slot
+from basicsr.quant.modules.cost import Cost, bits_of, weighted_cost
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.registry import QMODULE_REGISTRY
@@ -30,6 +33,20 @@ class QLinear(QModule):
             weight_slot("weight_quantizer", source.out_features),
             QuantizerSlot("act_quantizer", "activation", source.in_features, -1),
         ]
+
+    def cost(self, _inputs: tuple[Tensor, ...], output: Tensor, /) -> Cost:
+        """Return one MAC for each output value and input feature."""
+        return weighted_cost(
+            "linear", self.weight, output, [(bits_of(self.weight_quantizer), bits_of(self.act_quantizer))]
+        )
+
+    def integer_twin(self) -> nn.Module:
+        """Return the layer in integers."""
+        return IntegerLinear(self)
+
+    def runtime_form(self, *, integer_linear: bool) -> nn.Module:
+        """Return the layer in 8-bit codes, or in floating point."""
+        return RuntimeLinear(self, integer_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
@@ -92,6 +109,20 @@ class QSplitLinear(QModule):
         rows = self.weight.chunk(len(self.split))
         return {f"{part}.weight_quantizer": weight for part, weight in zip(self.split, rows, strict=True)}
 
+    def cost(self, _inputs: tuple[Tensor, ...], output: Tensor, /) -> Cost:
+        """Return one MAC for each output value and input feature; each part has its own bits."""
+        parts = [self.get_submodule(part) for part in self.split]
+        pairs = [(bits_of(part.weight_quantizer), bits_of(part.act_quantizer)) for part in parts]
+        return weighted_cost("linear", self.weight, output, pairs)
+
+    def integer_twin(self) -> nn.Module:
+        """Return the layer in integers."""
+        return IntegerSplitLinear(self)
+
+    def runtime_form(self, *, integer_linear: bool) -> nn.Module:
+        """Return the layer in 8-bit codes, or in floating point."""
+        return RuntimeLinear(self, integer_linear)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
         biases = [None] * len(self.split) if self.bias is None else self.bias.chunk(len(self.split))
@@ -100,3 +131,65 @@ class QSplitLinear(QModule):
             projection = getattr(self, part)
             outputs.append(F.linear(projection.act_quantizer(x), projection.weight_quantizer(weight), bias))
         return torch.cat(outputs, dim=-1)  # ..., out_features
+
+
+class IntegerLinear(nn.Module):
+    """Integer twin of QLinear."""
+
+    def __init__(self, source: QLinear) -> None:
+        super().__init__()
+        self.activation = ActivationCodes(source.act_quantizer)
+        self.weight = WeightCodes(source.weight_quantizer, source.weight)
+        self.bias = source.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        return _integer_linear(self.activation, self.weight, self.bias, x)
+
+
+class IntegerSplitLinear(nn.Module):
+    """Integer twin of QSplitLinear."""
+
+    def __init__(self, source: QSplitLinear) -> None:
+        super().__init__()
+        parts = [source.get_submodule(part) for part in source.split]
+        self.activations = [ActivationCodes(part.act_quantizer) for part in parts]
+        weights = source.weights().values()
+        self.weights = [WeightCodes(part.weight_quantizer, w) for part, w in zip(parts, weights, strict=True)]
+        self.biases = [None] * len(parts) if source.bias is None else list(source.bias.chunk(len(parts)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        parts = zip(self.activations, self.weights, self.biases, strict=True)
+        return torch.cat([_integer_linear(activation, weight, bias, x) for activation, weight, bias in parts], dim=-1)
+
+
+def _integer_linear(activation: ActivationCodes, weight: WeightCodes, bias: Tensor | None, x: Tensor) -> Tensor:
+    codes = activation(x)
+    products = codes @ weight.codes.T
+    x_sums, w_sums = codes.sum(-1, keepdim=True), weight.codes.sum(1)  # ..., 1 and out_features
+    y = affine_sum(activation.grid, weight.grid, products, x_sums, w_sums, x.shape[-1])
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+class RuntimeLinear(nn.Module):
+    """Runtime twin of QLinear, and of QSplitLinear: one product, or one for each part that rounds its input differently."""
+
+    def __init__(self, source: QLinear | QSplitLinear, integers: bool) -> None:
+        super().__init__()
+        parts = [source] if isinstance(source, QLinear) else [source.get_submodule(part) for part in source.split]
+        biases = [None] * len(parts) if source.bias is None else source.bias.chunk(len(parts))
+        products = [
+            product_of(part.act_quantizer, part.weight_quantizer, weight, bias, offset_codes if integers else None)
+            for part, weight, bias in zip(parts, source.weight.chunk(len(parts)), biases, strict=True)
+        ]
+        self.products = nn.ModuleList(products)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        projections = self.projections(x)
+        return projections[0] if len(projections) == 1 else torch.cat(projections, dim=-1)
+
+    def projections(self, x: Tensor) -> list[Tensor]:
+        """Return the output of each part, (..., out_features / parts)."""
+        return [F.linear(product.inputs(x), product.weight(), product.bias) for product in self.products]

@@ -3,7 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.quant.integers.products import grid_values
+from basicsr.quant.integers.sums import ActivationCodes, affine_sum
 from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split
+from basicsr.quant.modules.cost import Cost, bits_of
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.utils.registry import QMODULE_REGISTRY
 
@@ -27,12 +30,51 @@ class QMatMul(QModule):
         refuse_split("QMatMul", split)
         return [QuantizerSlot("a_quantizer", "activation"), QuantizerSlot("b_quantizer", "activation")]
 
+    def cost(self, inputs: tuple[Tensor, ...], output: Tensor, /) -> Cost:
+        """Return one MAC for each output value and element of a row of the first factor."""
+        pair = (bits_of(self.a_quantizer), bits_of(self.b_quantizer))
+        return Cost("matmul", output.numel() * inputs[0].shape[-1], 0, (pair,))
+
+    def integer_twin(self) -> nn.Module:
+        """Return the product in integers."""
+        return IntegerMatMul(self)
+
+    def runtime_form(self, *, integer_linear: bool) -> nn.Module:  # noqa: ARG002 -- a product is never in integers
+        """Return the product in floating point."""
+        return RuntimeMatMul(self)
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply (..., n, k) by (..., k, m)."""
         a, b = self.a_quantizer(a), self.b_quantizer(b)
         if self.a_quantizer.bypass and self.b_quantizer.bypass:
             return a @ b  # the bits of the module that this one stands for
         return _aligned_product(a, b)
+
+
+class IntegerMatMul(nn.Module):
+    """Integer twin of QMatMul."""
+
+    def __init__(self, source: QMatMul) -> None:
+        super().__init__()
+        self.a, self.b = ActivationCodes(source.a_quantizer), ActivationCodes(source.b_quantizer)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Multiply (..., n, k) by (..., k, m)."""
+        left, right = self.a(a), self.b(b)
+        rows, columns = left.sum(-1, keepdim=True), right.sum(-2, keepdim=True)  # ..., n, 1 and ..., 1, m
+        return affine_sum(self.a.grid, self.b.grid, left @ right, rows, columns, a.shape[-1]).to(a.dtype)
+
+
+class RuntimeMatMul(nn.Module):
+    """Runtime twin of QMatMul, in floating point: K is the dimension of an attention head, too small to gain by integers."""
+
+    def __init__(self, source: QMatMul) -> None:
+        super().__init__()
+        self.a, self.b = grid_values(source.a_quantizer), grid_values(source.b_quantizer)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Multiply (..., n, k) by (..., k, m)."""
+        return self.a(a) @ self.b(b)
 
 
 def _aligned_product(a: Tensor, b: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.ops.functional import fake_quantize
@@ -91,6 +92,39 @@ def test_gradients_reach_bounds_and_inputs(case):
     module(*inputs).square().sum().backward()
     for tensor in (*inputs, *module.parameters()):
         assert bool(tensor.grad.abs().sum() > 0)
+
+
+def test_every_module_states_its_cost(case):
+    name, source, split, inputs = case
+    module = build(name, source, split, bits=3)
+    set_min_max_bounds(module, *inputs)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = source(*inputs)
+    cost = module.cost(inputs, output)
+    assert cost.macs == counter.get_total_flops() // 2
+    assert cost.weights == sum(parameter.numel() for key, parameter in source.named_parameters() if key == "weight")
+    assert set(cost.factor_bits) == {(3, 3)} and len(cost.factor_bits) == max(len(split), 1)
+
+
+def test_a_factor_in_full_precision_has_32_bits():
+    module = QMODULE_REGISTRY.get("QLinear")(
+        nn.Linear(2, 2), dict.fromkeys(("weight_quantizer", "act_quantizer"), nn.Identity())
+    )
+    assert module.cost((torch.ones(2),), torch.ones(2)).factor_bits == ((32, 32),)
+
+
+@pytest.mark.parametrize("form", ["integer_twin", "runtime_form"])
+def test_every_module_has_an_integer_twin_and_a_form_for_runtimes(case, form):
+    name, source, split, inputs = case
+    if name == "QConv2d" and form == "integer_twin":
+        source, inputs = nn.Conv2d(4, 6, 3, 2, 1), (torch.randn(2, 4, 9, 7),)  # without groups
+    module = build(name, source, split, bits=4)
+    set_min_max_bounds(module, *inputs)
+    with torch.no_grad():
+        expected = module(*inputs)
+        twin = module.integer_twin() if form == "integer_twin" else module.runtime_form(integer_linear=False)
+        difference = float((twin(*inputs) - expected).abs().max() / expected.abs().max())
+    assert difference < (1e-5 if form == "integer_twin" or name != "QConv2d" else 0.05)
 
 
 def test_modules_without_parts_refuse_a_split():

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basicsr.deploy.containers import LARGEST_SUM, activation_container, largest_codes, weight_container
-from basicsr.deploy.freeze import FrozenWeight
+from basicsr.quant.integers.containers import LARGEST_SUM, activation_container, largest_codes, weight_container
+from basicsr.quant.integers.frozen import FrozenWeight
 from basicsr.quant.spec import QuantSpec
 
 BITS = st.integers(2, 8)

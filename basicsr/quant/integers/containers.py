@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from basicsr.deploy.freeze import FrozenWeight
+from basicsr.quant.integers.frozen import FrozenWeight
 
 LARGEST_SUM = 2**15 - 1
 """Processors without VNNI instructions add two products in 16 bits; codes are kept so small that the sum always fits."""

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+NAMESPACE = "basicsr_quant"
 
-@torch.library.custom_op("basicsr_quant::through_uint8", mutates_args=())
+
+@torch.library.custom_op(f"{NAMESPACE}::through_uint8", mutates_args=())
 def through_uint8(x: Tensor, step: float, zero_point: int) -> Tensor:
     """Return values as uint8 codes stand for them: (code - zero_point) * step with code = round(x / step) + zero_point in 0..255."""
     codes = (x / step).round_().add_(zero_point).clamp_(0, 255)
@@ -16,7 +18,7 @@ def _(x: Tensor, step: float, zero_point: int) -> Tensor:  # noqa: ARG001
     return torch.empty_like(x)
 
 
-@torch.library.custom_op("basicsr_quant::from_int8", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::from_int8", mutates_args=())
 def from_int8(codes: Tensor, steps: Tensor) -> Tensor:
     """Return code * step for int8 codes (rows, ...) and steps (rows,), float32."""
     return codes.float() * steps.view(-1, *[1] * (codes.dim() - 1))

@@ -1,0 +1,161 @@
+"""What layers multiply as a runtime computes it: operators that give and take codes around integer weights.
+
+Everything is written so that its graph holds what runtimes fuse into integer kernels: a clip, an addition, a pair of
+QuantizeLinear and DequantizeLinear in front of the layer, and int8 weights with a step for each row. The values are those of the
+quantized network; see `containers` for what 8 bits cannot hold exactly.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from basicsr.quant.integers.containers import (
+    ActivationContainer,
+    WeightContainer,
+    largest_codes,
+    weight_container,
+)
+from basicsr.quant.integers.frozen import freeze_weight
+from basicsr.quant.integers.operators import from_int8, through_uint8
+from basicsr.quant.quantizers.base import Quantizer
+
+Containers = Callable[[float, float, int], ActivationContainer | None]
+"""Gives the grid for an input with the lower bound, the upper bound and the bits of its quantizer; None where there is no good one."""
+
+
+class GridValues(nn.Module):
+    """Rounds activations to the values of a quantizer, in floating point: for products that are not computed in integers.
+
+    Args:
+        quantizer: calibrated, with a static uniform grid.
+    """
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.lower, self.upper, self.step = _grid(quantizer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the nearest values, in the shape of `x`."""
+        codes = ((x.clamp(self.lower, self.upper) - self.lower) * (1 / self.step)).round()
+        return codes * self.step + self.lower
+
+
+class ContainedValues(nn.Module):
+    """Rounds activations to the values of a quantizer, moved onto the grid of a container, through 8-bit codes.
+
+    Args:
+        quantizer: calibrated and per tensor, with a static uniform grid.
+        container: the grid; its step is that of the quantizer or a whole fraction of it.
+    """
+
+    def __init__(self, quantizer: Quantizer, container: ActivationContainer) -> None:
+        super().__init__()
+        self.lower, self.upper, self.step = _grid(quantizer)
+        self.container = container
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the nearest values plus `container.shift`, in the shape of `x`."""
+        shift, x = self.container.shift, x.clamp(self.lower, self.upper)
+        if round(self.step / self.container.step) == 1:  # both round at the same places
+            x = x + shift if shift else x
+        else:
+            x = ((x - self.lower) * (1 / self.step)).round() * self.step + (self.lower + shift)
+        return through_uint8(x, self.container.step, self.container.zero_point)
+
+
+class FloatWeight(nn.Module):
+    """A weight that stays in floating point, at most rounded to the values of its quantizer."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("values", values)
+
+    def forward(self) -> Tensor:
+        """Return the weight."""
+        return self.values
+
+
+class IntegerWeight(nn.Module):
+    """A weight of int8 codes with a step for each row.
+
+    Attributes:
+        moved: largest distance of a value from that of the quantizer, in steps of the quantizer.
+    """
+
+    def __init__(self, weight: WeightContainer) -> None:
+        super().__init__()
+        self.moved = weight.moved
+        self.register_buffer("codes", weight.codes)
+        self.register_buffer("steps", weight.steps)
+
+    def forward(self) -> Tensor:
+        """Return the values of the codes, float32."""
+        return from_int8(self.codes, self.steps)
+
+
+class Product(nn.Module):
+    """What a linear layer or a convolution multiplies: its input on a grid, its weight, and a bias that compensates the shift.
+
+    Args:
+        inputs: applied to the input of the layer.
+        weight: gives the weight.
+        bias: (rows,) or None.
+        shift: by how much `inputs` moves the values.
+    """
+
+    def __init__(
+        self, inputs: nn.Module, weight: FloatWeight | IntegerWeight, bias: Tensor | None, shift: float
+    ) -> None:
+        super().__init__()
+        self.inputs, self.weight = inputs, weight
+        if shift:
+            correction = -shift * weight().double().flatten(1).sum(1)
+            bias = (correction if bias is None else bias.double() + correction).float()
+        self.register_buffer("bias", bias)
+
+
+def _grid(quantizer: Quantizer) -> tuple[float, float, float] | tuple[Tensor, Tensor, Tensor]:
+    """Return lower bound, upper bound and step: numbers, or where there is one for each channel, tensors that broadcast."""
+    lower, upper = (bound.detach().float() for bound in quantizer.affine_bounds())
+    step = (upper - lower) / quantizer.spec.max_code
+    if lower.dim() == 0:
+        return lower.item(), upper.item(), step.item()
+    shape = (-1, 1, 1) if quantizer.spec.channel_axis == 1 else (-1,)  # of a convolution, of a linear layer
+    return lower.view(shape), upper.view(shape), step.view(shape)
+
+
+def grid_values(quantizer: nn.Module) -> nn.Module:
+    """Return what rounds an activation in floating point; nothing where it stays in full precision, without a quantizer."""
+    return GridValues(quantizer) if isinstance(quantizer, Quantizer) else nn.Identity()
+
+
+def offset_codes(lower: float, upper: float, bits: int) -> ActivationContainer:
+    """Return the grid of the quantizer itself, moved so that code 0 stands for zero: without padding, nothing else does."""
+    return ActivationContainer((upper - lower) / (2**bits - 1), 0, -lower)
+
+
+def product_of(
+    act_quantizer: nn.Module,
+    weight_quantizer: nn.Module,
+    weight: Tensor,
+    bias: Tensor | None,
+    container_for: Containers | None,
+) -> Product:
+    """Return the product of a layer in integers, or in floating point.
+
+    Args:
+        act_quantizer: of the input; no quantizer where it stays in full precision.
+        weight_quantizer: of the weight, likewise.
+        weight: rows first.
+        bias: (rows,) or None.
+        container_for: gives the grid for an input; floating point where it is None or gives None.
+    """
+    if container_for and isinstance(act_quantizer, Quantizer) and isinstance(weight_quantizer, Quantizer):
+        lower, upper, _ = _grid(act_quantizer)
+        bits = act_quantizer.spec.bits
+        container = None if isinstance(lower, Tensor) else container_for(lower, upper, bits)
+        if container is not None:
+            integers = weight_container(freeze_weight(weight_quantizer, weight), largest_codes(bits)[1])
+            return Product(ContainedValues(act_quantizer, container), IntegerWeight(integers), bias, container.shift)
+    values = weight_quantizer(weight) if isinstance(weight_quantizer, Quantizer) else weight
+    return Product(grid_values(act_quantizer), FloatWeight(values.detach()), bias, 0.0)
