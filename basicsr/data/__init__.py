@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from basicsr.data.base import PairedDataset
 from basicsr.data.calibration import crops_of, load_calibration_set, make_calibration_set
 from basicsr.data.images_in_memory import DoesNotFitError, ImagesInMemory
 from basicsr.data.paired_image_dataset import PairedImageDataset
@@ -18,12 +18,12 @@ from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.options import CalibrationOptions, Component, TrainOptions
 from basicsr.utils.registry import DATASET_REGISTRY
 
-TrainingImages = Dataset | ImagesInMemory
+TrainingImages = PairedDataset | ImagesInMemory
 
 _logger = logging.getLogger(__name__)
 
 
-def build_dataset(options: Mapping[str, Any], scale: int, phase: Literal["train", "val"], where: str) -> Dataset:
+def build_dataset(options: Mapping[str, Any], scale: int, phase: Literal["train", "val"], where: str) -> PairedDataset:
     """Construct the data set that `options` describe: `type` and the options of that class.
 
     Args:
@@ -39,7 +39,7 @@ def build_dataset(options: Mapping[str, Any], scale: int, phase: Literal["train"
     return DATASET_REGISTRY.build(options, scale, phase, where=where)
 
 
-def build_evaluation_sets(datasets: Mapping[str, Component], scale: int) -> list[Dataset]:
+def build_evaluation_sets(datasets: Mapping[str, Component], scale: int) -> list[PairedDataset]:
     """Construct data sets of whole images; a test set whose HR folder is not on disk is named and skipped.
 
     Args:
@@ -59,7 +59,7 @@ def build_evaluation_sets(datasets: Mapping[str, Component], scale: int) -> list
     return found
 
 
-def hold_in_memory(dataset: Dataset, options: TrainOptions, device: torch.device) -> TrainingImages:
+def hold_in_memory(dataset: PairedDataset, options: TrainOptions, device: torch.device) -> TrainingImages:
     """Return the training set in the memory of a device if the options ask for it and it fits, else as it is.
 
     Args:

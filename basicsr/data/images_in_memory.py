@@ -73,7 +73,8 @@ class ImagesInMemory:
         addresses = []
         for index, seed in keys:
             random = np.random.default_rng(seed)
-            top, left = random_position(random, *self._lq.sizes[index], self._lq.side)
+            height, width = self._lq.sizes[index]
+            top, left = random_position(random, height, width, self._lq.side)
             turned = random_orientation(random, self._dataset.use_hflip, self._dataset.use_rot)
             lq = self._lq.address(index, top, left, **turned)
             addresses.append((*lq, *self._gt.address(index, top * scale, left * scale, **turned)))

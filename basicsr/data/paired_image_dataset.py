@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from basicsr.data.base import Pair, PairedDataset
 from basicsr.data.cache import ImageCache
 from basicsr.data.pairs import find_pairs, load_pair
 from basicsr.data.transforms import orient, paired_random_crop, random_orientation
@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 
 @DATASET_REGISTRY.register()
-class PairedImageDataset(Dataset):
+class PairedImageDataset(PairedDataset):
     """LR/HR pairs of a folder, in the order of their names.
 
     HR images are cropped at the bottom and right to a multiple of the scale. Without `dataroot_lq`, the LR images are made
@@ -81,7 +81,7 @@ class PairedImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+    def __getitem__(self, index: int) -> Pair:
         """Return a whole pair.
 
         Returns:

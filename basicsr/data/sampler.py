@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.data.base import PairedDataset
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.logger import get_logger
 
@@ -81,7 +81,7 @@ class TrainingSampler(Sampler[list[SampleKey]]):
 
 
 def build_train_loader(
-    dataset: PairedImageDataset,
+    dataset: PairedDataset,
     *,
     batch_size: int,
     num_workers: int,
@@ -105,7 +105,7 @@ def build_train_loader(
 
     Returns:
         Iterator of `lq`: N,3,h,w and `gt`: N,3,h*scale,w*scale, float32 in 0..1, N = batch_size / world_size. It raises the
-        errors of `PairedImageDataset.sample`, from workers too.
+        errors of `PairedDataset.sample`, from workers too.
 
     Raises:
         OptionsError: the batch size cannot be split evenly between the processes.
@@ -140,7 +140,7 @@ def _batches(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
 class _Samples(Dataset):
     """Random samples by key. Errors are returned: raised in a worker, they would reach the user as a traceback in text."""
 
-    def __init__(self, dataset: PairedImageDataset) -> None:
+    def __init__(self, dataset: PairedDataset) -> None:
         self._dataset = dataset
 
     def __getitem__(self, key: SampleKey) -> dict[str, Tensor] | UserError:

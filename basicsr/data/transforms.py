@@ -27,7 +27,8 @@ def paired_random_crop(
     """
     check_crop_fits(gt, gt_size, name)
     size = gt_size // scale
-    top, left = random_position(random, *lq.shape[:2], size)
+    height, width = lq.shape[:2]
+    top, left = random_position(random, height, width, size)
     gt_top, gt_left = top * scale, left * scale
     return (
         lq[top : top + size, left : left + size],

@@ -255,8 +255,8 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], description: Descri
         spec = quantizers[name].spec
         end = offset + packed_size(math.prod(shape), spec.bits)
         codes = unpack_codes(tensors["codes"][offset:end], spec.bits, shape)
-        bounds = [state.pop(f"{name}.{bound}") for bound in ("lower_bound", "upper_bound")]
-        frozen[name], offset = FrozenWeight(codes, *bounds, spec), end
+        lower, upper = (state.pop(f"{name}.{bound}") for bound in ("lower_bound", "upper_bound"))
+        frozen[name], offset = FrozenWeight(codes, lower, upper, spec), end
     put_frozen_weights(network, frozen)
     for name, quantizer in quantizers.items():
         if name not in frozen:

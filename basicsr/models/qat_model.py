@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -200,7 +200,9 @@ class QATModel(QuantizedModel):
         """Add the gradients of a part of the batch, weighted by its share; return its losses, detached."""
         auxiliary = self.mismatch_loss if self.mismatch_loss is not None or not measuring else MismatchLoss()
         feature_layers = self.teacher.feature_layers if self.teacher is not None else ()
-        tapped = nullcontext({}) if auxiliary is None else tap_activations(self.network)
+        tapped: AbstractContextManager[dict[str, tuple[Tensor, Tensor]]] = (
+            nullcontext({}) if auxiliary is None else tap_activations(self.network)
+        )
         with tapped as pairs, tap_outputs(self.network, feature_layers) as features:
             output = self.network(lq)
         losses = self._main_losses(lq, gt, output, features)

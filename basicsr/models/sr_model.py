@@ -88,7 +88,8 @@ class SRModel:
     ) -> None:
         self.device = device
         layout = torch.channels_last if channels_last else torch.preserve_format
-        self.network = network.to(device, memory_format=layout).requires_grad_(True).train()
+        # the types of torch know `memory_format` only without a device
+        self.network = network.to(device).to(memory_format=layout).requires_grad_(True).train()  # type: ignore[call-overload]
         self._averaged = copy.deepcopy(self.network).requires_grad_(False).eval() if ema_decay else None
         self._ema_decay = ema_decay
         self._clip_grad_norm = clip_grad_norm

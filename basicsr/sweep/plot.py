@@ -46,14 +46,16 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     own = [row for row in rows if row["dataset"] == dataset]
     networks = list(dict.fromkeys((row["arch"], row["scale"]) for row in own if row["method"] != BICUBIC))
     methods = list(dict.fromkeys(row["method"] for row in own if row["method"] not in (FULL_PRECISION, BICUBIC)))
     styles = {method: _style(number) for number, method in enumerate(methods)}
     size = (13, 0.6 + 4 * len(networks))
-    figure, panels = pyplot.subplots(len(networks), len(PANELS), figsize=size, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.12)
+    figure, panels = pyplot.subplots(
+        len(networks), len(PANELS), figsize=size, squeeze=False, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.12)
+    )
     for line, (arch, scale) in enumerate(networks):
         shown = [row for row in own if row["scale"] == scale and row["arch"] in (arch, None)]
         for panel, (metric, label) in zip(panels[line], PANELS.items(), strict=True):

@@ -129,7 +129,9 @@ def _registered_names(file: Path, variable: str) -> list[str] | None:
         return None
     names = []
     for node in ast.walk(tree):
-        for decorator in getattr(node, "decorator_list", []):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        for decorator in node.decorator_list:
             if (
                 isinstance(decorator, ast.Call)
                 and isinstance(decorator.func, ast.Attribute)
@@ -138,7 +140,7 @@ def _registered_names(file: Path, variable: str) -> list[str] | None:
                 and decorator.func.value.id == variable
             ):
                 given = decorator.args[0] if decorator.args else None
-                names.append(given.value if isinstance(given, ast.Constant) else node.name)
+                names.append(str(given.value) if isinstance(given, ast.Constant) else node.name)
     return names
 
 

@@ -5,11 +5,13 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 
 from basicsr.utils.errors import OptionsError, suggestion
+
+ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 _NOT_OPTIONS = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -96,7 +98,7 @@ def validate_fields(fields: dict[str, Any], values: Mapping[str, Any], where: st
     return validate_model(_model(fields), values, where)
 
 
-def validate_model(model: type[pydantic.BaseModel], values: Mapping[str, Any], where: str) -> pydantic.BaseModel:
+def validate_model(model: type[ModelT], values: Mapping[str, Any], where: str) -> ModelT:
     """Validate `values` strictly against a pydantic model; see `validate_fields`."""
     try:
         # strict validation of Python objects refuses a list for a tuple; of JSON, which has no tuples, it does not

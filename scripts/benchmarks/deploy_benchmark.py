@@ -125,9 +125,9 @@ def _variant(
 ) -> Variant:
     """Export a network; the trained one is kept as `trained`, its copy on 8-bit grids as `PyTorch`."""
     file = folder / f"{name}.safetensors"
-    sizes = [
+    packed, packed_half = (
         save_packed(network, options.network_g, quantization_map, file, method="DOBI", half=h) for h in (False, True)
-    ]
+    )
     graph = file.with_suffix(".onnx")
     save_onnx(network, graph, integer_linear=integer_linear)
     networks = {"trained": network, "8-bit grids": eight_bit_network(network, integer_linear=integer_linear)}
@@ -136,7 +136,7 @@ def _variant(
         label: RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
         for label, (runtime, precision) in _labels().items()
     }
-    return Variant(name, options.bit, *sizes, graph, networks)
+    return Variant(name, options.bit, packed, packed_half, graph, networks)
 
 
 def _labels() -> dict[str, tuple[RuntimeName, Precision]]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -101,7 +102,7 @@ def inference(options: Options) -> Callable[[], object]:
     return enlarge
 
 
-def prepared(options: Options) -> object:
+def prepared(options: Options) -> Any:
     """Build the model of a run, calibrated if it quantizes."""
     torch.manual_seed(0)
     model = pipeline.build_model(options, torch.device("cpu"))

@@ -32,8 +32,10 @@ def expected(student, teacher, distance):
 
 @pytest.mark.parametrize("distance", ["mean_square", "norm"])
 def test_it_is_the_formula(maps, distance):
-    torch.testing.assert_close(build(loss_weight=5.0, distance=distance)(*maps), 5 * expected(*maps, distance))
-    torch.testing.assert_close(build()(*maps), expected(*maps, "mean_square"))
+    torch.testing.assert_close(
+        build(loss_weight=5.0, distance=distance)(*maps), 5 * expected(maps[0], maps[1], distance)
+    )
+    torch.testing.assert_close(build()(*maps), expected(maps[0], maps[1], "mean_square"))
 
 
 @pytest.mark.parametrize("distance", ["mean_square", "norm"])

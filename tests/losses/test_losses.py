@@ -43,7 +43,7 @@ def test_feature_loss_reaches_the_student(features):
 
 def test_released_losses_equal_the_released_broadcast(features):
     student, teacher = features
-    expected = 0
+    expected = torch.zeros(())
     for name, t in teacher.items():
         s = student[name]
         norm_s = s.norm(dim=(1, 2)).detach()[:, None, None, None]

@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from basicsr.quant.calibration import Bounds, CalibrationResult
 from basicsr.quant.spec import QuantizationError, QuantSpec
+
+ResultT = TypeVar("ResultT", bound=CalibrationResult, covariant=True)
 
 CONSTANT_RELATIVE_WIDTH = 2.0**-8
 CONSTANT_MINIMUM_WIDTH = 2.0**-20
@@ -26,7 +28,7 @@ class FoundBounds:
     search: str | None = None
 
 
-class Calibrator(ABC):
+class Calibrator(ABC, Generic[ResultT]):
     """Finds the parameters of one quantizer in one or more passes over the same data.
 
         while True:
@@ -67,11 +69,11 @@ class Calibrator(ABC):
         """
 
     @abstractmethod
-    def finish(self) -> CalibrationResult:
+    def finish(self) -> ResultT:
         """Return the result, after `end_pass()` returned False."""
 
 
-class StreamingCalibrator(Calibrator):
+class StreamingCalibrator(Calibrator[ResultT]):
     """A calibrator that checks its data and counts its passes. A subclass defines `_look_at` and `finish`.
 
     The data may be cut into batches in any way and order, the same or another in every pass. All arithmetic on
@@ -156,7 +158,7 @@ class StreamingCalibrator(Calibrator):
             )
 
 
-class BoundsCalibrator(StreamingCalibrator):
+class BoundsCalibrator(StreamingCalibrator[Bounds]):
     """A calibrator of bounds.
 
     On a GPU, kernels that add in an order of their own make the same activations differ by rounding from pass to pass; so a later
@@ -169,11 +171,8 @@ class BoundsCalibrator(StreamingCalibrator):
     """
 
     gives = Bounds
-
-    def __init__(self, spec: QuantSpec, /) -> None:
-        super().__init__(spec)
-        self._lowest: Tensor | None = None  # (C,) float32, over all passes
-        self._highest: Tensor | None = None
+    _lowest: Tensor  # (C,) float32, over all batches so far; set by the first one
+    _highest: Tensor
 
     def finish(self) -> Bounds:
         """Return the bounds, after `end_pass()` returned False.
@@ -231,7 +230,7 @@ class BoundsCalibrator(StreamingCalibrator):
         return tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor.unsqueeze(1)  # ...,C,... -> C,M
 
     def _widen_range(self, lowest: Tensor, highest: Tensor) -> None:
-        if self._lowest is None:
+        if self._elements_of_pass == 0:  # the first batch
             self._lowest, self._highest = lowest, highest
             return
         self._lowest = torch.minimum(self._lowest, lowest)
@@ -257,7 +256,7 @@ class BoundsCalibrator(StreamingCalibrator):
         return value, value + (value.abs() * CONSTANT_RELATIVE_WIDTH).clamp_min(CONSTANT_MINIMUM_WIDTH)
 
 
-def calibrate_tensor(calibrator: Calibrator, tensor: Tensor) -> CalibrationResult:
+def calibrate_tensor(calibrator: Calibrator[ResultT], tensor: Tensor) -> ResultT:
     """Run all passes of a calibrator over one tensor, such as a weight, and return its result."""
     calibrator.update(tensor)
     while calibrator.end_pass():

@@ -19,7 +19,7 @@ _CHUNK = 2**17  # elements; what is computed from a chunk stays in the cache
 
 
 @CALIBRATOR_REGISTRY.register("DFSQ")
-class DFSQCalibrator(StreamingCalibrator):
+class DFSQCalibrator(StreamingCalibrator[SubsetPoints]):
     """Chooses 2**bits points for each channel from a universal set (DFSQ, arXiv 2305.05888), in one pass.
 
     Values are normalised for each sample and channel, see `subset.normalize`, and counted between all midpoints of the universal
@@ -76,8 +76,6 @@ class DFSQCalibrator(StreamingCalibrator):
         # until a negative value is seen, `auto` keeps both statistics
         self._post_relu_kinds = {"auto": (False, True), "mean_max": (False,), "max": (True,)}[normalization]
         self._histograms: dict[bool, NormalizedHistogram] = {}
-        self._lowest: Tensor | None = None  # (C,) float32
-        self._highest: Tensor | None = None
 
     def _look_at(self, tensor: Tensor) -> None:
         rows = sample_rows(tensor, self.spec.channel_axis).contiguous()
@@ -96,8 +94,10 @@ class DFSQCalibrator(StreamingCalibrator):
 
     def _widen_range(self, lowest: Tensor, highest: Tensor) -> None:
         lowest, highest = lowest.amin(dim=0), highest.amax(dim=0)
-        self._lowest = lowest if self._lowest is None else torch.minimum(self._lowest, lowest)
-        self._highest = highest if self._highest is None else torch.maximum(self._highest, highest)
+        if self._elements_of_pass == 0:  # the first batch
+            self._lowest, self._highest = lowest, highest
+        else:
+            self._lowest, self._highest = torch.minimum(self._lowest, lowest), torch.maximum(self._highest, highest)
 
     def finish(self) -> SubsetPoints:
         """Return the points, after `end_pass()` returned False.

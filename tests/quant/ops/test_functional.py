@@ -99,7 +99,7 @@ def test_gradients_are_those_of_the_plain_composition(seed, bits):
     x, lower, upper = make_case(seed, bits)
     grad = torch.randn_like(x)
     ours = gradients(lambda *t: fake_quantize(*t, bits), x, lower, upper, grad)
-    plain = gradients(lambda *t: plain_fake_quantize(*t, bits), x, lower, upper, grad)
+    plain = gradients(lambda x, lo, up: plain_fake_quantize(x, lo, up, bits), x, lower, upper, grad)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
     inside = (x >= lower) & (x <= upper)
@@ -122,7 +122,8 @@ def test_gradients_are_the_finite_differences_of_the_frozen_quantizer(bits):
         @staticmethod
         def backward(ctx, grad):
             with torch.enable_grad():
-                return gradients(lambda *t: fake_quantize(*t, bits), *ctx.saved_tensors, grad)
+                x, lower, upper = ctx.saved_tensors
+                return gradients(lambda x, lo, up: fake_quantize(x, lo, up, bits), x, lower, upper, grad)
 
     torch.testing.assert_close(
         frozen_fake_quantize(x, lower, upper, bits, residual), fake_quantize(x, lower, upper, bits), atol=1e-12, rtol=0
@@ -183,7 +184,7 @@ def test_with_a_window_gradients_of_values_that_crowd_are_nearer_to_those_of_the
     ]
 
     def error(window):
-        bounds = [lower.clone().requires_grad_(), upper.clone().requires_grad_()]
+        bounds = (lower.clone().requires_grad_(), upper.clone().requires_grad_())
         found = torch.autograd.grad(loss(*bounds, window), bounds)
         return max(abs(float(a - b)) for a, b in zip(found, expected, strict=True)) * step
 

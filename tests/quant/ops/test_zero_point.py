@@ -38,7 +38,7 @@ def test_values_and_gradients_are_those_of_the_released_code(seed, bits):
         lambda x, lo, up, bits: fake_quantize(x, *with_integer_zero_point(lo, up, bits), bits),
     ):
         leaves = [tensor.clone().requires_grad_() for tensor in (x, lower, upper)]
-        output = function(*leaves, bits)
+        output = function(leaves[0], leaves[1], leaves[2], bits)
         output.backward(upstream)
         results.append([output.detach(), *(leaf.grad for leaf in leaves)])
     for expected, actual in zip(*results, strict=True):
@@ -63,7 +63,7 @@ def test_bounds_move_by_less_than_a_step_and_keep_their_distance():
 
 @pytest.mark.parametrize(("lower", "upper"), [(1.0, 1.0), (2.0, 1.0)])
 def test_crossed_bounds_stay_finite_and_can_move_apart(lower, upper):
-    bounds = [torch.tensor(lower, requires_grad=True), torch.tensor(upper, requires_grad=True)]
+    bounds = (torch.tensor(lower, requires_grad=True), torch.tensor(upper, requires_grad=True))
     output = fake_quantize(torch.tensor([0.0, 3.0]), *with_integer_zero_point(*bounds, 4), 4)
     output.sum().backward()
     assert bool(output.isfinite().all())

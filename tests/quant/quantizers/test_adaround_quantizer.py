@@ -87,9 +87,8 @@ def test_learned_codes_are_the_two_neighbours_and_few(quantizer, weight):
     codes, values = quantizer.codes(weight), quantizer(weight).detach()
     assert codes.dtype == torch.uint8 and int(codes.max()) <= quantizer.spec.max_code
     assert bool(((codes - position).abs() < 1 + 1e-4).all())
-    assert not torch.equal(
-        codes, quantize(weight, *quantizer.bounds(), quantizer.spec.bits, quantizer.spec.channel_axis)
-    )
+    lower, upper = quantizer.bounds()
+    assert not torch.equal(codes, quantize(weight, lower, upper, quantizer.spec.bits, quantizer.spec.channel_axis))
     for row in values.flatten(1) if quantizer.bounds_shape else [values]:
         assert row.unique().numel() <= quantizer.spec.num_levels
     quantizer.finish_rounding()

@@ -226,7 +226,8 @@ def test_codes_stand_for_values_between_the_affine_bounds(name, spec):
         with pytest.raises(QuantizationError, match="no fixed uniform grid"):
             quantizer.affine_bounds(x)
         return
-    values = functional.dequantize(quantizer.codes(x), *quantizer.affine_bounds(x), spec[0].bits, spec[0].channel_axis)
+    lower, upper = quantizer.affine_bounds(x)
+    values = functional.dequantize(quantizer.codes(x), lower, upper, spec[0].bits, spec[0].channel_axis)
     torch.testing.assert_close(values, quantizer(x))
 
 
