@@ -22,26 +22,27 @@ FOLDER = Path("docs/results")
 SEARCHES = ("symmetric", "auto", f"auto{BY_OUTPUT}", "one_sided", "joint")
 SELECTIONS = ("kmeans", "exact")
 INTRODUCTION = (
-    "Written by `python scripts/make_tables.py` from the records in `*/runs/`, one for each run, which hold the options, the "
-    "command, the commit and the values of every image. Each section is one sweep: the same networks, data and protocol for "
-    "all methods in it; sections do not compare with each other where their recipes differ."
+    "Written by `python scripts/make_tables.py` from the records in `*/runs/`, one for each run. A record holds the "
+    "options, the command and the values of every image. Each section is one sweep: the same networks, data and protocol for "
+    "all methods in it. Sections do not compare with each other where their recipes differ."
 )
 DOBI = (
     "Activations only, without training; weights have one search in all of them. The squared error is the geometric mean over "
-    "the activation quantizers, in percent of that of the first line; what is in parentheses is the difference from that line."
+    "the activation quantizers, in percent of that of the first line. In parentheses is the difference from that line."
 )
 DFSQ = (
-    "As above; the squared error is that of the normalised activations, which both selections minimise. k-means is that of the "
+    "As above. The squared error is that of the normalised activations, which both selections minimise. k-means is that of the "
     "paper, with three restarts."
 )
 ORDER = (
-    "Whether a method of 2DQuant's paper is better than the one before it, as there: MinMax < DOBI < 2DQuant. DOBI is the one "
-    "with the search that 2DQuant starts from. The correlation is that of what quantization changes with the error of FP; with "
-    "0 the order in PSNR is that in fidelity, below 0 quantization undoes a part of that error ([why](causes.md))."
+    "In the paper of 2DQuant the order is MinMax < DOBI < 2DQuant. The tables say whether each is better than the one before "
+    "it. DOBI is the one with the search that 2DQuant starts from. The correlation is that of what quantization changes with "
+    "the error of FP. At 0 the order in PSNR is that in fidelity; below 0 quantization undoes a part of that error "
+    "([why](causes.md#where-psnr-and-fidelity-disagree))."
 )
 PICTURES = (
-    "`python scripts/make_pictures.py`, with the runs of options/sweep/benchmarks.yml in experiments/, at x2 with `--size 48 "
-    "--crops Set14/comic:98,108`: crops of test images, and the PSNR of the whole image under each."
+    "Crops of test images, and the PSNR of the whole image under each. `python scripts/make_pictures.py` draws them, with the "
+    "runs of `options/sweep/benchmarks.yml` in experiments/; at x2 with `--size 48 --crops Set14/comic:98,108`."
 )
 
 
@@ -139,8 +140,10 @@ def _contents(sweeps: Sequence[Sweep]) -> str:
     for sweep in sweeps:
         networks = ", ".join(f"{arch} x{scale}" for arch, scale in networks_of(sweep.rows))
         datasets = ", ".join(dict.fromkeys(row["dataset"] for row in sweep.rows))
-        grid = f"[{sweep.grid_file.name}](../../{sweep.grid_file})"
-        files = f"[tables]({sweep.output}/tables.md), [CSV]({sweep.output}/results.csv), [records]({sweep.output}/runs)"
+        grid = f"`{sweep.grid_file}`"
+        files = (
+            f"[tables]({sweep.output}/tables.md), [CSV]({sweep.output}/results.csv), records in `{sweep.output}/runs`"
+        )
         lines.append([f"[{sweep.name}](#{sweep.name})", networks, datasets, str(sweep.number), grid, files])
     return cells_to_table(lines)
 

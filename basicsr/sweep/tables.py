@@ -13,14 +13,14 @@ SECONDS = {"calibration_seconds": "calibration (s)", "training_seconds": "traini
 ABSENT = "-"
 WIDTH = 120
 EXPLANATION = (
-    "Cells hold PSNR (dB) / SSIM / fidelity (dB), the PSNR of the quantized network's output against that of the "
-    'full-precision (FP) network. The best of each bit width is **bold**. "Change" is PSNR less that of FP{published}. Ranges '
+    "Cells hold PSNR (dB) / SSIM / fidelity (dB). Fidelity is the PSNR of the quantized network's output against that of the "
+    'full-precision (FP) network. The best of each bit width is **bold**. "Change" is PSNR less that of FP. {published}Ranges '
     "are static and per tensor unless stated; dynamic ones are found anew for each image. Networks are those of the last "
     "iteration. {protocol}"
 )
 PUBLISHED = (
-    "; in parentheses the change that was published, from the FP network of that publication, where architecture, scale, bits, "
-    "coverage and kind of ranges are the same"
+    "In parentheses is the change that was published, from the FP network of that publication. It stands where the network, "
+    "the bits and the protocol are the same. "
 )
 
 
@@ -72,7 +72,8 @@ def explanation(rows: Sequence[Row]) -> str:
     measured = sorted({(row["on_y"], row["crop_border"], row["self_ensemble"]) for row in rows}, key=str)
     published = PUBLISHED if any(row["published_psnr_change"] is not None for row in rows) else ""
     protocol = " ".join(_protocol(*protocol) for protocol in measured)
-    return textwrap.fill(EXPLANATION.format(published=published, protocol=protocol), WIDTH) + "\n"
+    text = EXPLANATION.format(published=published, protocol=protocol)
+    return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"
 
 
 def _protocol(on_y: bool, border: int | None, ensemble: bool) -> str:

@@ -1,0 +1,145 @@
+"""How the README and the pages of the site are written, and that what they name exists."""
+
+import csv
+import re
+import textwrap
+
+import pytest
+
+from basicsr.utils.registry import CALIBRATOR_REGISTRY, GRADIENT_RULE_REGISTRY, MODEL_REGISTRY, QUANTIZER_REGISTRY
+from tests import tiny
+
+PAGES = sorted((tiny.ROOT / "docs").rglob("*.md"))
+LONGEST_SENTENCE = 35  # words
+LONGEST_PARAGRAPH = 6  # lines
+LINE_WIDTH = 120  # characters, with the markup
+LONGEST_LIST = 3  # things in a sentence; more are a table
+
+NO_PROSE = re.compile(r"\s*(\||#|<|!\[|---)|    ")  # tables, headings, HTML, pictures, rulers, indented code
+ITEM = re.compile(r"\s*([-*]|\d+\.) ")
+THING = r"(?:[\w`'/.+-]+ ){0,3}[\w`'/.+-]+"
+LONG_LIST = re.compile(rf"{THING}(?:, {THING}){{{LONGEST_LIST - 1},}},? (?:and|or) [\w`]")
+# a path that the repository carries, with globs but without placeholders
+NAMED_FILE = re.compile(
+    r"(?<![\w/.-])((?:basicsr|docs|options|scripts|tests|keydata)/[\w./*+-]*(?:\.(?:py|yml|md|sh|json|csv|png)|/))(?![\w<{])"
+)
+
+
+def without_code(text):
+    """Return a page without its fenced blocks."""
+    return re.sub(r"^(```|~~~).*?^\1\s*$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def paragraphs(text):
+    """Return the paragraphs of prose in a page of Markdown, each on one line; the items of a list are paragraphs."""
+    text = re.sub(r"<!--.*?-->", "", without_code(text), flags=re.DOTALL)
+    found, open_one = [], False
+    for line in text.splitlines():
+        if not line.strip() or NO_PROSE.match(line):
+            open_one = False
+        elif open_one and not ITEM.match(line):
+            found[-1] += " " + line.strip()
+        else:
+            found.append(ITEM.sub("", line, count=1).strip())
+            open_one = True
+    return found
+
+
+def sentences(paragraph):
+    """Return the sentences of a paragraph; code counts as one word, a link as its text."""
+    plain = re.sub(r"``.+?``|`[^`]+`", "`code`", paragraph)
+    plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", plain)
+    return re.split(r"(?<=[.!?])[)*_\"]*\s+(?=[A-Z0-9`*\[(\"])", plain)
+
+
+def words(sentence):
+    return [word for word in sentence.split() if re.search(r"\w", word)]
+
+
+def faults(text):
+    """Return what breaks the rules of writing in a page, as sentences."""
+    found = []
+    for paragraph in paragraphs(text):
+        lines = len(textwrap.wrap(paragraph, LINE_WIDTH))
+        if lines > LONGEST_PARAGRAPH:
+            found.append(f"A paragraph of {lines} lines: {paragraph[:100]}")
+        for sentence in sentences(paragraph):
+            if len(words(sentence)) > LONGEST_SENTENCE:
+                found.append(f"A sentence of {len(words(sentence))} words: {sentence}")
+            if match := LONG_LIST.search(sentence):
+                found.append(f"A list of more than {LONGEST_LIST} things, which should be a table: {match.group()}")
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(tiny.ROOT)))
+def test_pages_are_written_in_short_sentences_and_paragraphs(page):
+    assert faults(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(tiny.ROOT)))
+def test_files_that_a_page_names_exist(page):
+    text = without_code(page.read_text(encoding="utf-8"))
+    missing = [name for name in NAMED_FILE.findall(text) if not list(tiny.ROOT.glob(name.rstrip("/")))]
+    assert missing == []
+
+
+def test_the_guide_to_methods_follows_from_the_records():
+    """Time, loss and size in docs/which-method.md are those of docs/results/benchmarks/results.csv."""
+    text = (tiny.ROOT / "docs/which-method.md").read_text(encoding="utf-8")
+    with open(tiny.ROOT / "docs/results/benchmarks/results.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["scale"] == "4" and row["dataset"] == "Set5"]
+    for network in ("SwinIR-light", "EDSR-baseline"):
+        section = text.split(f"### {network} x4")[1].split("\n#")[0]
+        methods = dict.fromkeys(row["method"] for row in rows if row["arch"] == network and row["method"] != "FP")
+        for method in methods:
+            bits = {row["w_bits"]: row for row in rows if (row["arch"], row["method"]) == (network, method)}
+            losses = " | ".join(f"{float(bits[b]['psnr_change']):+.2f}" for b in ("4", "3", "2"))
+            seconds = sum(float(bits["4"][f"{stage}_seconds"]) for stage in ("calibration", "training"))
+            line = f"| {method} | {losses} | {seconds:.0f} | {float(bits['4']['bytes']) / 1000:,.0f} |"
+            assert line in section
+
+
+def test_every_component_is_on_the_page_of_methods():
+    text = (tiny.ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    for registry in (QUANTIZER_REGISTRY, CALIBRATOR_REGISTRY, MODEL_REGISTRY, GRADIENT_RULE_REGISTRY):
+        missing = [name for name in registry.names() if not re.search(rf"(`|type: ){name}\b", text)]
+        assert missing == []
+
+
+def test_every_method_has_all_its_entries():
+    text = (tiny.ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    sections = text.split("\n## ")[1:]
+    for section in sections:
+        rows = set(re.findall(r"^\| (\w+?)s? \|", section, flags=re.MULTILINE))
+        assert rows >= {"paper", "idea", "recipe", "file", "test"}, section.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("one " * 35 + "two.", "A sentence of 36 words"),
+        ("- " + "one " * 36, "A sentence of 36 words"),
+        ("It ends. " * 100, "A paragraph of 8 lines"),
+        ("Take red, green, blue and white.", "A list of more than 3 things"),
+        ("Take red, green, light blue, or `white`.", "A list of more than 3 things"),
+    ],
+)
+def test_a_fault_is_found(text, fault):
+    (found,) = faults(text)
+    assert found.startswith(fault)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One " * 34 + "two. " + "One " * 34 + "two.",  # a full stop ends a sentence
+        "Take red, green and blue.",
+        "| " + "one " * 50 + "|",
+        "```bash\n" + "one " * 50 + "\n```",
+        "    " + "one " * 50,
+        "[" + "one " * 30 + "](page.md) and `" + "one " * 30 + "`.",
+        "- one\n- two\n\n" + "\n".join(["- " + "one " * 20] * 9),  # each item counts by itself
+    ],
+)
+def test_what_is_allowed(text):
+    assert faults(text) == []
