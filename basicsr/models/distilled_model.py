@@ -8,7 +8,7 @@ from torch import nn
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.observe.capture import tap_outputs
 from basicsr.training.not_finite import LossWatch
-from basicsr.training.teacher import Teacher, TeacherAutocast
+from basicsr.training.teacher import Teacher, TeacherAutocast, choose_feature_layers
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
@@ -63,7 +63,7 @@ class DistilledModel(QuantizedModel):
                 "Option 'train:feature_gradient' is false and 'train:pixel_loss' is empty, so that nothing would be trained: "
                 "give a pixel loss."
             )
-        layers = (feature_layers or list(network.feature_layers)) if self.feature_loss else []
+        layers = choose_feature_layers(network, feature_layers) if self.feature_loss else []
         self.teacher = Teacher(self.full_precision, layers, teacher_autocast)
         self._feature_gradient = feature_gradient
         self._watch = LossWatch()

@@ -20,7 +20,7 @@ from basicsr.training.gradient_rules.pair import GradientPair
 from basicsr.training.not_finite import LossWatch
 from basicsr.training.optimizers import build_optimizer, build_scheduler
 from basicsr.training.relative_steps import RelativeSteps, Units, checked_units, weight_units
-from basicsr.training.teacher import Teacher, TeacherAutocast
+from basicsr.training.teacher import Teacher, TeacherAutocast, choose_feature_layers
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
@@ -109,7 +109,7 @@ class QATModel(QuantizedModel):
                 "Options 'train:pixel_loss', 'train:distillation_loss' and 'train:feature_loss' are all empty: give at "
                 "least one."
             )
-        layers = (feature_layers or list(network.feature_layers)) if self.feature_loss else []
+        layers = choose_feature_layers(network, feature_layers) if self.feature_loss else []
         needs_teacher = self.distillation_loss or self.feature_loss
         self.teacher = Teacher(self.full_precision, layers, teacher_autocast) if needs_teacher else None
         self.mismatch_loss = _loss(mismatch_loss, "train:mismatch_loss")

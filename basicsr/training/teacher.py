@@ -50,6 +50,25 @@ class Teacher:
         return output.float(), {name: feature.float() for name, feature in features.items()}
 
 
+def choose_feature_layers(network: nn.Module, named: Sequence[str] | None) -> list[str]:
+    """Return the modules whose outputs a feature loss compares.
+
+    Args:
+        network: the full-precision network; its attribute `feature_layers`, if it has one, names them by default.
+        named: names that the options give; None or empty for the default.
+
+    Raises:
+        OptionsError: neither names any.
+    """
+    layers = list(named or getattr(network, "feature_layers", None) or ())
+    if not layers:
+        raise OptionsError(
+            f"Option 'train:feature_loss' compares features, but the network {type(network).__name__} does not say which: it has no "
+            "attribute 'feature_layers'. Name modules with 'train:feature_layers', or do without with 'train:feature_loss=null'."
+        )
+    return layers
+
+
 def has_native_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices natively; elsewhere it is emulated and slow."""
     if device.type == "cuda":
