@@ -241,7 +241,20 @@ def _load_tensor(path: Path) -> Tensor:
     lq = content.get("lq") if isinstance(content, dict) else None
     if not isinstance(lq, Tensor) or lq.ndim != 4 or lq.shape[1] != 3 or not lq.numel():
         raise DataError(f"The calibration set '{path}' does not hold a tensor 'lq' of shape N,3,h,w.")
-    lq = lq.float()
-    if not torch.isfinite(lq).all() or lq.min() < -_OVERSHOOT or lq.max() > 1 + _OVERSHOOT:
-        raise DataError(f"The tensor 'lq' in '{path}' is not within 0..1. Divide pixels of 8 bits by 255.")
-    return lq
+    return require_unit_range(lq.float(), f"The tensor 'lq' in '{path}' is")
+
+
+def require_unit_range(crops: Tensor, what: str) -> Tensor:
+    """Return crops whose values lie in 0..1, or a little beyond, as those of a bicubic reduction that was not clipped.
+
+    Args:
+        crops: floats of any shape.
+        what: begins the message, such as `The crops are`.
+
+    Raises:
+        DataError: values are not finite, or far from 0..1.
+    """
+    low, high = (float(bound) for bound in crops.aminmax())  # nan where a value is
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+        raise DataError(f"{what} not within 0..1, but within {low:g}..{high:g}. Divide pixels of 8 bits by 255.")
+    return crops

@@ -23,7 +23,7 @@ _LARGEST_SIDE = 2**15
 _LARGEST_FOLDED = 1024  # elements
 
 
-def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True) -> int:
+def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, smallest_side: int = 1) -> int:
     """Write a network as an ONNX graph from `lr` (1, 3, h, w), RGB in 0..1, to `sr` (1, 3, h * scale, w * scale), not clipped.
 
     h and w are any multiples of the network's `size_multiple`. The metadata of the graph say that and the scale factor.
@@ -32,6 +32,7 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True) ->
         network: a full-precision network, or a calibrated quantized one, which is exported as `eight_bit_network` has it.
         path: the file to write.
         integer_linear: see `eight_bit_network`.
+        smallest_side: the network does not work on smaller heights and widths, and neither has the graph to.
 
     Returns:
         Its size in bytes.
@@ -41,14 +42,14 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True) ->
         QuantizationError: the network is quantized in a way that has no fixed uniform grid.
     """
     onnx = require("onnx")
-    model = to_onnx(network, integer_linear=integer_linear)
+    model = to_onnx(network, integer_linear=integer_linear, smallest_side=smallest_side)
     onnx.checker.check_model(model)
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return path.stat().st_size
 
 
-def to_onnx(network: nn.Module, *, integer_linear: bool = True) -> Any:
+def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: int = 1) -> Any:
     """Return the graph of `save_onnx` as an `onnx.ModelProto`."""
     for package in ("onnx", "onnxscript"):
         require(package)
@@ -56,8 +57,11 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True) -> Any:
     network = eight_bit_network(network, integer_linear=integer_linear)
     if hasattr(network, "for_any_size"):
         network = network.for_any_size()
-    example = torch.rand(1, 3, 3 * multiple, 5 * multiple)  # different sides, or they would be taken for the same
-    sides = [torch.export.Dim(name, min=1, max=_LARGEST_SIDE // multiple) for name in ("height", "width")]
+    smallest = -(-smallest_side // multiple)
+    example = torch.rand(
+        1, 3, (smallest + 2) * multiple, (smallest + 4) * multiple
+    )  # or equal sides would be taken for the same
+    sides = [torch.export.Dim(name, min=smallest, max=_LARGEST_SIDE // multiple) for name in ("height", "width")]
     if multiple > 1:
         sides = [multiple * side for side in sides]
     with _quiet(), torch.no_grad():

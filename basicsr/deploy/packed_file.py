@@ -11,6 +11,7 @@ The metadata name the format, its version, the architecture, scale factor and bi
 everything, so that a file that was cut off or edited is refused. No code of the file is ever run.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -39,7 +40,7 @@ FORMAT = "basicsr-quantized"
 FORMAT_VERSION = 1
 _IMPLIED = ("bits", "calibrated")  # state of a quantizer that follows from the quantization map
 _LARGEST_DESCRIPTION = 1 << 26  # bytes; protects against a few bytes that decompress without end
-DtypeName = Literal["bool", "float16", "float32", "int64", "uint8"]
+DtypeName = Literal["bool", "float16", "float32", "int32", "int64", "uint8"]
 
 
 class Description(pydantic.BaseModel):
@@ -58,6 +59,10 @@ class Description(pydantic.BaseModel):
     method: str
     """Label of the method that found the quantizers, for reports."""
 
+    def map(self) -> QuantizationMap:
+        """Return the record of the quantizers."""
+        return QuantizationMap.from_dict(self.quantization_map)
+
 
 def save_packed(
     network: nn.Module,
@@ -65,6 +70,7 @@ def save_packed(
     quantization_map: QuantizationMap,
     path: str | Path,
     *,
+    scale: int | None = None,
     method: str = "",
     half: bool = False,
 ) -> int:
@@ -72,9 +78,11 @@ def save_packed(
 
     Args:
         network: a quantized network; its weights are frozen as its quantizers quantize them now.
-        network_options: type and options that built the full-precision network.
+        network_options: type and options that built the full-precision network; a type with a dot in it stands for a class that is
+            no registered architecture, and a network of it has to be given when the file is loaded.
         quantization_map: what was inserted into it.
         path: file to write, `.safetensors`.
+        scale: its scale factor; by default the network's attribute.
         method: label for reports.
         half: store what is not quantized (biases, norms, other layers) as float16. Outputs then differ a little.
 
@@ -89,7 +97,7 @@ def save_packed(
     state = _plain_state(network, frozen, half) | _quantizer_state(network, frozen)
     description = Description(
         network=json.loads(json.dumps(dict(network_options))),
-        scale=network.scale,
+        scale=network.scale if scale is None else scale,
         quantization_map=frozen_map(quantization_map).as_dict(),
         codes=[(name, list(weight.codes.shape)) for name, weight in frozen.items()],
         state=[(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in state.items()],
@@ -114,10 +122,14 @@ def save_packed(
     return len(content)
 
 
-def load_packed(path: str | Path) -> tuple[nn.Module, Description]:
+def load_packed(path: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, Description]:
     """Rebuild the network of a packed file, in evaluation mode on the CPU.
 
     Its quantized weights are those that the trained network's quantizers put out; to the last bit where these are affine.
+
+    Args:
+        path: the packed file.
+        network: a full-precision network of the class that was packed, which is copied; by default one is built by name and options.
 
     Returns:
         The quantized network, and the description of the file.
@@ -129,16 +141,31 @@ def load_packed(path: str | Path) -> tuple[nn.Module, Description]:
     _check_metadata(path, tensors, metadata)
     try:
         description = _parse_description(tensors["description"])
-        network = build_network(description.network)
-        quantization_map = QuantizationMap.from_dict(description.quantization_map)
-        apply_quantization_map(network, quantization_map)
+        if network is None:
+            _require_architecture(path, str(description.network.get("type")))
+        network = build_network(description.network) if network is None else copy.deepcopy(network).cpu()
+        apply_quantization_map(network, description.map())
         _fill(network, tensors, description)
-    except (UserError, pydantic.ValidationError, zlib.error, KeyError, ValueError) as error:
+    except _UnknownClassError:
+        raise
+    except (UserError, pydantic.ValidationError, zlib.error, KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"The packed network '{path}' cannot be rebuilt: {error} It was written by another version of this program; pack "
-            "the network again with this one."
+            f"The packed network '{path}' cannot be rebuilt: {error} It was written by another version of this program, or belongs to "
+            "another network than the one given; pack the network again."
         ) from error
     return network.eval().requires_grad_(False), description
+
+
+class _UnknownClassError(CheckpointError):
+    """A packed file does not say how its network is built."""
+
+
+def _require_architecture(path: str | Path, name: str) -> None:
+    if "." in name:
+        raise _UnknownClassError(
+            f"The packed network '{path}' is of the class {name}, which is no registered architecture, so that the file alone does not "
+            "rebuild it. Load it with basicsr.load(file, network=...), given a network of that class, or use its ONNX graph."
+        )
 
 
 def is_packed(path: str | Path) -> bool:

@@ -6,9 +6,10 @@ import cv2
 import pytest
 import torch
 
-from basicsr import export, train, upscale
+from basicsr import train, upscale
 from basicsr.deploy.packed_file import load_packed
 from basicsr.deploy.runtimes import has_bfloat16
+from basicsr.export import main as export_main
 from tests import tiny
 
 DEMO = tiny.ROOT / "datasets/demo"
@@ -39,7 +40,7 @@ def pack(folder, quantization, *arguments):
     options = tiny.overrides(folder, *quantization, "name=packed", *TEST_SET)
     network = folder / "experiments/tiny/models/net_Q_latest.pth"
     options += [f"path:pretrain_network_Q={network}"]
-    return export.main(["-opt", str(tiny.TEST), "--root", str(folder), *arguments, "--force_yml", *options])
+    return export_main(["-opt", str(tiny.TEST), "--root", str(folder), *arguments, "--force_yml", *options])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -78,7 +79,7 @@ def test_half_precision_is_smaller_and_nearly_the_same(tmp_path):
 
 def test_full_precision_networks_are_not_packed(tmp_path, capfd):
     options = tiny.overrides(tmp_path, "quantization=null", *TEST_SET)
-    assert export.main(["-opt", str(tiny.TEST), "--root", str(tmp_path), "--force_yml", *options]) == 2
+    assert export_main(["-opt", str(tiny.TEST), "--root", str(tmp_path), "--force_yml", *options]) == 2
     assert "only quantized networks are packed" in capfd.readouterr().err
 
 
@@ -94,7 +95,7 @@ def test_graphs_are_written_run_and_reported(tmp_path):
         "datasets:test_1:type=PairedImageDataset", "datasets:test_1:name=demo", architecture="EDSR",
     )  # fmt: skip
     command = ["-opt", str(tiny.ROOT / "options/test/test_EDSR_2DQuant_x4.yml"), "--root", str(tmp_path), "--onnx"]
-    assert export.main([*command, "--force_yml", *test_options, "datasets:test_1:dataroot_lq=null"]) == 0
+    assert export_main([*command, "--force_yml", *test_options, "datasets:test_1:dataroot_lq=null"]) == 0
     folder = tmp_path / "results/packed"
     report = json.loads((folder / "export.json").read_text())
     for key, name in (("quantized", "packed.onnx"), ("full_precision", "packed_fp.onnx")):

@@ -4,7 +4,7 @@ schema.py is the list of all options; merging.py lays files and overrides over e
 against their constructors; loading.py does all of it in order. Texts may contain `{scale}` and `{bit}`.
 """
 
-from basicsr.utils.options.checking import check_components
+from basicsr.utils.options.checking import check_components, check_method
 from basicsr.utils.options.loading import load_options
 from basicsr.utils.options.merging import apply_override, merge, read_with_bases
 from basicsr.utils.options.schema import (
@@ -33,6 +33,7 @@ __all__ = [
     "ValOptions",
     "apply_override",
     "check_components",
+    "check_method",
     "load_options",
     "merge",
     "read_with_bases",

@@ -26,6 +26,11 @@ def check_components(options: Options) -> None:
     for key, dataset in options.datasets.items():
         _complete(DATASET_REGISTRY, dataset, f"datasets:{key}")
     _check_dataset_names(options)
+    check_method(options)
+
+
+def check_method(options: Options) -> None:
+    """Check the components of quantization, calibration and training, and fill in their defaults."""
     if options.quantization is not None:
         if options.w_bits is None or options.a_bits is None:
             raise OptionsError(
