@@ -92,7 +92,7 @@ def evaluate(
         "crop_border": crop_border, "test_y_channel": test_y_channel, "tile": tile, "tile_overlap": tile_overlap, "self_ensemble": self_ensemble,
     }  # fmt: skip
     options = validate_model(ValOptions, protocol, "")
-    training = network.training
+    training = [module for module in network.modules() if module.training]
     network.eval()
     try:
         enlarging, reference = _with_sizes(network, size_multiple)
@@ -105,7 +105,8 @@ def evaluate(
             enlarging, dataset, None if save_to is None else Path(save_to)
         )
     finally:
-        network.train(training)
+        for module in training:
+            module.training = True
 
 
 def _with_sizes(network: nn.Module, size_multiple: int | None) -> tuple[EnlargingNetwork, EnlargingNetwork | None]:

@@ -30,6 +30,7 @@ class EnlargingNetwork(nn.Module):
     def __init__(self, network: nn.Module, scale: int, size_multiple: int) -> None:
         super().__init__()
         self.network = network
+        self.training = network.training
         self.scale = scale
         self.size_multiple = size_multiple
 
@@ -100,9 +101,12 @@ def _multiply_in(network: nn.Module) -> None:
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, WeightNorm):
                 remove_weight_norm(module, hook.name)
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        if parametrize.is_parametrized(module):  # torch's own removal would take the weight of the original away too
+            weights = {name: getattr(module, name) for name in module.parametrizations}
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, weight in weights.items():
+                module.register_parameter(name, nn.Parameter(weight.detach()))
 
 
 @torch.no_grad()
