@@ -108,8 +108,9 @@ def _resolve(
     name = type(quantized.full_precision).__name__
     own = {key: quantized.sections[key] for key in ("quantization", "calibration")}
     if method is None:
-        recipe = str(quantized.sections["recipe"])
-        method = recipe if trains(resolve_options(read_recipe(recipe), name, own)) else DEFAULT_METHOD
+        method = str(quantized.sections["recipe"])
+        if not trains(resolve_options(read_recipe(method), name, own)):
+            method = DEFAULT_METHOD
     recipe = read_recipe(method)
     wanted = resolve_options(recipe, name, {"quantization": {"coverage": quantized.coverage}, "bit": 8})
     if not trains(wanted):
