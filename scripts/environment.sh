@@ -6,11 +6,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 requirements=${1:-requirements.txt}
 torch=${TORCH:-torch==2.13.0}
-stamp=".venv/.installed-$requirements"
 wanted=$(cat requirements*.txt; echo "$torch")
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+if [ ! -x .venv/bin/python ] || [ "$(cat ".venv/.installed-$requirements" 2>/dev/null)" != "$wanted" ]; then
+    [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "$torch"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
-    printf '%s\n' "$wanted" > "$stamp"
+    # what one file includes is in place with it: after the tests, the quickstart has nothing to install
+    for file in "$requirements" $(sed -n 's/^-r //p' "$requirements"); do
+        printf '%s\n' "$wanted" > ".venv/.installed-$file"
+    done
 fi

@@ -2,6 +2,7 @@
 # From a fresh clone to a 4-bit SwinIR-light x4, on the pictures and the network that the repository carries:
 #   bash scripts/quickstart.sh          BIT=2 bash scripts/quickstart.sh
 # Full precision, MinMax, DOBI and 2DQuant are measured; the table and a picture of crops go to results/quickstart_bit<BIT>/.
+# ITERATIONS=2 shortens the distillation of 2DQuant to that many iterations, and nothing else: a trial of the whole path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bit=${BIT:-4}
@@ -9,7 +10,11 @@ bash scripts/environment.sh
 python=.venv/bin/python
 $python basicsr/test.py -opt options/test/demo_FP_x4.yml
 for method in MinMax DOBI 2DQuant; do
-    $python basicsr/train.py -opt "options/train/demo_${method}_x4.yml" --force_yml bit="$bit"
+    changes=(bit="$bit")
+    if [ "$method" = 2DQuant ] && [ -n "${ITERATIONS:-}" ]; then  # the others train nothing
+        changes+=(train:total_iter="$ITERATIONS")
+    fi
+    $python basicsr/train.py -opt "options/train/demo_${method}_x4.yml" --force_yml "${changes[@]}"
     $python basicsr/test.py -opt "options/test/demo_${method}_x4.yml" --force_yml bit="$bit"
 done
 $python scripts/compare.py --out "results/quickstart_bit$bit" results/demo_FP_x4 \

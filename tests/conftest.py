@@ -1,4 +1,4 @@
-"""What all tests share: the reference data beside the checkout, and one thread for each worker."""
+"""What all tests share: the reference data beside the checkout, one thread for each worker, what the markers mean."""
 
 from pathlib import Path
 
@@ -7,6 +7,15 @@ import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REFERENCE = SHARED / "reference"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for the data beside the checkout, and skip what needs a GPU where there is none."""
+    for item in items:
+        if {"reference", "shared"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.reference)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(autouse=True)

@@ -79,7 +79,7 @@ def test_nothing_is_held_unless_asked_for(make_images):
     assert hold_in_memory(images, options(data_in_memory=False), CPU) is images
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_batches_on_a_gpu_have_the_same_bits(make_images):
     images = dataset(make_images("HR", *SIZES), 4)
     on_gpu, loaded = (

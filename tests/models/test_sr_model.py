@@ -111,7 +111,7 @@ def test_components_are_checked(options, arguments, message):
         model(options, **arguments)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("fast", [{}, {"cuda_graphs": True, "cudnn_benchmark": True, "channels_last": True}])
 def test_a_gpu_takes_the_steps_of_the_cpu(options, fast):
     networks = []

@@ -11,7 +11,6 @@ from basicsr.archs import build_network
 from basicsr.training.gradient_step import GradientStep
 from basicsr.utils.errors import TrainingError
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NETWORKS = {
     "EDSR": {"type": "EDSR", "num_feat": 8, "num_block": 2},
     "SwinIR": {"type": "SwinIR", "embed_dim": 12, "depths": [2], "num_heads": [2]},
@@ -122,7 +121,7 @@ def test_a_crop_that_does_not_fit():
         gradients(losses=memory_for(0))
 
 
-@cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("options", [{}, {"bfloat16": True}, {"accumulation_steps": 2}, {"compile": "default"}])
 def test_a_recorded_step_gives_the_gradients_of_each_batch(name, options):
@@ -140,7 +139,7 @@ def test_a_recorded_step_gives_the_gradients_of_each_batch(name, options):
         lq, gt = torch.rand_like(lq), torch.rand_like(gt)
 
 
-@cuda
+@pytest.mark.gpu
 def test_a_recorded_step_survives_the_evaluation_of_many_sizes():
     network, lq, gt = network_and_batch("SwinIR", "cuda")
     step = GradientStep(network, losses, cuda_graphs=True)
@@ -151,7 +150,7 @@ def test_a_recorded_step_survives_the_evaluation_of_many_sizes():
     torch.testing.assert_close(step(lq, gt)["l_pix"], first)
 
 
-@cuda
+@pytest.mark.gpu
 def test_a_step_that_cannot_be_recorded_is_named_and_done_without(messages):
     def waiting(output, gt):
         loss = F.l1_loss(output, gt)
@@ -162,7 +161,7 @@ def test_a_step_that_cannot_be_recorded_is_named_and_done_without(messages):
     assert_close(found, gradients("cuda")[0], rtol=1e-3, atol=1e-5)
 
 
-@cuda
+@pytest.mark.gpu
 def test_a_recorded_batch_that_does_not_fit_is_split():
     found, _, step = gradients("cuda", losses=memory_for(2), cuda_graphs=True)
     assert step.accumulation_steps == 2

@@ -102,7 +102,7 @@ def test_scaling_a_gradient_leaves_the_value():
     assert x.grad.item() == 0.5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_reads_nothing_back():
     x, step = torch.randn(64, device="cuda", requires_grad=True), torch.tensor(0.1, device="cuda", requires_grad=True)
     lowest = torch.tensor(-8.0, device="cuda")

@@ -111,7 +111,7 @@ def test_bypass_lets_the_tensor_through_uncalibrated():
     assert "bypass" not in "".join(quantizer.state_dict())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_training_step_on_a_gpu_reads_nothing_back():
     quantizer = AffineQuantizer(QuantSpec(4)).cuda()
     quantizer.set_bounds(-1.0, 1.0)

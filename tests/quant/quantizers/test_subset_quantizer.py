@@ -98,7 +98,7 @@ def test_what_it_cannot_be_is_refused():
         SubsetQuantizer(QuantSpec(4, granularity="per_channel", channel_axis=0), 3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_step_on_a_gpu_reads_nothing_back():
     quantizer = SubsetQuantizer(PER_CHANNEL, 3).cuda()
     quantizer.load_calibration(result())
