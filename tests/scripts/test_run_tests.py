@@ -53,6 +53,7 @@ def checkout(tmp_path):
     for file in (folder / "scripts").glob("*.py"):
         file.unlink()
     (folder / "scripts/benchmarks").mkdir()
+    (folder / "scripts/script.py").write_text('"""A script."""\n')
     (folder / "basicsr/__init__.py").touch()
     (folder / "basicsr/numbers.py").write_text(MODULE)
     (folder / "tests/test_numbers.py").write_text(TEST)
