@@ -17,6 +17,8 @@ from basicsr.utils.image import write_image
 from basicsr.utils.registry import ALL_REGISTRIES
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 DEMO = tiny.ROOT / "datasets/demo"
 
 

@@ -10,6 +10,8 @@ import torch
 
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def run(folder, processes, *more, opt=tiny.TRAIN, **network):
     arguments = ["-opt", str(opt), "--root", str(folder)]

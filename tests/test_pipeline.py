@@ -11,6 +11,8 @@ from basicsr import train as train_command
 from basicsr.models.ptq_model import PTQModel
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 DEMO_TEST = tiny.ROOT / "datasets/demo/test/HR"
 
 

@@ -5,11 +5,14 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from basicsr import train as train_command
 from basicsr.losses.pixel_loss import L1Loss
 from tests import tiny
+
+pytestmark = pytest.mark.slow
 
 OPTIONS = tiny.ROOT / "options/train/demo_EDSR_ODM_x4.yml"
 

@@ -8,6 +8,8 @@ import torch
 
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 KILL = """
 import os, signal
 count, replace = 0, os.replace

@@ -12,6 +12,8 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils.signals import Interrupted
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 OPT = tiny.ROOT / "options/train/demo_train_EDSR_x4.yml"
 NETWORK = {"architecture": "EDSR", "optimizers": ("optim_g",)}
 

@@ -12,6 +12,8 @@ from basicsr.deploy.runtimes import has_bfloat16
 from basicsr.export import main as export_main
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 DEMO = tiny.ROOT / "datasets/demo"
 TEST_SET = [f"datasets:test_1:dataroot_gt={DEMO / 'test/HR'}", "datasets:test_1:num_images=1", "val:save_img=false"]
 METHODS = {

@@ -12,6 +12,8 @@ from basicsr.deploy.runtimes import RuntimeNetwork
 from tests import tiny
 from tests.deploy.networks import calibrated
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 runtime = pytest.importorskip("onnxruntime")

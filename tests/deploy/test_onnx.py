@@ -17,6 +17,8 @@ from basicsr.utils.errors import CheckpointError, OptionsError
 from tests import tiny
 from tests.deploy.networks import calibrated
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 

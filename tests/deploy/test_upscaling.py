@@ -20,6 +20,8 @@ from basicsr.utils.image import Picture, image_to_tensor, read_picture, write_pi
 from tests import tiny
 from tests.deploy.networks import IMAGE, SWINIR, calibrated
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):

@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.calibrators.dobi_calibrator import DOBICalibrator
 from basicsr.quant.spec import QuantSpec
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -8,6 +8,8 @@ from basicsr.deploy.runtimes import has_bfloat16
 from benchmarks.instruction_sets import instruction_sets
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 for package in ("onnx", "onnxscript", "openvino", "onnxruntime"):
     pytest.importorskip(package)
 

@@ -5,6 +5,8 @@ import pytest
 from basicsr.utils.options import load_options
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def benchmark(load_benchmark):

@@ -8,6 +8,8 @@ from benchmarks.instruction_sets import FLAGS, instruction_sets, limited_latenci
 from tests import tiny
 from tests.deploy.networks import calibrated
 
+pytestmark = pytest.mark.slow
+
 
 def test_sets_are_read_from_the_flags(tmp_path):
     information = tmp_path / "cpuinfo"

@@ -12,6 +12,8 @@ from basicsr.training.calibration.network_calibration import calibrate_network
 from basicsr.utils.options import CalibrationOptions, load_options
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 NUM_LAYERS = 4
 
 

@@ -10,6 +10,8 @@ from basicsr.sweep.crops import LABEL, SIZES, TILE, most_different, tile, wrappe
 from basicsr.sweep.pictures import Place
 from tests import tiny, tiny_grid
 
+pytestmark = pytest.mark.slow
+
 IMAGE = sorted((tiny.ROOT / "datasets/demo/val/HR").iterdir())[0]
 TALL = TILE + LABEL
 

@@ -2,7 +2,11 @@
 
 import shutil
 
+import pytest
+
 from tests import tiny
+
+pytestmark = pytest.mark.slow
 
 
 def test_it_writes_what_is_committed(script_command, tmp_path):

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EDSR_STEP = "EDSR-baseline, step of full-precision training"
 
 

@@ -7,6 +7,8 @@ import pytest
 from basicsr.utils.image import read_image, write_image
 from basicsr.utils.resize import crop_to_multiple, downscale_image
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"a": (25, 31), "b": (24, 36)}
 
 

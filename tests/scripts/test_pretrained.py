@@ -5,6 +5,8 @@ import pytest
 from basicsr.utils.cards import read_card
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = "options/test/demo_EDSR_FP_x4.yml"
 CARDS = sorted((tiny.ROOT / "experiments/pretrained_models").glob("*.json"))
 

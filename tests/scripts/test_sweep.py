@@ -13,6 +13,8 @@ import torch
 
 from tests import tiny, tiny_grid
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = tiny.ROOT / "scripts/sweep.py"
 FAILING = {
     "label": "Broken",

@@ -15,6 +15,8 @@ from basicsr.sweep.records import Places
 from basicsr.utils.signals import Interrupted
 from tests import tiny_grid
 
+pytestmark = pytest.mark.slow
+
 
 class Shell(Step):
     """A step that runs its first override as shell."""
