@@ -25,7 +25,7 @@ from basicsr.training.calibration.network_calibration import total_error
 from basicsr.training.loop import TrainingLoop
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
-from basicsr.utils.experiment import Experiment
+from basicsr.utils.experiment import Experiment, write_options
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -163,6 +163,8 @@ def test(options: Options, root: Path, device: torch.device) -> None:
     folder = root / "results" / options.name
     try:
         configure_logger(run_log(folder, "test", options.name), dist.is_main())
+        if dist.is_main():
+            write_options(options, folder)
     except OSError as error:
         raise CheckpointError(
             f"The folder '{folder}' cannot be set up: {error}. Check its permissions and the space left."

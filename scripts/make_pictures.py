@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from basicsr.sweep.crops import SIZES
+from basicsr.reporting.crops import SIZES
 from basicsr.sweep.grid import Grid, load_grid
 from basicsr.sweep.pictures import Place, picture
 from basicsr.sweep.plan import Run, plan

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a 4-bit SwinIR-light x4, on the pictures and the network that the repository carries:
 #   bash scripts/quickstart.sh          BIT=2 bash scripts/quickstart.sh
-# Full precision, MinMax, DOBI and 2DQuant are measured; the table and a picture of crops go to results/quickstart_bit<BIT>/.
+# Full precision, MinMax, DOBI and 2DQuant are measured; table, crops side by side and report.html go to results/quickstart_bit<BIT>/.
 # ITERATIONS=2 shortens the distillation of 2DQuant to that many iterations, and nothing else: a trial of the whole path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,5 +17,5 @@ for method in MinMax DOBI 2DQuant; do
     $python basicsr/train.py -opt "options/train/demo_${method}_x4.yml" --force_yml "${changes[@]}"
     $python basicsr/test.py -opt "options/test/demo_${method}_x4.yml" --force_yml bit="$bit"
 done
-$python scripts/compare.py --out "results/quickstart_bit$bit" results/demo_FP_x4 \
-    "results/demo_MinMax_x4_bit$bit" "results/demo_DOBI_x4_bit$bit" "results/demo_2DQuant_x4_bit$bit"
+$python basicsr/report.py results/demo_FP_x4 "results/demo_MinMax_x4_bit$bit" "results/demo_DOBI_x4_bit$bit" \
+    "results/demo_2DQuant_x4_bit$bit" -o "results/quickstart_bit$bit/report.html" --title "SwinIR-light x4 at $bit bits"

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "basicsr"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # utils <- {archs, data, losses, metrics, quant} <- networks <- evaluation <- training <- models <- {pipeline, deploy} <- {sweep, interface} <- commands
+# {data, utils} <- reporting <- {pipeline, sweep}
 GROUND = {"archs", "data", "losses", "metrics", "quant", "utils"}
 MAY_IMPORT = {
     "utils": {"utils"},
@@ -16,13 +17,15 @@ MAY_IMPORT = {
     "losses": {"losses", "utils"},
     "metrics": {"metrics", "utils"},
     "quant": {"quant"},
+    "reporting": {"reporting", "data", "utils"},
     "networks": {"networks", "archs", "quant", "utils"},
     "evaluation": {"evaluation", "networks", *GROUND},
     "training": {"training", "evaluation", "networks", *GROUND},
     "models": {"models", "training", "evaluation", "networks", *GROUND},
     "deploy": {"deploy", "evaluation", "networks", *GROUND},
-    "pipeline": {"models", "training", "evaluation", "networks", *GROUND},
-    "sweep": {"sweep", "evaluation", "networks", *GROUND},
+    "pipeline": {"reporting", "models", "training", "evaluation", "networks", *GROUND},
+    "sweep": {"sweep", "reporting", "evaluation", "networks", *GROUND},
+    "report": {"reporting", "utils"},
     "train": {"pipeline", "utils"},
     "test": {"pipeline", "utils"},
     "export": {"deploy", "quant", "utils"},

@@ -15,7 +15,7 @@ from basicsr.data import build_evaluation_sets
 from basicsr.evaluation.evaluator import Evaluator
 from basicsr.metrics.psnr_ssim_metric import calculate_psnr
 from basicsr.networks.build import network_to_test, quantized_network
-from basicsr.sweep.crops import most_different, tile, wrapped
+from basicsr.reporting.crops import most_different, tile, wrapped
 from basicsr.sweep.plan import Run
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.image import read_image, tensor_to_image

@@ -25,9 +25,7 @@ PANELS = {"psnr": "PSNR (dB)", "fidelity": "fidelity to FP (dB)"}
 def require_matplotlib() -> None:
     """Raise an OptionsError if matplotlib is not installed; it is not imported, which takes a second."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise OptionsError(
-            "The plots of a sweep need matplotlib: pip install matplotlib, or pip install -e '.[sweep]' in the repository."
-        )
+        raise OptionsError("The plots of a sweep need matplotlib: pip install matplotlib.")
 
 
 def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:

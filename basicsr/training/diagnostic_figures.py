@@ -1,4 +1,4 @@
-"""The figures of `diagnostics.py`. Needs matplotlib, which nothing else in the package does."""
+"""The figures of `diagnostics.py`."""
 
 from collections.abc import Mapping
 from pathlib import Path

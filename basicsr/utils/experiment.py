@@ -107,9 +107,7 @@ class Experiment:
             for folder in (self.models, self.training_states, self.visualization):
                 folder.mkdir(parents=True, exist_ok=True)
             configure_logger(run_log(self.folder, "train", self.options.name), main_process=True)
-            with atomic_path(self.folder / "options.yml") as temporary:
-                content = {"provenance": provenance(), **self.options.model_dump(mode="json")}
-                temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            write_options(self.options, self.folder)
         except OSError as error:
             raise CheckpointError(
                 f"The folder '{self.folder}' cannot be set up: {error}. Check its permissions and the space left."
@@ -250,6 +248,17 @@ def _free_name(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}_{number}")
     return free
+
+
+def write_options(options: Options, folder: Path) -> None:
+    """Write `options.yml` into a folder: the resolved options with their provenance.
+
+    Raises:
+        OSError: see `atomic_path`.
+    """
+    with atomic_path(folder / "options.yml") as temporary:
+        content = {"provenance": provenance(), **options.model_dump(mode="json")}
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def provenance() -> dict[str, str]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr.sweep.crops import LABEL, SIZES, TILE, most_different, tile, wrapped
+from basicsr.reporting.crops import LABEL, SIZES, TILE, most_different, tile, wrapped
 from basicsr.sweep.pictures import Place
 from tests import tiny, tiny_grid
 

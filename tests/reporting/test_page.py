@@ -1,0 +1,223 @@
+"""The page says what the files say, compares like with like, loads nothing and shows everything as text."""
+
+import json
+import re
+
+import pytest
+
+from basicsr.reporting.command import leave_report, make_report
+from basicsr.reporting.entries import read_folder
+from basicsr.utils.errors import DataError
+from tests.reporting import folders
+from tests.reporting.pages import PageParser
+
+
+def report(tmp_path, *paths):
+    """Make a report and return its table in Markdown and its parsed page."""
+    table = make_report(paths, tmp_path / "out/report.html", "Comparison")
+    return table, PageParser((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def compared(tmp_path):
+    pictures = folders.hr_pictures(tmp_path / "HR")
+    common = {"hr": tmp_path / "HR", "pictures": pictures}
+    paths = [folders.results(tmp_path, "fp", **common)]
+    paths.append(folders.results(tmp_path, "minmax", "MinMax", 2, 25.5, **common))
+    paths.append(folders.results(tmp_path, "dobi", "DOBI", 2, 29.25, **common))
+    return tmp_path, paths
+
+
+def test_the_table_holds_what_the_evaluations_measured(compared):
+    folder, paths = compared
+    table, page = report(folder, *paths)
+    assert table.splitlines()[0] == (
+        "| method | W/A bits | dataset | PSNR (dB) | SSIM | fidelity (dB) | size (KB) | ratio |"
+    )
+    assert table.splitlines()[3] == "| MinMax | 2/2 | demo | 25.500 | 0.6375 | 35.50 | 1 | 7.97 |"
+    assert (folder / "out/table.md").read_text() == table + "\n"
+    heads, *rows = page.tables[0]
+    assert heads[:6] == ["method", "W/A bits", "ranges", "PSNR (dB)", "SSIM", "fidelity (dB)"]
+    assert [row[:6] for row in rows] == [
+        ["FP", "32/32", "-", "31.000", "0.7750", "-"],
+        ["MinMax 2/2", "2/2", "static", "25.500", "0.6375", "35.50"],
+        ["DOBI 2/2", "2/2", "static", "29.250", "0.7312", "39.25"],
+    ]
+    assert "SwinIR x4 on demo" in page.text and "4 pixels left out" in page.text
+    assert "29.250" in " ".join(re.findall(r"<b>(.*?)</b>", (folder / "out/report.html").read_text()))
+
+
+def test_a_page_needs_no_other_file(compared):
+    folder, paths = compared
+    _, page = report(folder, *paths)
+    for address in page.addresses:
+        assert address.startswith(("data:", "#")), address
+    text = (folder / "out/report.html").read_text()
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+    assert not re.search(
+        r"\b(?:https?:)?//\w", "".join(page.scripts).replace("data:image", "").split('"use strict"')[-1]
+    )
+    assert len(page.identifiers) == len(set(page.identifiers))
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.identifiers)
+
+
+def test_pictures_are_embedded_without_loss(compared):
+    import base64
+
+    import cv2
+    import numpy as np
+
+    from basicsr.utils.image import read_image
+
+    folder, paths = compared
+    _, page = report(folder, *paths)
+    data = json.loads(page.scripts[0])
+    assert [picture["name"] for picture in data] == ["one", "two"] and data[0]["crop"] == ""
+    versions = {version["label"]: version for version in data[0]["versions"]}
+    assert list(versions) == ["HR", "bicubic", "FP", "MinMax 2/2", "DOBI 2/2"]
+    encoded = base64.b64decode(versions["MinMax 2/2"]["source"].partition(",")[2])
+    decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(decoded, read_image(paths[1] / "visualization/demo/one.png"))
+    assert versions["MinMax 2/2"]["note"] == "PSNR 25.500 dB, SSIM 0.6375, fidelity 35.50 dB"
+    assert (folder / "out/comparison.png").is_file()
+
+
+def test_what_files_hold_is_shown_as_text(tmp_path):
+    evil = "<script>alert(1)</script>$x_{$ </script> _a|b"
+    pictures = folders.hr_pictures(tmp_path / "HR", names=("one", "<b>&two"))
+    common = {"hr": tmp_path / "HR", "pictures": pictures, "dataset": "<i>set"}
+    paths = [folders.results(tmp_path, "a", evil, 2, **common), folders.results(tmp_path, "b", evil, 4, **common)]
+    table, page = report(tmp_path, *paths)
+    assert page.tables[0][1][0].startswith(evil) and page.tables[0][2][0].startswith(evil)
+    assert len(page.scripts) == 2, "one block of data, one program"
+    assert "alert" not in page.scripts[1] and "<i>set" in page.text
+    data = json.loads(page.scripts[0])
+    assert {picture["name"] for picture in data} == set(pictures) and data[0]["versions"][2]["label"].startswith(evil)
+    assert r"_a\|b" in table
+
+
+def test_other_scales_data_sets_and_pictures_are_not_mixed(tmp_path):
+    paths = [
+        folders.results(tmp_path, "x4", "A", 2),
+        folders.results(tmp_path, "x2", "A", 2, scale=2),
+        folders.results(tmp_path, "other", "A", 2, dataset="Set5"),
+        folders.results(tmp_path, "fewer", "A", 2, pictures={"one": None}),
+        folders.results(tmp_path, "rgb", "A", 2, protocol={**folders.PROTOCOL, "test_y_channel": False}),
+        folders.results(tmp_path, "large", "A", 2, complexity={"parameters": 2000, "bytes": 1.0}),
+        folders.results(tmp_path, "same", "B", 2),
+    ]
+    _, page = report(tmp_path, *paths)
+    assert [len(table) - 1 for table in page.tables] == [2, 1, 1, 1, 1, 1]
+    assert "measured on RGB" in page.text and "SwinIR x2 on demo" in page.text
+
+
+def test_dynamic_ranges_are_marked(tmp_path):
+    paths = [
+        folders.results(tmp_path, "a", "DFSQ", 2, activation_ranges="dynamic"),
+        folders.results(tmp_path, "b", "A", 2),
+    ]
+    table, page = report(tmp_path, *paths)
+    assert "| DFSQ (dynamic ranges) |" in table
+    assert [row[2] for row in page.tables[0][1:]] == ["dynamic", "static"]
+    assert "do not compare like for like" in page.text
+
+
+def test_any_metric_of_the_files_has_a_column(tmp_path):
+    folder = folders.results(tmp_path, "a", "A", 2)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["datasets"]["demo"] |= {"lpips_alex": 0.123456, "niqe": None}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    table, page = report(tmp_path, folder)
+    assert "lpips_alex" in page.tables[0][0] and "niqe" in page.tables[0][0]
+    assert "| 0.1235 | - |" in table
+
+
+def test_two_of_one_name_are_told_apart(tmp_path):
+    paths = [folders.results(tmp_path, name, "A", 2) for name in ("first", "second")]
+    _, page = report(tmp_path, *paths)
+    assert [row[0] for row in page.tables[0][1:]] == ["A 2/2 (first)", "A 2/2 (second)"]
+
+
+def test_several_bits_are_drawn_against_bits(tmp_path):
+    paths = [folders.results(tmp_path, "fp")]
+    paths += [
+        folders.results(tmp_path, f"{method}{bits}", method, bits, 25 + bits) for method in "AB" for bits in (2, 3, 4)
+    ]
+    _, page = report(tmp_path, *paths)
+    assert "PSNR (dB) against bits" in page.text and "bits of weights / activations" in page.text
+
+
+def test_what_is_absent_is_said(tmp_path):
+    _, page = report(tmp_path, folders.results(tmp_path, "a", "A", 2))
+    for sentence in ("val:save_img=true", "No histograms", "No training"):
+        assert sentence in page.text
+    assert not (tmp_path / "out/comparison.png").exists()
+    without = folders.results(tmp_path, "b", "A", 2, hr=tmp_path / "HR", pictures=folders.hr_pictures(tmp_path / "HR"))
+    (without / "options.yml").unlink()
+    _, page = report(tmp_path, without)
+    assert "has an options.yml that tells where the HR pictures of 'demo' are" in page.text
+
+
+def test_a_training_has_its_stages_and_curves(tmp_path):
+    folder = folders.experiment(tmp_path, "run")
+    _, page = report(tmp_path, folder)
+    rows = {row[0]: row for row in page.tables[0][1:]}
+    assert list(rows) == ["FP", "2DQuant calibrated 2/2", "2DQuant 2/2"]
+    assert rows["2DQuant 2/2"][3] == "29.000" and rows["2DQuant 2/2"][-1] == "9.8"
+    for text in ("Losses", "l_pix", "l_feature", "PSNR (dB) in training", "fidelity (dB) in training"):
+        assert text in page.text
+
+
+def test_an_evaluation_knows_the_training_of_its_weights(tmp_path):
+    folders.experiment(tmp_path, "run")
+    path = folders.results(tmp_path, "a", "2DQuant", 2, weights="experiments/run/models/net_Q_latest.pth")
+    _, page = report(tmp_path, path)
+    assert page.tables[0][1][-1] == "9.8" and "Losses" in page.text
+
+
+def test_a_line_that_a_killed_run_left_half_is_not_read(tmp_path):
+    folder = folders.experiment(tmp_path, "run")
+    with (folder / "losses.jsonl").open("a") as file:
+        file.write('{"iter": 5, "lo')
+    assert [line["iter"] for line in read_folder(folder)[0].training.losses] == [1, 2, 3, 4]
+
+
+def test_layers_with_the_largest_error_are_shown_with_bounds(tmp_path):
+    errors = {"A": [0.1, 0.5, 0.3, 0.01, 0.02, 0.03, 0.04, 0.9], "B": [0.7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]}
+    paths = []
+    for method, own in errors.items():
+        paths.append(folders.results(tmp_path, method, method, 2))
+        (paths[-1] / "activations.json").write_text(json.dumps(folders.activations(own)))
+    _, page = report(tmp_path, *paths)
+    order = re.findall(r"layer(\d)\.act_quantizer", page.text)
+    assert order == ["7", "0", "1", "2", "3", "4"]
+    assert "A 2/2 : error 0.9, 4 levels from -1 to 1" in page.text.replace("A 2/2:", "A 2/2 :")
+
+
+def test_options_are_whole_for_the_first_and_differences_for_the_others(compared):
+    folder, paths = compared
+    text = report(folder, *paths)[1].text
+    assert "datasets:test_1:type: PairedImageDataset" in text and text.count("PairedImageDataset") == 1
+    assert "method: MinMax" in text and "abc1234" in text
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(DataError, match="holds neither metrics.json"):
+        report(tmp_path, tmp_path)
+
+
+def test_damaged_results_are_named(tmp_path):
+    folder = folders.results(tmp_path, "a")
+    (folder / "metrics.json").write_text('{"method": "A"}')
+    with pytest.raises(DataError, match=r"metrics.json' is not what basicsr/test.py writes"):
+        report(tmp_path, folder)
+    (folder / "metrics.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        report(tmp_path, folder)
+
+
+def test_a_report_that_fails_costs_no_run(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("basicsr.reporting.page.render", lambda *_: 1 / 0)
+    entries = read_folder(folders.results(tmp_path, "a"))
+    leave_report(entries, tmp_path / "report.html", "A")
+    assert "could not be made: division by zero" in caplog.text and not (tmp_path / "report.html").exists()
