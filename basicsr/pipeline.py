@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,8 @@ from basicsr.data import (
 from basicsr.evaluation.evaluator import DatasetResult, Evaluator, check_levels
 from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
+from basicsr.models.base_model import Model
+from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.build import full_precision_network, network_to_test, quantized_network, trainable_network
 from basicsr.networks.quantized import load_quantized
 from basicsr.training.calibration.network_calibration import total_error
@@ -48,15 +49,16 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
         raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
     tests = build_evaluation_sets(options.datasets_of("test"), options.scale)
-    model_class = MODEL_REGISTRY.get(options.model_type, "model_type")
+    model_class = model_class_of(options)
     training = training_set(options, device) if model_class.trains_on == "images" else None
-    crops = calibration_set(options) if model_class.quantized else None
+    needs_crops = issubclass(model_class, QuantizedModel) or model_class.trains_on == "crops"
+    crops = calibration_set(options) if needs_crops else None
     model = build_model(options, device)
-    if model_class.trains_on == "crops":
+    if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
     experiment = Experiment(options, root, auto_resume, model.network_name)
-    compares = model.quantized and options.val.full_precision
-    evaluator = Evaluator(options.val, options.scale, model.full_precision if compares else None)
+    full_precision = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
+    evaluator = Evaluator(options.val, options.scale, full_precision)
 
     def evaluate(stage: str, network: nn.Module, iteration: int, seconds: float | None = None) -> list[DatasetResult]:
         results = []
@@ -73,24 +75,23 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     state = experiment.load() if experiment.resume_file else None
     if state is not None:
         model.load(experiment.resumed_network_file(state["iter"]), state)
-    elif model.quantized:
-        if compares:
-            evaluate("fp", model.full_precision, 0)
+    elif isinstance(model, QuantizedModel) and crops is not None:
+        if full_precision is not None:
+            evaluate("fp", full_precision, 0)
         seconds = calibrate(model, crops, experiment)
         evaluate("calibrated", model.network, 0, seconds)
     loop = TrainingLoop(model, experiment, lambda i, s: evaluate("train", model.network_for_evaluation(), i, s), state)
     if options.train.total_iter > 0:
         seed, start = options.manual_seed, loop.iteration
         if training is not None:
-            batches = training_batches(training, options.train, seed, start)
-        else:
-            batches = crop_batches(crops, options.train.batch_size, seed, start)
-        loop.run(batches)
+            loop.run(training_batches(training, options.train, seed, start))
+        elif crops is not None:
+            loop.run(crop_batches(crops, options.train.batch_size, seed, start))
     else:
         experiment.save_network(model.checkpoint(), "latest")
     if loop.finished:
         evaluate("final", model.network_for_evaluation(), loop.iteration, loop.seconds)
-        if model.quantized:
+        if isinstance(model, QuantizedModel) and crops is not None:
             report_levels(model.network, crops[0])
     experiment.close()
 
@@ -115,11 +116,16 @@ def calibration_set(options: Options) -> torch.Tensor:
     return calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
 
 
-def build_model(options: Options, device: torch.device) -> Any:
+def model_class_of(options: Options) -> type[Model]:
+    """Return the class that `model_type` names; one that quantizes is a `QuantizedModel`."""
+    return MODEL_REGISTRY.get(options.model_type, "model_type")
+
+
+def build_model(options: Options, device: torch.device) -> Model:
     """Build the model that `model_type` names, on the network to quantize or to train."""
-    model_class = MODEL_REGISTRY.get(options.model_type, "model_type")
-    arguments = options.train.model_extra or {}
-    network = full_precision_network(options) if model_class.quantized else trainable_network(options)
+    arguments = (options.train.model_extra if options.train is not None else None) or {}
+    quantizes = issubclass(model_class_of(options), QuantizedModel)
+    network = full_precision_network(options) if quantizes else trainable_network(options)
     return MODEL_REGISTRY.build({"type": options.model_type, **arguments}, network, options, device, where="train")
 
 
@@ -128,7 +134,7 @@ def report_levels(network: nn.Module, lq: torch.Tensor) -> None:
     get_logger().info("No quantizer gives more than %d distinct values.", check_levels(network, lq))
 
 
-def calibrate(model: Any, crops: torch.Tensor, experiment: Experiment) -> float:
+def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment) -> float:
     """Calibrate a model and return the seconds it took; quantization_map.json and calibration.json record what was done.
 
     A model whose options name a quantized network (`path:pretrain_network_Q`) starts from the bounds of that one instead.

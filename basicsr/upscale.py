@@ -14,6 +14,7 @@ if __package__ in (None, ""):  # run as a file from a checkout: import the packa
 import torch
 from torch import nn
 
+from basicsr.archs.base import scale_of
 from basicsr.deploy.runtimes import Precision, RuntimeName
 from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model, upscale_files
 from basicsr.utils.command_line import guarded, select_device
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         network, device = _load(arguments)
         enlarge = enlarger(network, device, arguments.tile or None, arguments.tile_overlap)
-        failed = upscale_files(arguments.input, arguments.output, enlarge, network.scale)
+        failed = upscale_files(arguments.input, arguments.output, enlarge, scale_of(network))
         return FAILED_PICTURES if failed else 0
 
     return guarded(work)

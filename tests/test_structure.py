@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "archs": {"archs", "utils"},
     "data": {"data", "utils"},
     "losses": {"losses", "utils"},
-    "metrics": {"metrics", "utils"},
+    "metrics": {"metrics", "archs", "utils"},
     "quant": {"quant"},
     "reporting": {"reporting", "data", "utils"},
     "networks": {"networks", "archs", "quant", "utils"},
@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "train": {"pipeline", "utils"},
     "test": {"pipeline", "utils"},
     "export": {"deploy", "quant", "utils"},
-    "upscale": {"deploy", "utils"},
+    "upscale": {"deploy", "archs", "utils"},
     "interface": {"interface", "deploy", "models", "training", "evaluation", "networks", *GROUND},
     "__init__": {"interface"},
 }

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.arch_util import RGB_MEAN_DIV2K, pixel_shuffle_steps, upscale_of_steps
+from basicsr.archs.base import SRNetwork
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -41,7 +42,7 @@ class ResidualBlock(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class EDSR(nn.Module):
+class EDSR(SRNetwork):
     """EDSR. The defaults are the baseline network for x4 (1,517,571 parameters).
 
     The large network has `num_feat` 256, `num_block` 32 and `res_scale` 0.1.
@@ -63,8 +64,6 @@ class EDSR(nn.Module):
     Raises:
         OptionsError: numbers of channels that contradict each other.
     """
-
-    size_multiple = 1
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.arch_util import pixel_shuffle_steps, upscale_of_steps
+from basicsr.archs.base import SRNetwork
 from basicsr.utils.registry import ARCH_REGISTRY
 
 
@@ -40,7 +41,7 @@ class ResidualDenseBlock(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class RDN(nn.Module):
+class RDN(SRNetwork):
     """RDN. The defaults are configuration B for x4 (22,271,107 parameters).
 
     Configuration A has `num_block` 20, `num_layer` 6 and `num_grow_ch` 32.
@@ -59,8 +60,6 @@ class RDN(nn.Module):
         size_multiple: 1; images of any size go through without padding.
         scale: the scale factor.
     """
-
-    size_multiple = 1
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from basicsr.archs.any_size_swin import AnySizeSwinLayers
 from basicsr.archs.arch_util import RGB_MEAN_DIV2K, mirror_to_size, pixel_shuffle_steps, upscale_of_steps
+from basicsr.archs.base import SRNetwork
 from basicsr.archs.swin_layers import ResidualSwinGroup, SwinLayer, SwinLayers, TokenNorm, to_map, to_tokens
 from basicsr.archs.window_attention import Order
 from basicsr.utils.errors import OptionsError
@@ -28,7 +29,7 @@ _UPSAMPLER_CHANNELS = 64
 
 
 @ARCH_REGISTRY.register()
-class SwinIR(nn.Module):
+class SwinIR(SRNetwork):
     """SwinIR. The defaults are the light network for x4 (929,628 parameters).
 
     Args:

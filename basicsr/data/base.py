@@ -31,7 +31,8 @@ class PairedDataset(Dataset[Pair], ABC):
     scale: int
 
     @abstractmethod
-    def __init__(self, scale: int, phase: Literal["train", "val"], /) -> None: ...
+    def __init__(self, scale: int, phase: Literal["train", "val"], /) -> None:
+        """Take the scale factor and the phase: `train` for random crops, `val` for whole images."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from basicsr.archs.base import for_any_size, scale_of, size_multiple_of
 from basicsr.deploy.extras import require
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
@@ -53,10 +54,8 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: i
     """Return the graph of `save_onnx` as an `onnx.ModelProto`."""
     for package in ("onnx", "onnxscript"):
         require(package)
-    scale, multiple = network.scale, network.size_multiple
-    network = eight_bit_network(network, integer_linear=integer_linear)
-    if hasattr(network, "for_any_size"):
-        network = network.for_any_size()
+    scale, multiple = scale_of(network), size_multiple_of(network)
+    network = for_any_size(eight_bit_network(network, integer_linear=integer_linear))
     smallest = -(-smallest_side // multiple)
     example = torch.rand(
         1, 3, (smallest + 2) * multiple, (smallest + 4) * multiple

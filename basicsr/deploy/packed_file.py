@@ -27,6 +27,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from basicsr.archs import build_network
+from basicsr.archs.base import scale_of
 from basicsr.deploy.bit_packing import pack_codes, packed_size, unpack_codes
 from basicsr.deploy.freeze import freeze_weights, frozen_map, put_frozen_weights
 from basicsr.quant.insertion.insert import apply_quantization_map, named_quantizers
@@ -97,7 +98,7 @@ def save_packed(
     state = _plain_state(network, frozen, half) | _quantizer_state(network, frozen)
     description = Description(
         network=json.loads(json.dumps(dict(network_options))),
-        scale=network.scale if scale is None else scale,
+        scale=scale_of(network) if scale is None else scale,
         quantization_map=frozen_map(quantization_map).as_dict(),
         codes=[(name, list(weight.codes.shape)) for name, weight in frozen.items()],
         state=[(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in state.items()],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from basicsr.archs import build_network
+from basicsr.archs.base import detect_options
 from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.packed_file import is_packed, load_packed
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
@@ -97,13 +98,8 @@ def load_for_runtime(
 def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> dict[str, Any]:
     """Return type and options of the first architecture that a state dict can belong to."""
     for name in ARCH_REGISTRY.names():
-        architecture = ARCH_REGISTRY.get(name)
-        if not hasattr(architecture, "options_from_state_dict"):
-            continue
-        own = architecture().remap_state_dict(state_dict) if hasattr(architecture, "remap_state_dict") else state_dict
-        try:
-            options = architecture.options_from_state_dict(own)
-        except (KeyError, IndexError, ValueError, ZeroDivisionError):  # not one of this architecture
+        options = detect_options(ARCH_REGISTRY.get(name), state_dict)
+        if options is None:
             continue
         get_logger().info("The weights '%s' are of the network %s with %s.", path, name, options)
         return {"type": name, **options}

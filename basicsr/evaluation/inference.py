@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.archs.arch_util import mirror_to_size
+from basicsr.archs.base import scale_of, size_multiple_of
 from basicsr.utils.errors import OptionsError
 
 PadMode = Literal["official", "mirror", "reflect"]
@@ -74,14 +75,15 @@ def upscale(
     Raises:
         OptionsError: tile or tile_overlap do not fit the network.
     """
+    scale, multiple = scale_of(network), size_multiple_of(network)
     if tile is not None:
-        _check_tiles(tile, tile_overlap, network.size_multiple)
+        _check_tiles(tile, tile_overlap, multiple)
 
     def enlarge(images: Tensor) -> Tensor:
         h, w = images.shape[-2:]
-        padded = pad_to_multiple(images, network.size_multiple, pad)
+        padded = pad_to_multiple(images, multiple, pad)
         sr = network(padded) if tile is None else _by_tiles(network, padded, tile, tile_overlap)
-        return sr[..., : h * network.scale, : w * network.scale]
+        return sr[..., : h * scale, : w * scale]
 
     return _ensemble(enlarge, lr) if self_ensemble else enlarge(lr)
 
@@ -108,7 +110,7 @@ def _check_tiles(tile: int, overlap: int, multiple: int) -> None:
 
 
 def _by_tiles(network: nn.Module, x: Tensor, tile: int, overlap: int) -> Tensor:
-    scale = network.scale
+    scale = scale_of(network)
     n, _, height, width = x.shape
     total, weights = None, x.new_zeros(height * scale, width * scale)
     rows, columns = _tile_starts(height, tile, overlap), _tile_starts(width, tile, overlap)

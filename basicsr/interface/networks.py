@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, remove_weight_norm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from basicsr.archs import base
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.registry import QMODULE_REGISTRY
@@ -169,7 +170,7 @@ def size_multiple_of(network: nn.Module, given: int | None = None) -> int:
     Raises:
         OptionsError: it is no positive integer.
     """
-    multiple = getattr(network, "size_multiple", 1) if given is None else given
+    multiple = base.size_multiple_of(network) if given is None else given
     if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
         raise OptionsError(f"size_multiple is {multiple!r}, but must be a positive integer.")
     return multiple

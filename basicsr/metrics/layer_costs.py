@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from basicsr.archs.base import size_multiple_of
+
 FULL_PRECISION_BITS = 32
 OTHER = "other"
 """Kind of a layer that is counted by torch's FLOP counter."""
@@ -93,7 +95,7 @@ def count_layers(network: nn.Module, lr_size: tuple[int, int]) -> tuple[list[Lay
         network: a network for RGB images, in any mode.
         lr_size: height and width of the LR image.
     """
-    multiple = network.size_multiple
+    multiple = size_multiple_of(network)
     side = -(-_PROBE_SIDE // multiple) * multiple
     height, width = (-(-length // multiple) * multiple for length in lr_size)
     sides = [factor * side for factor in _PROBES]

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from basicsr.models.base_model import Model
 from basicsr.networks.quantized import load_quantized, quantized_copy
 from basicsr.training.calibration.network_calibration import CalibratedQuantizer, calibrate_network, check_calibrators
 from basicsr.training.relative_steps import RelativeSteps
@@ -15,7 +16,7 @@ from basicsr.utils import dist
 from basicsr.utils.options import Options
 
 
-class QuantizedModel:
+class QuantizedModel(Model):
     """A full-precision network, frozen, and its quantized copy.
 
     A subclass defines `optimize_parameters`, and sets `optimizer` and `scheduler` in its constructor.
@@ -27,10 +28,7 @@ class QuantizedModel:
         share_weights: let the copy use the same weights, where training does not change them.
 
     Attributes:
-        network_name: what checkpoints are called.
-        quantized: whether the run starts from a full-precision network, which is quantized and calibrated.
-        remedy: what to do where training diverges, for messages.
-        trains_on: `images` (random crops of `datasets:train`) or `crops` (the calibration set, see `data.crop_batches`).
+        options: the options of the run.
         full_precision: the full-precision network.
         network: the quantized network.
         quantization_map: the record of its quantizers.
@@ -41,10 +39,7 @@ class QuantizedModel:
     """
 
     network_name: ClassVar[str] = "net_Q"
-    quantized: ClassVar[bool] = True
-    remedy: ClassVar[str] = "Lower the learning rate, or look at the calibration report."
-    trains_on: ClassVar[Literal["images", "crops"]] = "images"
-    optimizer: torch.optim.Optimizer
+    remedy = "Lower the learning rate, or look at the calibration report."
     scheduler: LRScheduler
     _relative_steps: RelativeSteps | None = None
 
@@ -54,12 +49,6 @@ class QuantizedModel:
         self.full_precision = network.to(device).eval().requires_grad_(False)
         self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=share_weights)
         check_calibrators(self.network, options.calibration)
-
-    def prepare(self, crops: torch.Tensor) -> None:  # noqa: B027 -- most models need not
-        """Take and check the calibration crops (N, 3, h, w) before any long work; called for models that train on them.
-
-        By default nothing is kept: `optimize_parameters` gets crops and their numbers.
-        """
 
     def calibrate(self, crops: torch.Tensor) -> list[CalibratedQuantizer]:
         """Set up all quantizers; see `calibrate_network`.

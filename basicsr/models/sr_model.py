@@ -8,7 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from basicsr.models.base_model import Model
 from basicsr.training.gradient_step import Compile, GradientStep
 from basicsr.training.not_finite import LossWatch
 from basicsr.training.optimizers import build_optimizer, build_scheduler
@@ -22,7 +24,7 @@ _REMEDY = "Lower the learning rate (train:optim_g:lr), or limit the gradients (t
 
 
 @MODEL_REGISTRY.register()
-class SRModel:
+class SRModel(Model):
     """A network that learns to enlarge LR images to their HR originals, and the moving average of its weights.
 
     The average (EMA) is what is evaluated. With t steps taken, a step moves it by 1 - min(ema_decay, (1 + t) / (10 + t))
@@ -52,11 +54,6 @@ class SRModel:
         cudnn_benchmark: let cuDNN choose its fastest algorithms.
 
     Attributes:
-        network_name: what checkpoints are called.
-        remedy: what to do where training diverges, for messages.
-        quantized: False, as the network is not.
-        trains_on: random crops of `datasets:train`.
-        network: the network that is trained.
         gradients: its forward and backward pass.
 
     Raises:
@@ -64,8 +61,7 @@ class SRModel:
     """
 
     network_name: ClassVar[str] = "net_g"
-    quantized: ClassVar[bool] = False
-    trains_on: ClassVar[Literal["images"]] = "images"
+    scheduler: LRScheduler
 
     def __init__(
         self,

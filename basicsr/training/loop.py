@@ -3,13 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from basicsr.evaluation.evaluator import DatasetResult
+from basicsr.training.contracts import Batch, Trainable
 from basicsr.training.diagnostics import Diagnostics
 from basicsr.training.schedules import TimedCosineSchedule
 from basicsr.utils import dist
@@ -17,26 +17,6 @@ from basicsr.utils.errors import TrainingError, UserError
 from basicsr.utils.experiment import Experiment
 from basicsr.utils.logger import get_logger
 from basicsr.utils.signals import StopRequest, deferred_signals
-
-Batch = Mapping[str, torch.Tensor]
-
-
-class TrainableModel(Protocol):
-    """What the loop needs of a model."""
-
-    network: torch.nn.Module
-    remedy: str
-    optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler
-
-    def optimize_parameters(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Take one step; return the losses."""
-
-    def checkpoint(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Return what a network file holds: state dicts by entry."""
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what a resumed run needs besides the network."""
 
 
 class TrainingLoop:
@@ -56,7 +36,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        model: TrainableModel,
+        model: Trainable,
         experiment: Experiment,
         validate: Callable[[int, float], list[DatasetResult]],
         state: Mapping[str, Any] | None = None,
@@ -146,7 +126,7 @@ class TrainingLoop:
     @property
     def _diagnostics(self) -> Diagnostics | None:
         """What the model has recorded of its training, if it is one that records."""
-        return getattr(self._model, "diagnostics", None)
+        return self._model.diagnostics
 
     def _after_step(self, bar: tqdm, stop: StopRequest) -> bool:
         """Log, validate and save what is due; return whether the time of this piece is over."""

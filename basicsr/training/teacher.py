@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.base import feature_layers_of
 from basicsr.quant.observe.capture import tap_outputs
 from basicsr.utils.errors import OptionsError, suggestion
 
@@ -60,7 +61,7 @@ def choose_feature_layers(network: nn.Module, named: Sequence[str] | None) -> li
     Raises:
         OptionsError: neither names any.
     """
-    layers = list(named or getattr(network, "feature_layers", None) or ())
+    layers = list(named or feature_layers_of(network))
     if not layers:
         raise OptionsError(
             f"Option 'train:feature_loss' compares features, but the network {type(network).__name__} does not say which: it has no "

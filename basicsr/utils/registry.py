@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from basicsr.utils.contracts import Contract
 from basicsr.utils.errors import OptionsError, suggestion
 from basicsr.utils.signature import validate_arguments
 
@@ -30,14 +31,17 @@ class Registry:
         variable: name of the registry in source code, by which decorators are recognised.
         folder: folder of the components relative to the package, with `/`.
         suffix: ending of the file names, such as `_arch`.
+        contract: what a component must provide; without one, anything is taken.
     """
 
-    def __init__(self, kind: str, variable: str, folder: str, suffix: str) -> None:
+    def __init__(self, kind: str, variable: str, folder: str, suffix: str, contract: Contract | None = None) -> None:
         self.kind = kind
         self._variable = variable
         self._folders = [_PACKAGE_ROOT / folder]
         self._suffix = suffix
         self._components: dict[str, Any] = {}
+        self._contract = contract
+        self._checked: set[str] = set()
 
     def register(self, name: str | None = None) -> Callable[[Any], Any]:
         """Return a decorator that registers a class or function under `name`, by default its own name."""
@@ -67,7 +71,8 @@ class Registry:
         """Return the component called `name`, importing its file if that has not happened.
 
         Raises:
-            OptionsError: there is no such component; names the nearest one. Or its file cannot be imported.
+            OptionsError: there is no such component; names the nearest one. Or its file cannot be imported, or the component
+                lacks a member that its kind must have.
         """
         if not isinstance(name, str) or not name:
             raise OptionsError(
@@ -83,7 +88,11 @@ class Registry:
             _import_file(file)
         if name not in self._components:
             raise OptionsError(f"The file '{file}' does not register the {self.kind} '{name}' when it is imported.")
-        return self._components[name]
+        component = self._components[name]
+        if self._contract is not None and name not in self._checked:
+            self._contract.require(component, self.kind, name, _file_of(component))
+            self._checked.add(name)
+        return component
 
     def resolve(self, options: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
         """Split `{type: Name, ...}` into the component and its checked arguments, with defaults filled in.
@@ -144,6 +153,11 @@ def _registered_names(file: Path, variable: str) -> list[str] | None:
     return names
 
 
+def _file_of(component: Any) -> str:
+    module = sys.modules.get(component.__module__)
+    return str(getattr(module, "__file__", component.__module__))
+
+
 def _import_file(file: Path) -> None:
     try:
         _import_module_of(file)
@@ -171,15 +185,45 @@ def _import_module_of(file: Path) -> None:
         raise
 
 
-ARCH_REGISTRY = Registry("architecture", "ARCH_REGISTRY", "archs", "_arch")
-DATASET_REGISTRY = Registry("dataset", "DATASET_REGISTRY", "data", "_dataset")
-LOSS_REGISTRY = Registry("loss", "LOSS_REGISTRY", "losses", "_loss")
+ARCH_REGISTRY = Registry(
+    "architecture", "ARCH_REGISTRY", "archs", "_arch", Contract("basicsr.archs.base", "SRNetwork", derive=False)
+)
+DATASET_REGISTRY = Registry(
+    "dataset", "DATASET_REGISTRY", "data", "_dataset", Contract("basicsr.data.base", "PairedDataset")
+)
+LOSS_REGISTRY = Registry(
+    "loss", "LOSS_REGISTRY", "losses", "_loss", Contract("basicsr.losses.base", "Loss", derive=False)
+)
 METRIC_REGISTRY = Registry("metric", "METRIC_REGISTRY", "metrics", "_metric")
-MODEL_REGISTRY = Registry("model", "MODEL_REGISTRY", "models", "_model")
-GRADIENT_RULE_REGISTRY = Registry("gradient rule", "GRADIENT_RULE_REGISTRY", "training/gradient_rules", "_rule")
-QUANTIZER_REGISTRY = Registry("quantizer", "QUANTIZER_REGISTRY", "quant/quantizers", "_quantizer")
-CALIBRATOR_REGISTRY = Registry("calibrator", "CALIBRATOR_REGISTRY", "quant/calibrators", "_calibrator")
-QMODULE_REGISTRY = Registry("quantized module", "QMODULE_REGISTRY", "quant/modules", "_qmodule")
+MODEL_REGISTRY = Registry("model", "MODEL_REGISTRY", "models", "_model", Contract("basicsr.models.base_model", "Model"))
+GRADIENT_RULE_REGISTRY = Registry(
+    "gradient rule",
+    "GRADIENT_RULE_REGISTRY",
+    "training/gradient_rules",
+    "_rule",
+    Contract("basicsr.training.gradient_rules.base", "GradientRule"),
+)
+QUANTIZER_REGISTRY = Registry(
+    "quantizer",
+    "QUANTIZER_REGISTRY",
+    "quant/quantizers",
+    "_quantizer",
+    Contract("basicsr.quant.quantizers.base", "Quantizer"),
+)
+CALIBRATOR_REGISTRY = Registry(
+    "calibrator",
+    "CALIBRATOR_REGISTRY",
+    "quant/calibrators",
+    "_calibrator",
+    Contract("basicsr.quant.calibrators.base", "Calibrator"),
+)
+QMODULE_REGISTRY = Registry(
+    "quantized module",
+    "QMODULE_REGISTRY",
+    "quant/modules",
+    "_qmodule",
+    Contract("basicsr.quant.modules.base", "QModule"),
+)
 
 ALL_REGISTRIES = (
     ARCH_REGISTRY,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import safetensors
 import safetensors.torch
@@ -16,6 +16,22 @@ from basicsr.utils.logger import get_logger
 
 _USUAL_KEYS = ("params_ema", "params")
 _NAMES_SHOWN = 3
+
+
+@runtime_checkable
+class KnowsLayouts(Protocol):
+    """A network that knows other layouts of its names than its own; see `archs.base.SRNetwork`."""
+
+    def remap_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state dict in the layout of the network."""
+
+
+@runtime_checkable
+class TellsOptions(Protocol):
+    """A network that derives options from a state dict; see `archs.base.SRNetwork`."""
+
+    def options_from_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return the options of the network that a state dict in this layout belongs to."""
 
 
 def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[str, Tensor]:
@@ -95,7 +111,7 @@ def load_fitting_weights(network: nn.Module, state_dict: Mapping[str, Tensor], p
 
 def _remapped(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> Mapping[str, Tensor]:
     """Return a state dict in the layout of the network, whose class may know others (`remap_state_dict`)."""
-    if not hasattr(type(network), "remap_state_dict"):
+    if not isinstance(network, KnowsLayouts):
         return state_dict
     try:
         return network.remap_state_dict(state_dict)
@@ -183,14 +199,14 @@ def _differing_options(
     network: nn.Module, state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> tuple[str, str] | None:
     """Return the options in which file and network differ, if the architecture can tell options from shapes."""
-    detect = getattr(type(network), "options_from_state_dict", None)
-    if detect is None:
+    if not isinstance(network, TellsOptions):
         return None
     try:
-        in_file, wanted = detect(state_dict), detect(own)
+        in_file, wanted = network.options_from_state_dict(state_dict), network.options_from_state_dict(own)
     except (KeyError, IndexError, ValueError, ZeroDivisionError):
         return None
     names = [name for name in wanted if in_file[name] != wanted[name]]
     if not names:
         return None
-    return tuple(", ".join(f"{name} {options[name]}" for name in names) for options in (in_file, wanted))
+    of_file, of_options = (", ".join(f"{name} {options[name]}" for name in names) for options in (in_file, wanted))
+    return of_file, of_options

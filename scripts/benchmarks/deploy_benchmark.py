@@ -19,6 +19,7 @@ from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import Kernel, Precision, RuntimeName, RuntimeNetwork
 from basicsr.deploy.verification import installed_runtimes, label_of, latencies, native_precisions, timed_picture
 from basicsr.evaluation.evaluator import Evaluator
+from basicsr.models.quantized_model import QuantizedModel
 from basicsr.pipeline import build_model, calibration_set
 from basicsr.utils.options import Options, load_options
 from benchmarks.instruction_sets import instruction_sets, limited_latencies
@@ -92,6 +93,7 @@ def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:
     for bits in bits_to_try:
         options = load_options(case.options_file, [*case.overrides, f"bit={bits}", _SET5])
         model = build_model(options, torch.device("cpu"))
+        assert isinstance(model, QuantizedModel)
         model.calibrate(calibration_set(options))
         full_precision, network = model.full_precision.eval(), model.network.eval()
         variants.append(_variant(f"{bits}", network, model.quantization_map, options, folder, True))

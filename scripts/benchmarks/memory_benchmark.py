@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from basicsr import pipeline
 from basicsr.data import training_batches
+from basicsr.models.base_model import Model
+from basicsr.models.quantized_model import QuantizedModel
 from basicsr.utils.memory import keep_freed_memory
 from basicsr.utils.options import Options, load_options
 
@@ -102,10 +103,10 @@ def inference(options: Options) -> Callable[[], object]:
     return enlarge
 
 
-def prepared(options: Options) -> Any:
+def prepared(options: Options) -> Model:
     """Build the model of a run, calibrated if it quantizes."""
     torch.manual_seed(0)
     model = pipeline.build_model(options, torch.device("cpu"))
-    if model.quantized:
+    if isinstance(model, QuantizedModel):
         model.calibrate(pipeline.calibration_set(options))
     return model

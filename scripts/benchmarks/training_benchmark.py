@@ -12,6 +12,7 @@ import torch
 
 from basicsr import pipeline
 from basicsr.data import training_batches
+from basicsr.models.sr_model import SRModel
 from basicsr.training.teacher import has_native_bfloat16
 from basicsr.utils.options import load_options
 
@@ -134,6 +135,7 @@ def start(architecture: str, device: torch.device, batch: int, side: int, overri
     )
     torch.manual_seed(0)
     model = pipeline.build_model(options, device)
+    assert isinstance(model, SRModel)
     batches = training_batches(pipeline.training_set(options, device), options.train, 0, 0)
     candidate = Candidate(lambda: model.optimize_parameters(next(batches)), device)
     for _ in range(WARM_UP):

@@ -40,6 +40,9 @@ class Calibrator(ABC, Generic[ResultT]):
 
     Every process of a distributed run calibrates on the whole data and so finds the same result.
 
+    A subclass provides `gives`, `update`, `end_pass` and `finish`. Most derive from `StreamingCalibrator`, which asks for
+    `_look_at` and `finish`, or from `BoundsCalibrator`, which asks for `_find_bounds`. Both provide all else.
+
     Args:
         spec: the quantizer.
 

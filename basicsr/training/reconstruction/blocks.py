@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.base import reconstruction_blocks_of
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.observe.module_calls import ModuleCall, observe_calls
@@ -28,9 +29,7 @@ def choose_blocks(network: nn.Module, names: Sequence[str] | None) -> list[str]:
     modules = dict(network.named_modules())
     quantized = [name for name, module in modules.items() if isinstance(module, QModule)]
     if names is None:
-        blocks = [
-            n for n in getattr(network, "reconstruction_blocks", ()) if any(_within(layer, n) for layer in quantized)
-        ]
+        blocks = [n for n in reconstruction_blocks_of(network) if any(_within(layer, n) for layer in quantized)]
         return blocks + [layer for layer in quantized if not any(_within(layer, block) for block in blocks)]
     for position, name in enumerate(names):
         if name not in modules:
