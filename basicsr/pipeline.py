@@ -25,7 +25,7 @@ from basicsr.networks.quantized import load_quantized
 from basicsr.training.calibration.network_calibration import total_error
 from basicsr.training.loop import TrainingLoop
 from basicsr.utils import dist
-from basicsr.utils.errors import CheckpointError, DataError, OptionsError
+from basicsr.utils.errors import CheckpointError, DataError, OptionsError, explained
 from basicsr.utils.experiment import Experiment, write_options
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
@@ -167,14 +167,10 @@ def test(options: Options, root: Path, device: torch.device) -> None:
         UserError: something that the user gave cannot be used.
     """
     folder = root / "results" / options.name
-    try:
+    with explained(CheckpointError, f"The folder '{folder}' cannot be set up"):
         configure_logger(run_log(folder, "test", options.name), dist.is_main())
         if dist.is_main():
             write_options(options, folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"The folder '{folder}' cannot be set up: {error}. Check its permissions and the space left."
-        ) from error
     datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
     if not datasets:
         raise DataError(

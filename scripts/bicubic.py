@@ -16,7 +16,7 @@ from basicsr.data import build_evaluation_sets
 from basicsr.evaluation.evaluator import DatasetResult
 from basicsr.metrics.psnr_ssim_metric import calculate_psnr, calculate_ssim
 from basicsr.utils.command_line import run
-from basicsr.utils.errors import CheckpointError, DataError
+from basicsr.utils.errors import CheckpointError, DataError, explained
 from basicsr.utils.experiment import provenance, rounded
 from basicsr.utils.files import write_json
 from basicsr.utils.image import tensor_to_image
@@ -70,10 +70,8 @@ def measure(options: Options, root: Path) -> None:
         "provenance": provenance(),
     }
     file = root / "results" / options.name / "metrics.json"
-    try:
+    with explained(CheckpointError, f"'{file}' could not be written"):
         write_json(file, content)
-    except OSError as error:
-        raise CheckpointError(f"'{file}' could not be written: {error}. Free some space.") from error
 
 
 def _measure_image(lq: torch.Tensor, gt: torch.Tensor, scale: int, border: int, on_y: bool) -> dict[str, float]:

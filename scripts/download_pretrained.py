@@ -21,7 +21,7 @@ from torch import nn
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from basicsr.archs import build_network
-from basicsr.utils.errors import CheckpointError, OptionsError, UserError
+from basicsr.utils.errors import CheckpointError, OptionsError, UserError, explained
 from basicsr.utils.files import atomic_path, sha256_of
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
@@ -117,13 +117,12 @@ def parameters_of(network: nn.Module) -> int:
 
 def download(entry: OfficialFile, path: Path) -> None:
     """Fetch a file and put it in place once it has passed `check`."""
-    try:
-        with urllib.request.urlopen(entry.url, timeout=60) as response:
-            content = response.read()
-    except OSError as error:
-        raise CheckpointError(
-            f"'{entry.url}' cannot be fetched: {error}. Download it with a browser from {entry.page} and put it to '{path}'."
-        ) from error
+    remedy = f"Download it with a browser from {entry.page} and put it to '{path}'."
+    with (
+        explained(CheckpointError, f"'{entry.url}' cannot be fetched", remedy),
+        urllib.request.urlopen(entry.url, timeout=60) as response,
+    ):
+        content = response.read()
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
         check(entry, temporary)

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from basicsr.data.pairs import NAME_TEMPLATES, files_by_name, lq_name, match_names, size_of
 from basicsr.utils.arguments import integer_from
-from basicsr.utils.errors import DataError, UserError
+from basicsr.utils.errors import DataError, UserError, explained
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image import image_files, read_image, write_image
 from basicsr.utils.resize import crop_to_multiple, downscale_image
@@ -203,17 +203,13 @@ def _copy(file: Path, target: Path, link: bool) -> None:
         if not filecmp.cmp(file, target, shallow=False):
             raise DataError(f"'{target}' exists and differs from '{file}'; it is left as it is. Choose another --out.")
         return
-    try:
+    with explained(DataError, f"'{target}' cannot be written"):
         if link:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(file.resolve())
         else:
             with atomic_path(target) as temporary:
                 shutil.copyfile(file, temporary)
-    except OSError as error:
-        raise DataError(
-            f"'{target}' cannot be written ({error.strerror}). Check the permissions and the free disk space."
-        ) from error
 
 
 def _images_if_any(folder: Path) -> list[Path]:

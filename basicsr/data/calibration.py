@@ -17,7 +17,7 @@ from torch import Tensor
 from basicsr.data.pairs import ImagePair, find_pairs, first_of, load_pair, size_of
 from basicsr.data.transforms import orient
 from basicsr.utils.checkpoint import load_torch
-from basicsr.utils.errors import CheckpointError, DataError
+from basicsr.utils.errors import CheckpointError, DataError, explained
 from basicsr.utils.files import write_json
 from basicsr.utils.image import image_to_tensor
 from basicsr.utils.signature import describe_validation_error
@@ -101,12 +101,8 @@ def save_calibration_set(path: str | Path, calibration_set: CalibrationSet) -> N
     Raises:
         DataError: the file cannot be written.
     """
-    try:
+    with explained(DataError, f"The calibration set '{path}' cannot be written"):
         write_json(Path(path), calibration_set.model_dump())
-    except OSError as error:
-        raise DataError(
-            f"The calibration set '{path}' cannot be written ({error.strerror}). Check permissions and free disk space."
-        ) from error
 
 
 def load_calibration_set(
@@ -216,13 +212,11 @@ def _checksum(crop: np.ndarray) -> str:
 
 
 def _read_json(path: Path) -> CalibrationSet:
+    remedy = "Check the path, or make a set with scripts/make_calibration_set.py."
+    with explained(DataError, f"The calibration set '{path}' cannot be read", remedy):
+        content = path.read_bytes()
     try:
-        return CalibrationSet.model_validate(json.loads(path.read_bytes()), strict=True)
-    except OSError as error:
-        raise DataError(
-            f"The calibration set '{path}' cannot be read ({error.strerror}). Check the path, or make a set with "
-            "scripts/make_calibration_set.py."
-        ) from error
+        return CalibrationSet.model_validate(json.loads(content), strict=True)
     except pydantic.ValidationError as error:
         problems = describe_validation_error(error, "", CalibrationSet)
         raise DataError(f"The file '{path}' is not a calibration set. {problems}") from error

@@ -34,7 +34,7 @@ from basicsr.quant.insertion.insert import apply_quantization_map, named_quantiz
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.integers.frozen import FrozenWeight
 from basicsr.quant.modules.base import QModule
-from basicsr.utils.errors import CheckpointError, UserError
+from basicsr.utils.errors import CheckpointError, UserError, explained
 from basicsr.utils.files import atomic_path
 
 FORMAT = "basicsr-quantized"
@@ -113,13 +113,9 @@ def save_packed(
         tensors[dtype] = torch.cat([t.flatten() for t in state.values() if t.dtype == getattr(torch, dtype)])
     tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(tensors.items())}
     content = save(tensors, metadata=_metadata(description, quantization_map, tensors))
-    try:
-        with atomic_path(Path(path)) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise CheckpointError(
-            f"The packed network '{path}' cannot be written: {error}. Check the permissions and the space left."
-        ) from error
+    failure = f"The packed network '{path}' cannot be written"
+    with explained(CheckpointError, failure), atomic_path(Path(path)) as temporary:
+        temporary.write_bytes(content)
     return len(content)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.evaluation.inference import device_of
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import ValOptions
@@ -75,13 +75,12 @@ class ReferenceOutputs:
             self._bytes += size
 
     def _write(self, file: Path, output: Tensor) -> None:
-        try:
-            with atomic_path(file) as temporary:
-                np.save(temporary, output.numpy())
-        except OSError as error:
-            raise CheckpointError(
-                f"The output '{file}' cannot be written: {error}. Check the folder of val:reference_folder and the space left."
-            ) from error
+        remedy = "Check the folder of val:reference_folder and the space left."
+        with (
+            explained(CheckpointError, f"The output '{file}' cannot be written", remedy),
+            atomic_path(file) as temporary,
+        ):
+            np.save(temporary, output.numpy())
 
     def _file(self, image: Tensor) -> Path:
         if self._common is None:

@@ -7,7 +7,7 @@ from typing import Any
 from basicsr.evaluation.evaluator import DatasetResult
 from basicsr.quant.insertion.quantization_map import activation_ranges
 from basicsr.utils import dist
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.experiment import provenance, rounded
 from basicsr.utils.files import write_json
 from basicsr.utils.options import Options
@@ -51,12 +51,8 @@ def write_results(
         },
         "provenance": provenance(),
     }
-    try:
+    with explained(CheckpointError, f"'{file}' could not be written"):
         write_json(file, content)
-    except OSError as error:
-        raise CheckpointError(
-            f"'{file}' could not be written: {error}. Free some space or check the permissions."
-        ) from error
 
 
 def _weights(options: Options) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from basicsr.sweep.plan import PROTOCOL, Run
-from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.experiment import recipe
 from basicsr.utils.files import sha256_of, write_json
 from basicsr.utils.options import Options, check_components
@@ -228,10 +228,8 @@ def write_record(run: Run, places: Places) -> dict[str, Any]:
         "metrics": metrics,
         "options": run.options.model_dump(mode="json"),
     }
-    try:
+    with explained(CheckpointError, f"'{places.record(run)}' could not be written"):
         write_json(places.record(run), record)
-    except OSError as error:
-        raise CheckpointError(f"'{places.record(run)}' could not be written: {error}. Free some space.") from error
     return record
 
 

@@ -9,7 +9,7 @@ from basicsr.sweep.published import PublishedResults
 from basicsr.sweep.records import Places, changes, read_record
 from basicsr.sweep.rows import rows_of, write_csv
 from basicsr.sweep.tables import markdown
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path
 
 
@@ -41,16 +41,12 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
         return
     rows = rows_of(records, PublishedResults.load())
     plotted = list(dict.fromkeys(row["dataset"] for row in rows if row["coverage"]))
-    try:
+    with explained(CheckpointError, f"The tables in '{places.output}' could not be written"):
         write_csv(rows, places.output / "results.csv")
         with atomic_path(places.output / "tables.md") as temporary:
             temporary.write_text(markdown(title, rows, _names(missing, runs)), encoding="utf-8")
         for dataset in plotted:
             draw(rows, dataset, places.output / f"{dataset}.svg")
-    except OSError as error:
-        raise CheckpointError(
-            f"The tables in '{places.output}' could not be written: {error}. Free some space."
-        ) from error
     files = ", ".join(["results.csv", "tables.md", *(f"{dataset}.svg" for dataset in plotted)])
     report(f"{len(records)} of {len(runs)} runs are in {places.output}: {files}")
 

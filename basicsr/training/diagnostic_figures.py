@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path
 
 _LAYERS_SHOWN = 4
@@ -80,8 +80,5 @@ def _edges(low: float, high: float, bins: int) -> list[float]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=120)
-    except OSError as error:
-        raise CheckpointError(f"'{path}' could not be written: {error}. Free some space.") from error
+    with explained(CheckpointError, f"'{path}' could not be written"), atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

@@ -14,7 +14,7 @@ import yaml
 import basicsr
 from basicsr.utils import dist
 from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path, remove_leftovers, write_json
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
@@ -98,7 +98,7 @@ class Experiment:
 
     def _prepare_folders(self) -> None:
         stamp = time.strftime("%Y%m%d_%H%M%S")
-        try:
+        with explained(CheckpointError, f"The folder '{self.folder}' cannot be set up"):
             if self.resume_file is None:
                 for folder in (self.folder, self.tb_folder):
                     if folder.exists():
@@ -108,10 +108,6 @@ class Experiment:
                 folder.mkdir(parents=True, exist_ok=True)
             configure_logger(run_log(self.folder, "train", self.options.name), main_process=True)
             write_options(self.options, self.folder)
-        except OSError as error:
-            raise CheckpointError(
-                f"The folder '{self.folder}' cannot be set up: {error}. Check its permissions and the space left."
-            ) from error
 
     def record(self, stage: str, iteration: int, dataset: str, values: Mapping[str, float], seconds: float) -> None:
         """Append a line to metrics.jsonl and scalars to TensorBoard.
@@ -132,11 +128,10 @@ class Experiment:
             self.scalars({f"{dataset}/{key}": value for key, value in values.items()}, iteration)
 
     def _write_records(self) -> None:
-        try:
-            with atomic_path(self._metrics_file) as temporary:
-                temporary.write_text("".join(json.dumps(record) + "\n" for record in self._records), encoding="utf-8")
-        except OSError as error:
-            raise CheckpointError(f"'{self._metrics_file}' could not be written: {error}. Free some space.") from error
+        text = "".join(json.dumps(record) + "\n" for record in self._records)
+        failure = f"'{self._metrics_file}' could not be written"
+        with explained(CheckpointError, failure), atomic_path(self._metrics_file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     def _read_records(self) -> list[dict[str, Any]]:
         try:
@@ -150,10 +145,8 @@ class Experiment:
         """Write a JSON file into the folder of the run."""
         if not dist.is_main():
             return
-        try:
+        with explained(CheckpointError, f"'{self.folder / name}' could not be written"):
             write_json(self.folder / name, content)
-        except OSError as error:
-            raise CheckpointError(f"'{self.folder / name}' could not be written: {error}. Free some space.") from error
 
     def scalars(self, values: Mapping[str, float], iteration: int) -> None:
         """Write scalars to TensorBoard; if its file cannot be written, the run goes on without it."""

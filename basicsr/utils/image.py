@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from basicsr.utils.errors import DataError
+from basicsr.utils.errors import DataError, explained
 from basicsr.utils.files import atomic_path
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -37,12 +37,8 @@ def image_files(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"The image folder '{folder}' {problem}. Check the path in the options or on the command line.")
-    try:
+    with explained(DataError, f"The image folder '{folder}' cannot be listed", "Check its permissions."):
         entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(
-            f"The image folder '{folder}' cannot be listed ({error.strerror}). Check its permissions."
-        ) from error
     files = [entry for entry in entries if _has_image_name(entry) and not entry.is_dir()]
     if not files:
         raise DataError(f"The folder '{folder}' holds no image. Images end in {', '.join(IMAGE_SUFFIXES)}.")
@@ -172,24 +168,15 @@ def _write_pixels(path: Path, pixels: np.ndarray, parameters: list[int] | None =
     if pixels.dtype == np.uint16 and suffix not in _SUFFIXES_OF_16_BITS:
         raise DataError(f"The image '{path}' has 16 bits, which its format cannot hold; use .png or .tif.")
     _, encoded = cv2.imencode(suffix, pixels, parameters or _LOSSLESS.get(suffix, []))
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise DataError(
-            f"The image '{path}' cannot be written ({error.strerror}). Check the permissions and the free disk space."
-        ) from error
+    with explained(DataError, f"The image '{path}' cannot be written"), atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
+    if not path.exists():
+        raise DataError(f"The image '{path}' does not exist. Check the path.")
+    with explained(DataError, f"The image '{path}' cannot be read", "Check the path and its permissions."):
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"The image '{path}' does not exist. Check the path.") from None
-    except OSError as error:
-        raise DataError(
-            f"The image '{path}' cannot be read ({error.strerror}). Check the path and its permissions."
-        ) from error
     if not data:
         raise DataError(f"The image '{path}' is empty (0 bytes). Copy or download it again.")
     return data

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from basicsr.utils.cards import check_card
 from basicsr.utils.checkpoint import load_torch
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.logger import get_logger
 
 _USUAL_KEYS = ("params_ema", "params")
@@ -123,13 +123,10 @@ def _remapped(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
+        with explained(CheckpointError, f"The file of weights '{path}' cannot be read", "Check its permissions."):
+            return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"The file of weights '{path}' is damaged or cut off: {error}.") from error
-    except OSError as error:
-        raise CheckpointError(
-            f"The file of weights '{path}' cannot be read: {error.strerror or error}. Check its permissions."
-        ) from error
 
 
 def _choose_entry(content: Any, path: Path, param_key: str | None) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from basicsr.utils.errors import OptionsError, TrainingError
+from basicsr.utils.errors import OptionsError, TrainingError, explained
 
 _MIB = 1 << 20
 
@@ -46,16 +46,12 @@ class CropTensors:
         if self._folder is None:
             return torch.empty(shape, dtype=dtype)
         num_bytes = torch.Size(shape).numel() * dtype.itemsize
-        try:
-            with tempfile.TemporaryFile(dir=self._folder) as file:
-                if hasattr(os, "posix_fallocate"):  # a hole that cannot be filled later would end the process
-                    os.posix_fallocate(file.fileno(), 0, num_bytes)
-                mapped = np.memmap(file, np.uint8, "r+", shape=(num_bytes,))
-        except OSError as error:
-            raise TrainingError(
-                f"A cache of {num_bytes / _MIB:.0f} MiB cannot be made in '{self._folder}': {error}. Free some space, or "
-                "name another folder with 'train:cache_folder'."
-            ) from error
+        failure = f"A cache of {num_bytes / _MIB:.0f} MiB cannot be made in '{self._folder}'"
+        remedy = "Free some space, or name another folder with 'train:cache_folder'."
+        with explained(TrainingError, failure, remedy), tempfile.TemporaryFile(dir=self._folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a hole that cannot be filled later would end the process
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            mapped = np.memmap(file, np.uint8, "r+", shape=(num_bytes,))
         return torch.from_numpy(mapped).view(dtype).view(shape)
 
 
