@@ -1,10 +1,13 @@
 """What `train.py` and `test.py` do, stage by stage: build, quantize and calibrate where asked for, optimise, evaluate."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from basicsr.data import (
     TrainingImages,
@@ -56,44 +59,83 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     model = build_model(options, device)
     if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
-    experiment = Experiment(options, root, auto_resume, model.network_name)
-    full_precision = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
-    evaluator = Evaluator(options.val, options.scale, full_precision)
+    with Experiment(options, root, auto_resume, model.network_name) as experiment:
+        compared = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
+        evaluator = Evaluator(options.val, options.scale, compared)
+        evaluate = StageEvaluation(experiment, evaluator, validation, tests)
+        state = begin(model, crops, experiment, evaluate, compared)
+        loop = TrainingLoop(
+            model, experiment, lambda i, s: evaluate("train", model.network_for_evaluation(), i, s), state
+        )
+        if options.train.total_iter == 0:
+            experiment.save_network(model.checkpoint(), "latest")
+        elif training is not None:
+            loop.run(training_batches(training, options.train, options.manual_seed, loop.iteration))
+        elif crops is not None:
+            loop.run(crop_batches(crops, options.train.batch_size, options.manual_seed, loop.iteration))
+        if loop.finished:
+            evaluate("final", model.network_for_evaluation(), loop.iteration, loop.seconds)
+            if isinstance(model, QuantizedModel) and crops is not None:
+                report_levels(model.network, crops[0])
 
-    def evaluate(stage: str, network: nn.Module, iteration: int, seconds: float | None = None) -> list[DatasetResult]:
+
+@dataclass(frozen=True)
+class StageEvaluation:
+    """Evaluates the networks of a run, stage by stage, and records the results.
+
+    Attributes:
+        experiment: takes the results and, with `val:save_img`, the images of the last stage.
+        evaluator: measures a network on a data set.
+        validation: data sets of every stage.
+        tests: data sets of all stages but those in the middle of a training.
+    """
+
+    experiment: Experiment
+    evaluator: Evaluator
+    validation: list[Dataset]
+    tests: list[Dataset]
+
+    def __call__(
+        self, stage: str, network: nn.Module, iteration: int, seconds: float | None = None
+    ) -> list[DatasetResult]:
+        """Evaluate at `fp`, `calibrated`, `train` or `final`; `seconds` is what the stage took, by default the evaluation."""
         results = []
-        for dataset in validation if stage == "train" else validation + tests:
-            saves = options.val.save_img and stage == "final"
-            result = evaluator.evaluate(network, dataset, experiment.visualization / dataset.name if saves else None)
-            experiment.record(
-                stage, iteration, result.name, result.means, result.seconds if seconds is None else seconds
-            )
+        for dataset in self.validation if stage == "train" else self.validation + self.tests:
+            saves = self.experiment.options.val.save_img and stage == "final"
+            images = self.experiment.visualization / dataset.name if saves else None
+            result = self.evaluator.evaluate(network, dataset, images)
+            taken = result.seconds if seconds is None else seconds
+            self.experiment.record(stage, iteration, result.name, result.means, taken)
             get_logger().info("%s, iteration %d, %s", stage, iteration, result.describe())
             results.append(result)
         return results
 
+
+def begin(
+    model: Model,
+    crops: torch.Tensor | None,
+    experiment: Experiment,
+    evaluate: StageEvaluation,
+    compared: nn.Module | None,
+) -> dict[str, Any] | None:
+    """Bring a model to where its training goes on: load the state to resume, which is returned, or else calibrate it.
+
+    Args:
+        model: freshly built.
+        crops: the calibration set (N, 3, h, w) of a model that quantizes.
+        experiment: knows which state to resume, if any.
+        evaluate: measures the network that was calibrated and the one to compare with.
+        compared: the full-precision network, where it is measured.
+    """
     state = experiment.load() if experiment.resume_file else None
     if state is not None:
         model.load(experiment.resumed_network_file(state["iter"]), state)
     elif isinstance(model, QuantizedModel) and crops is not None:
-        if full_precision is not None:
-            evaluate("fp", full_precision, 0)
+        if compared is not None:
+            evaluate("fp", compared, 0)
         seconds = calibrate(model, crops, experiment)
         evaluate("calibrated", model.network, 0, seconds)
-    loop = TrainingLoop(model, experiment, lambda i, s: evaluate("train", model.network_for_evaluation(), i, s), state)
-    if options.train.total_iter > 0:
-        seed, start = options.manual_seed, loop.iteration
-        if training is not None:
-            loop.run(training_batches(training, options.train, seed, start))
-        elif crops is not None:
-            loop.run(crop_batches(crops, options.train.batch_size, seed, start))
-    else:
-        experiment.save_network(model.checkpoint(), "latest")
-    if loop.finished:
-        evaluate("final", model.network_for_evaluation(), loop.iteration, loop.seconds)
-        if isinstance(model, QuantizedModel) and crops is not None:
-            report_levels(model.network, crops[0])
-    experiment.close()
+    return state
 
 
 def training_set(options: Options, device: torch.device) -> TrainingImages | None:

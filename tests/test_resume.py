@@ -114,5 +114,5 @@ def test_a_damaged_state_is_named(tmp_path):
 def test_an_existing_run_is_archived_not_overwritten(tmp_path):
     finish(tiny.run_train(tmp_path, "train:total_iter=0"))
     finish(tiny.run_train(tmp_path, "train:total_iter=0"))
-    names = sorted(folder.name for folder in (tmp_path / "experiments").iterdir())
+    names = sorted(folder.name for folder in (tmp_path / "experiments").glob("[!.]*"))
     assert len(names) == 2 and names[0] == "tiny" and names[1].startswith("tiny_archived_")

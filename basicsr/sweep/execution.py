@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -10,14 +9,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
+from filelock import BaseFileLock
 
 from basicsr.sweep.goals import Goal
 from basicsr.sweep.plan import Run, describe
 from basicsr.sweep.records import Places, mark_beginning
-from basicsr.utils.errors import UserError
+from basicsr.utils.errors import CheckpointError, UserError, explained
+from basicsr.utils.locks import is_taken, lock_of_run, take_lock
 from basicsr.utils.signals import Interrupted, deferred_signals
 
 POLL_SECONDS = 0.1
@@ -65,7 +66,8 @@ def slot_environment(slot: int, jobs: int) -> dict[str, str]:
 class ActiveRun:
     """A run in progress: one process after another, all of them writing to one log.
 
-    A lock, which the processes inherit, keeps a second sweep from working on the same run, also when this one was killed.
+    A lock keeps a second sweep from working on the same run. A training process has a lock of its own: where the sweep that
+    started it was killed and it lives on, or where the user started it, the run is left to it.
 
     Args:
         run: what to do.
@@ -75,24 +77,29 @@ class ActiveRun:
         jobs: the number of slots.
 
     Raises:
-        BlockingIOError: another process holds the lock.
+        BlockingIOError: another process works on the run.
+        CheckpointError: the files of the lock or the log cannot be made.
     """
 
     def __init__(self, run: Run, goal: Goal, places: Places, slot: int, jobs: int) -> None:
         self.run, self.slot = run, slot
         self._places = places
         self._environment = slot_environment(slot, jobs)
-        places.logs.mkdir(parents=True, exist_ok=True)
-        self._lock: IO[Any] = places.lock(run).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise
-        self._log: IO[bytes] = places.log(run).open("wb")
+        self._lock = self._take_lock()
+        with explained(CheckpointError, f"The log '{places.log(run)}' cannot be made"):
+            self._log: IO[bytes] = places.log(run).open("wb")
         self._steps = goal.steps(run, places)
         self._process: subprocess.Popen | None = None
         self.seconds = -time.monotonic()
+
+    def _take_lock(self) -> BaseFileLock:
+        lock = take_lock(self._places.lock(self.run))
+        if lock is None:
+            raise BlockingIOError
+        if is_taken(lock_of_run(self._places.experiment(self.run))):
+            lock.release()
+            raise BlockingIOError
+        return lock
 
     def advance(self) -> int | None:
         """Start the next process if none runs.
@@ -118,7 +125,6 @@ class ActiveRun:
             stderr=subprocess.STDOUT,
             env=self._environment,
             start_new_session=True,  # a Ctrl-C reaches it once, through `stop`, not from the terminal as well
-            pass_fds=(self._lock.fileno(),),
         )
         return None
 
@@ -141,7 +147,7 @@ class ActiveRun:
         """Close the log and give up the lock."""
         self.seconds += time.monotonic()
         self._log.close()
-        self._lock.close()
+        self._lock.release()
 
 
 class Pool:

@@ -10,15 +10,19 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import BaseFileLock
 
 import basicsr
 from basicsr.utils import dist
 from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path, remove_leftovers, write_json
+from basicsr.utils.locks import lock_of_run, take_lock
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 
+LOCK_SECONDS = 8.0
+"""How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
 RESULT_DIGITS = {"psnr": 4, "ssim": 6, "fidelity": 4, "seconds": 1}
 _RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
 _NOT_RECIPE = {
@@ -64,7 +68,7 @@ def recipe(options: Options) -> dict[str, Any]:
 
 
 class Experiment:
-    """`experiments/<name>/` of one training run. Only the main process writes.
+    """`experiments/<name>/` of one training run, locked for this process until `close`. Only the main process writes.
 
     Args:
         options: the resolved options.
@@ -72,6 +76,9 @@ class Experiment:
         auto_resume: continue from the latest training state of this run, if there is one. A run that exists and is not
             continued is renamed to `<name>_archived_<time>`, so nothing is overwritten.
         network_name: what networks are called in file names, `net_Q` or `net_g`.
+
+    Raises:
+        CheckpointError: another process works on the run, or the folder cannot be set up.
     """
 
     def __init__(self, options: Options, root: Path, auto_resume: bool, network_name: str) -> None:
@@ -86,10 +93,30 @@ class Experiment:
         self._records: list[dict[str, Any]] = []
         self._writer: Any = None
         self._tensorboard = options.logger.use_tb_logger
-        self.resume_file = dist.broadcast_object(self._find_state(auto_resume))
-        if dist.is_main():
-            self._prepare_folders()
+        self._lock = self._take_lock() if dist.is_main() else None
+        try:
+            self.resume_file = dist.broadcast_object(self._find_state(auto_resume))
+            if dist.is_main():
+                self._prepare_folders()
+        except BaseException:
+            self.close()
+            raise
         dist.barrier()
+
+    def __enter__(self) -> "Experiment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take_lock(self) -> BaseFileLock:
+        lock = take_lock(lock_of_run(self.folder), LOCK_SECONDS)
+        if lock is None:
+            raise CheckpointError(
+                f"Another process works on the run '{self.options.name}' in '{self.folder}'. Wait for it to end, stop it, or "
+                "give this run another name."
+            )
+        return lock
 
     def _find_state(self, auto_resume: bool) -> Path | None:
         if self.options.path.resume_state:
@@ -171,13 +198,16 @@ class Experiment:
         self._tensorboard, self._writer = False, None
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file."""
+        """Flush and close TensorBoard's file, and give up the lock."""
         if self._writer is not None:
             try:
                 self._writer.close()
             except OSError as error:
                 self._give_up_tensorboard(error)
             self._writer = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def network_file(self, label: int | str) -> Path:
         """Return the file of the network at an iteration, or of `latest` or `best`."""

@@ -12,6 +12,7 @@ from basicsr.sweep.goals import Measured
 from basicsr.sweep.grid import load_grid
 from basicsr.sweep.plan import Step, plan
 from basicsr.sweep.records import Places
+from basicsr.utils.locks import is_taken, lock_of_run, take_lock
 from basicsr.utils.signals import Interrupted
 from tests import tiny_grid
 
@@ -95,6 +96,17 @@ def test_a_run_that_another_process_works_on_is_left_out(places, shell_runs):
         other.close()
     assert summary.elsewhere == ["run0"] and "another process is working on it" in reports[0]
     assert Pool(Measured(), places, 1, reports.append).work([run]).finished == ["run0"]
+
+
+def test_a_run_whose_training_outlived_its_sweep_is_left_out(places, shell_runs):
+    (run,) = shell_runs("exit 0")
+    training = take_lock(lock_of_run(places.experiment(run)))
+    try:
+        summary = Pool(Measured(), places, 1, lambda _: None).work([run])
+    finally:
+        training.release()
+    assert summary.elsewhere == ["run0"] and not is_taken(places.lock(run))
+    assert Pool(Measured(), places, 1, lambda _: None).work([run]).finished == ["run0"]
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_no_space_is_an_error_that_names_the_file_and_keeps_the_old_one(tmp_path
     path = tmp_path / "image.png"
     write_image(path, np.full((4, 4, 3), 7, np.uint8))
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match=r"image\.png' cannot be written \(No space left on device\)"):
+    with pytest.raises(DataError, match=r"image\.png' cannot be written: No space left on device"):
         write_image(path, np.zeros((4, 4, 3), np.uint8))
     assert read_image(path).max() == 7
     assert list(tmp_path.iterdir()) == [path]
