@@ -17,7 +17,8 @@ from torch import nn
 from basicsr.archs.base import scale_of
 from basicsr.deploy.runtimes import Precision, RuntimeName
 from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model, upscale_files
-from basicsr.utils.command_line import guarded, select_device
+from basicsr.utils.command_line import guarded
+from basicsr.utils.devices import KNOWN_DEVICES, select_device
 from basicsr.utils.errors import OptionsError
 
 FAILED_PICTURES = 3
@@ -45,7 +46,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tile", type=int, default=256, help="side of the tiles in LR pixels, bounds memory; 0 for none"
     )
-    parser.add_argument("--tile_overlap", type=int, default=48, help="LR pixels that neighbouring tiles share")
+    parser.add_argument(
+        "--tile_overlap",
+        type=int,
+        help="LR pixels that neighbouring tiles share; by default 48, or half of a small tile",
+    )
     parser.add_argument(
         "--runtime",
         choices=("torch", *get_args(RuntimeName)),
@@ -58,7 +63,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default="f32",
         help="of what does not multiply integers; bf16 needs --runtime openvino and a processor that has it",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", default="auto", metavar="NAME", help=f"with --runtime torch: {KNOWN_DEVICES}")
     return parser.parse_args(argv)
 
 
@@ -66,7 +71,7 @@ def _load(arguments: argparse.Namespace) -> tuple[nn.Module, torch.device]:
     if arguments.runtime == "torch":
         if arguments.precision != "f32":
             raise OptionsError(f"--precision {arguments.precision} needs --runtime openvino.")
-        return load_model(arguments.model, arguments.opt), select_device(arguments.device)
+        return load_model(arguments.model, arguments.opt), select_device(arguments.device, "--device")
     network = load_for_runtime(arguments.model, arguments.runtime, arguments.opt, precision=arguments.precision)
     return network, torch.device("cpu")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 
 from basicsr.reporting.crops import SIZES
 from basicsr.sweep.grid import Grid, load_grid
 from basicsr.sweep.pictures import Place, picture
 from basicsr.sweep.plan import Run, plan
 from basicsr.sweep.records import Places, is_trained
+from basicsr.utils.devices import select_device
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.image import write_image
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         grid = load_grid(arguments.grid)
         crops = [Place.parse(text, arguments.size) for text in arguments.crops]
         places = Places(root, root / grid.output_folder, root / "results" / "sweeps" / grid.name / "logs")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = select_device()
         for name, runs in networks_of(grid, plan(grid, root), arguments).items():
             trained = [run for run in runs if is_trained(run, places)]
             if len(trained) < len(runs):

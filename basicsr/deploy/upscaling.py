@@ -26,6 +26,7 @@ from basicsr.utils.weights import load_network_weights, load_weights_file
 
 Enlarge = Callable[[Tensor], Tensor]
 ONNX_SUFFIX = ".onnx"
+DEFAULT_OVERLAP = 48
 _SUFFIXES_KEPT = (".png", ".tif", ".tiff", ".webp", ".bmp")
 
 
@@ -109,16 +110,23 @@ def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> dict[str
     )
 
 
-def enlarger(network: nn.Module, device: torch.device, tile: int | None, overlap: int) -> Enlarge:
+def default_overlap(tile: int, multiple: int) -> int:
+    """Return how many LR pixels tiles share where nobody says: half of a small tile, a multiple of what the network takes."""
+    return min(DEFAULT_OVERLAP, tile // 2) // multiple * multiple
+
+
+def enlarger(network: nn.Module, device: torch.device, tile: int | None, overlap: int | None = None) -> Enlarge:
     """Return a function from LR (3, h, w) in 0..1 to SR (3, h * scale, w * scale) on the CPU, with PyTorch.
 
     Args:
         network: with `scale` and `size_multiple`.
         device: where it runs.
         tile: side of the tiles in LR pixels, which bounds the memory; None for none. Smaller pictures go through at once.
-        overlap: LR pixels that neighbouring tiles share.
+        overlap: LR pixels that neighbouring tiles share; None for `default_overlap`.
     """
     network = network.to(device)
+    if overlap is None:
+        overlap = default_overlap(tile or 0, network.size_multiple)
 
     def enlarge(lr: Tensor) -> Tensor:
         tiled = tile is not None and max(lr.shape[1:]) > tile

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from basicsr.utils import dist
-from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.devices import select_device
+from basicsr.utils.errors import UserError
 from basicsr.utils.logger import close_logger, configure_logger, get_logger
 from basicsr.utils.memory import keep_freed_memory
 from basicsr.utils.options import Options, load_options
@@ -112,22 +113,6 @@ def guarded(work: Callable[[], int]) -> int:
     finally:
         dist.close_distributed()
         close_logger()
-
-
-def select_device(name: str) -> torch.device:
-    """Return the device that the option `device` names: `auto` is CUDA where there is any.
-
-    Raises:
-        OptionsError: CUDA is asked for and absent.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise OptionsError("Option 'device' is 'cuda', but torch finds no CUDA device. Choose 'cpu' or 'auto'.")
-    if name == "cpu" or not available:
-        return torch.device("cpu")
-    device = torch.device("cuda", dist.local_rank() % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
 
 
 def prepare_process(options: Options, device: torch.device) -> None:

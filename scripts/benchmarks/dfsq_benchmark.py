@@ -18,6 +18,7 @@ from basicsr.quant.calibration import SubsetPoints
 from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
 from basicsr.quant.observe.capture import observe_quantizer_inputs
+from basicsr.utils.devices import select_device
 from basicsr.utils.options import Options, load_options
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
@@ -61,7 +62,7 @@ def run() -> str:
 
 def report(options: Options, bits_to_try: Iterable[int]) -> str:
     """Return both tables: errors by kind of layer, and times and fidelity, for each number of bits and each of `SELECTIONS`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = select_device()
     full_precision = full_precision_network(options).to(device).eval().requires_grad_(False)
     crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, 0)
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)

@@ -16,6 +16,7 @@ from basicsr.networks.quantized import quantized_copy
 from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.training.calibration.network_calibration import calibrate_network
+from basicsr.utils.devices import select_device
 from basicsr.utils.options import CalibrationOptions, Options, load_options
 
 OPTIONS_FILE = "options/train/demo_DOBI_x4.yml"
@@ -64,7 +65,7 @@ BoundsOfSites = Mapping[str, Bounds]
 
 def run() -> str:
     """Return the three tables at the bits that the recipes use."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = select_device()
     return LayersBenchmark(load_options(OPTIONS_FILE), NUM_CROPS, device).report((4, 3, 2), (4, 2))
 
 

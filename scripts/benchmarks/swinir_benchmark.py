@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from basicsr.archs import build_network
+from basicsr.utils.devices import select_device
 from tests.archs.plain_swinir import PlainSwinIR
 
 _REPEATS = 11
@@ -14,7 +15,7 @@ _REPEATS = 11
 
 def run() -> str:
     """Return a Markdown table: median seconds of both implementations and the median of their ratios."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = select_device()
     network = build_network({"type": "SwinIR", "upscale": 2}).to(device)
     plain = PlainSwinIR(2).to(device)
     plain.load_state_dict(network.state_dict())

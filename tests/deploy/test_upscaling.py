@@ -13,10 +13,17 @@ from basicsr import upscale
 from basicsr.deploy import upscaling
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
-from basicsr.deploy.upscaling import enlarge_picture, enlarger, load_for_runtime, load_model, output_files
+from basicsr.deploy.upscaling import (
+    default_overlap,
+    enlarge_picture,
+    enlarger,
+    load_for_runtime,
+    load_model,
+    output_files,
+)
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError
-from basicsr.utils.image import Picture, image_to_tensor, read_picture, write_picture
+from basicsr.utils.image import Picture, image_to_tensor, read_picture, write_image, write_picture
 from tests import tiny
 from tests.deploy.networks import IMAGE, SWINIR, calibrated
 
@@ -233,3 +240,29 @@ def test_a_network_without_a_form_for_runtimes_is_refused(tmp_path):
         patch.setattr(upscaling, "to_onnx", no_grid)
         with pytest.raises(CheckpointError, match="has no form for onnxruntime: .*--runtime torch"):
             load_for_runtime(path, "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("tile", "multiple", "overlap"), [(256, 8, 48), (96, 8, 48), (32, 8, 16), (24, 8, 8), (8, 8, 0), (7, 1, 3)]
+)
+def test_tiles_share_at_most_half_of_a_small_one(tile, multiple, overlap):
+    assert default_overlap(tile, multiple) == overlap
+
+
+def test_a_small_tile_needs_no_other_argument(tmp_path, packed):
+    write_image(tmp_path / "a.png", np.full((40, 50, 3), 90, np.uint8))
+    arguments = ["-i", str(tmp_path / "a.png"), "--model", str(packed), "--tile", "32", "--device", "cpu"]
+    assert upscale.main([*arguments, "-o", str(tmp_path / "default")]) == 0
+    assert upscale.main([*arguments, "-o", str(tmp_path / "given"), "--tile_overlap", "16"]) == 0
+    (default,), (given,) = ((tmp_path / name).iterdir() for name in ("default", "given"))
+    assert default.read_bytes() == given.read_bytes()
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path, packed, capfd):
+    write_image(tmp_path / "a.png", np.full((8, 8, 3), 90, np.uint8))
+    arguments = ["-i", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--model", str(packed), "--device"]
+    assert upscale.main([*arguments, "cuda:99"]) == 2
+    assert upscale.main([*arguments, "tpu"]) == 2
+    message = capfd.readouterr().err
+    assert "--device is 'cuda:99', but torch finds no CUDA device" in message and "Traceback" not in message
+    assert "--device is 'tpu', but must be 'auto', 'cpu'" in message

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from basicsr.utils.devices import KNOWN_DEVICES, is_device_name
+
 Component = dict[str, Any]
 Bits = Annotated[int, pydantic.Field(ge=2, le=8)]
 Positive = Annotated[int, pydantic.Field(ge=1)]
@@ -24,6 +26,15 @@ def _folder_name(name: str) -> str:
 
 
 FolderName = Annotated[str, pydantic.AfterValidator(_folder_name)]
+
+
+def _device_name(name: str) -> str:
+    if not is_device_name(name):
+        raise ValueError(f"must be {KNOWN_DEVICES}")
+    return name
+
+
+DeviceName = Annotated[str, pydantic.AfterValidator(_device_name)]
 
 
 class _Section(pydantic.BaseModel):
@@ -162,7 +173,7 @@ class Options(_Section):
     bit: Bits | None = None
     """Short form for w_bits and a_bits together."""
     manual_seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     debug: bool = False
     """A quick look at whether a run works, set by `--debug`: its few iterations need not do the whole work of a method."""
     num_threads: Positive | None = None
