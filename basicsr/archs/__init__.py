@@ -1,4 +1,7 @@
-"""Architectures by name. Their files are imported when a network is built."""
+"""Architectures by name. Their files are imported when a network is built.
+
+May import utils; never quant.
+"""
 
 from collections.abc import Mapping
 from copy import deepcopy

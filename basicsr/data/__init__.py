@@ -1,4 +1,7 @@
-"""Datasets, calibration sets and the batches of a training run, built from options."""
+"""Datasets, calibration sets and the batches of a training run, built from options.
+
+May import utils.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping

@@ -104,20 +104,14 @@ class QATModel(QuantizedModel):
         self.pixel_loss = _loss(pixel_loss, "train:pixel_loss")
         self.distillation_loss = _loss(distillation_loss, "train:distillation_loss")
         self.feature_loss = _loss(feature_loss, "train:feature_loss")
-        if not (self.pixel_loss or self.distillation_loss or self.feature_loss):
-            raise OptionsError(
-                "Options 'train:pixel_loss', 'train:distillation_loss' and 'train:feature_loss' are all empty: give at "
-                "least one."
-            )
+        self._require_a_loss()
         layers = choose_feature_layers(network, feature_layers) if self.feature_loss else []
         needs_teacher = self.distillation_loss or self.feature_loss
         self.teacher = Teacher(self.full_precision, layers, teacher_autocast) if needs_teacher else None
         self.mismatch_loss = _loss(mismatch_loss, "train:mismatch_loss")
         self.gradient_rule = GRADIENT_RULE_REGISTRY.build(gradient_rule, where="train:gradient_rule")
         self._gradients = GradientPair(self.network)
-        out_of_reach = quantizer_parameters(self.network, "weight" if mismatch_trains_bounds else None)
-        excluded = {id(parameter) for parameter in out_of_reach}
-        self._reached = [i for i, p in enumerate(self._gradients.parameters) if id(p) not in excluded]
+        self._reached = self._reached_by_mismatch(mismatch_trains_bounds)
         # running means and variances inside of quantizers follow the samples, which differ from process to process
         buffers = (b for _, quantizer in named_quantizers(self.network) for b in quantizer.buffers())
         self._statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
@@ -126,14 +120,32 @@ class QATModel(QuantizedModel):
         train = options.train
         self.accumulation_steps = train.accumulation_steps if train else 1
         ratios = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
-        units: list[Callable[[], Units]] = []
-        if relative_quantizer_lr:
-            units.append(checked_units("train:relative_quantizer_lr", self.network))
-        if relative_weight_lr is not None:
-            units.append(partial(weight_units, self.network))
+        units = self._units(relative_quantizer_lr, relative_weight_lr is not None)
         self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)
         self._relative_steps = RelativeSteps(self.optimizer, *units) if units else None
         self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter if train else 0, "train:scheduler")
+
+    def _require_a_loss(self) -> None:
+        if not (self.pixel_loss or self.distillation_loss or self.feature_loss):
+            raise OptionsError(
+                "Options 'train:pixel_loss', 'train:distillation_loss' and 'train:feature_loss' are all empty: give at "
+                "least one."
+            )
+
+    def _reached_by_mismatch(self, trains_bounds: bool) -> list[int]:
+        """Return the numbers of the parameters that the mismatch loss trains."""
+        out_of_reach = quantizer_parameters(self.network, "weight" if trains_bounds else None)
+        excluded = {id(parameter) for parameter in out_of_reach}
+        return [i for i, p in enumerate(self._gradients.parameters) if id(p) not in excluded]
+
+    def _units(self, of_quantizers: bool, of_weights: bool) -> list[Callable[[], Units]]:
+        """Return what gives the units of the parameters whose learning rates are relative."""
+        units: list[Callable[[], Units]] = []
+        if of_quantizers:
+            units.append(checked_units("train:relative_quantizer_lr", self.network))
+        if of_weights:
+            units.append(partial(weight_units, self.network))
+        return units
 
     def _build_optimizer(
         self,

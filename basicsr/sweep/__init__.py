@@ -1,5 +1,4 @@
-"""Many runs: methods x networks x scales x bits, their records, tables and plots.
+"""Many runs: methods x networks x scales x bits, their records, tables and plots; the commands are started as processes.
 
-A sweep starts the commands as processes, so it imports what reads options and writes results, and nothing that trains.
-May be imported by nobody but its own command and scripts/.
+May import what reads options and writes results, nothing that trains; imported by its own command and scripts/ only.
 """

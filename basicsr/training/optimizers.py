@@ -22,30 +22,24 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Iterations = Annotated[int, Field(ge=0)]
 
 
-def _adam(
-    parameters: Parameters,
-    /,
-    *,
-    lr: Positive,
-    betas: tuple[Momentum, Momentum] = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    weight_decay: NotNegative = 0.0,
-    fused: bool = True,
-) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+def _adam_of(
+    kind: type[torch.optim.Adam] | type[torch.optim.AdamW], default_decay: float
+) -> Callable[..., torch.optim.Optimizer]:
+    """Return what builds one of the two Adams, which differ in what weight decay does, and so in its default."""
 
+    def build(
+        parameters: Parameters,
+        /,
+        *,
+        lr: Positive,
+        betas: tuple[Momentum, Momentum] = (0.9, 0.999),
+        eps: Positive = 1e-8,
+        weight_decay: NotNegative = default_decay,
+        fused: bool = True,
+    ) -> torch.optim.Optimizer:
+        return kind(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
-def _adamw(
-    parameters: Parameters,
-    /,
-    *,
-    lr: Positive,
-    betas: tuple[Momentum, Momentum] = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    weight_decay: NotNegative = 0.01,
-    fused: bool = True,
-) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+    return build
 
 
 def _cosine(
@@ -78,7 +72,10 @@ def _multi_step(
     return MultiStepSchedule(optimizer, milestones=milestones, gamma=gamma, warmup_iter=warmup_iter)
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"Adam": _adam, "AdamW": _adamw}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "Adam": _adam_of(torch.optim.Adam, 0.0),
+    "AdamW": _adam_of(torch.optim.AdamW, 0.01),
+}
 SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
     "CosineAnnealingLR": _cosine,
     "CosineOverTime": _cosine_over_time,

@@ -47,8 +47,7 @@ def insert_quantizers(
         weight_quantizer: `{type: registered name, ...options of its constructor}`.
         activation_quantizer: as `weight_quantizer`.
         weight_granularity: one pair of bounds for a weight, or one for each output channel (axis 0).
-        activation_granularity: as `weight_granularity`, for each input channel; the factors of a matrix product, which have no
-            channels, stay per tensor.
+        activation_granularity: the same for input channels; factors of a matrix product, which have none, stay per tensor.
         weight_symmetric: the bounds of weights are -u and u.
         activation_symmetric: the bounds of activations are -u and u.
 
@@ -62,19 +61,24 @@ def insert_quantizers(
     """
     _refuse_quantized(network)
     selected = select_modules(network, coverage, w_bits, a_bits)
+    _adjust(selected, exclude, overrides)
+    weights = partial(_quantizer_entry, weight_quantizer, weight_symmetric, weight_granularity)
+    activations = partial(_quantizer_entry, activation_quantizer, activation_symmetric, activation_granularity)
+    entry_of_role = {"weight": weights, "activation": activations}
+    entries = (_module_entry(name, module, entry_of_role) for name, module in selected.items())
+    quantization_map = QuantizationMap(tuple(entries))
+    apply_quantization_map(network, quantization_map)
+    return quantization_map
+
+
+def _adjust(
+    selected: dict[str, SelectedModule], exclude: Sequence[str], overrides: Sequence[Mapping[str, Any]]
+) -> None:
+    """Take out what is excluded, then give single layers bits of their own."""
     for pattern in exclude:
         exclude_matching(selected, pattern)
     for override in overrides:
         override_bits(selected, CoverageOverride(**override))
-
-    weights = partial(_quantizer_entry, weight_quantizer, weight_symmetric, weight_granularity)
-    activations = partial(_quantizer_entry, activation_quantizer, activation_symmetric, activation_granularity)
-    entry_of_role = {"weight": weights, "activation": activations}
-    quantization_map = QuantizationMap(
-        tuple(_module_entry(name, module, entry_of_role) for name, module in selected.items())
-    )
-    apply_quantization_map(network, quantization_map)
-    return quantization_map
 
 
 def apply_quantization_map(network: nn.Module, quantization_map: QuantizationMap) -> None:

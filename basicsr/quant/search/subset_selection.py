@@ -101,16 +101,7 @@ def select_by_kmeans(
     if pin_zero:
         centers[..., 0] = 0
     centers, order = centers.sort(dim=-1)
-    pinned = (order == 0) & pin_zero
-    moving = torch.ones_like(centers[..., :1], dtype=torch.bool)
-    for _ in range(LLOYD_STEPS):
-        in_cluster, cluster_sum = _clusters(histogram, counts, sums, centers)
-        stays = pinned | (in_cluster == 0) | ~moving
-        moved = torch.where(stays, centers, cluster_sum / in_cluster.clamp_min(1))
-        moving &= (moved - centers).abs().amax(dim=-1, keepdim=True) >= LLOYD_TOLERANCE
-        centers = moved
-        if not moving.any():
-            break
+    centers = _lloyd(histogram, counts, sums, centers, (order == 0) & pin_zero)
     values = histogram.universal.values.to(centers.device)
     chosen = torch.bucketize(centers, (values[1:] + values[:-1]) / 2)  # C, restarts, K
     if keep == "cluster_error":
@@ -121,6 +112,20 @@ def select_by_kmeans(
     else:
         errors = torch.stack([histogram.squared_errors(one) for one in chosen.unbind(1)], dim=1)
     return chosen[torch.arange(len(chosen), device=chosen.device), errors.argmin(dim=1)]
+
+
+def _lloyd(histogram: NormalizedHistogram, counts: Tensor, sums: Tensor, centers: Tensor, pinned: Tensor) -> Tensor:
+    """Return the centres (C, restarts, K) after Lloyd's iterations; those that are pinned stay, as do restarts at rest."""
+    moving = torch.ones_like(centers[..., :1], dtype=torch.bool)
+    for _ in range(LLOYD_STEPS):
+        in_cluster, cluster_sum = _clusters(histogram, counts, sums, centers)
+        stays = pinned | (in_cluster == 0) | ~moving
+        moved = torch.where(stays, centers, cluster_sum / in_cluster.clamp_min(1))
+        moving &= (moved - centers).abs().amax(dim=-1, keepdim=True) >= LLOYD_TOLERANCE
+        centers = moved
+        if not moving.any():
+            break
+    return centers
 
 
 def _random_values(

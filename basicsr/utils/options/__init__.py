@@ -1,7 +1,6 @@
-"""The options of a run: a YAML file, the files it builds on (`base:`), and overrides from the command line.
+"""The options of a run: their schema, files and overrides merged over each other, components checked against constructors.
 
-schema.py is the list of all options; merging.py lays files and overrides over each other; checking.py holds components
-against their constructors; loading.py does all of it in order. Texts may contain `{scale}` and `{bit}`.
+Texts may contain `{scale}` and `{bit}`. May import the rest of utils.
 """
 
 from basicsr.utils.options.checking import check_components, check_method
