@@ -100,7 +100,11 @@ def test_files_are_written_whole_or_not_at_all(file):
     if file.name in ("files.py", "logger.py"):
         return
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.With) and "atomic_path(" in ast.unparse(n.items[0])]
+    blocks = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.With) and any("atomic_path(" in ast.unparse(item) for item in n.items)
+    ]
     guarded = {id(inner) for block in blocks for inner in ast.walk(block)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
