@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from basicsr.data import (
     TrainingImages,
@@ -18,6 +17,7 @@ from basicsr.data import (
     hold_in_memory,
     training_batches,
 )
+from basicsr.data.base import PairedDataset
 from basicsr.evaluation.evaluator import DatasetResult, Evaluator, check_levels
 from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
@@ -92,8 +92,8 @@ class StageEvaluation:
 
     experiment: Experiment
     evaluator: Evaluator
-    validation: list[Dataset]
-    tests: list[Dataset]
+    validation: list[PairedDataset]
+    tests: list[PairedDataset]
 
     def __call__(
         self, stage: str, network: nn.Module, iteration: int, seconds: float | None = None

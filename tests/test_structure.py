@@ -14,7 +14,7 @@ FOLDERS = sorted({file.parent for file in FILES} - {PACKAGE})
 FLOORS_OF_QUANT = {"__init__": 9, "spec": 0, "calibration": 0} | {
     name: height
     for height, name in enumerate(
-        ("ops", "search", "calibrators", "quantizers", "modules", "insertion", "observe"), start=1
+        ("ops", "search", "calibrators", "quantizers", "integers", "modules", "insertion", "observe"), start=1
     )
 }
 # utils <- {archs, data, losses, metrics, quant} <- networks <- evaluation <- training <- models <- {pipeline, deploy} <- {sweep, interface} <- commands
