@@ -9,7 +9,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "basicsr"
 ROOT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
-STILL_LONG = ("basicsr/deploy/packed_file.py", "basicsr/interface/")  # to be split, then taken out here
+STILL_LONG = (
+    "basicsr/deploy/packed_file.py",
+    "basicsr/interface/",
+    "basicsr/utils/experiment.py",
+)  # to be split, then taken out here
 FOLDERS = sorted({file.parent for file in FILES} - {PACKAGE})
 # from the bottom to the top; spec and calibration lie side by side
 FLOORS_OF_QUANT = {"__init__": 9, "spec": 0, "calibration": 0} | {
