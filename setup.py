@@ -1,3 +1,4 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+# the recipes lie at the top of a checkout; an installed package carries them inside, where basicsr/interface/recipes.py finds them
+setup(packages=[*find_packages(include=["basicsr*"]), "basicsr.options"], package_dir={"basicsr.options": "options"})

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import basicsr
 from basicsr.evaluation.evaluator import check_levels
-from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -172,6 +172,27 @@ def test_bits_exclusions_and_options_reach_the_quantizers(foreign, crops):
     quantized = basicsr.quantize(foreign, crops, w_bits=3, a_bits=5, exclude=["body.0.0.*"], options=changes)
     assert quantized.bits("weight") == {3: 3, 8: 2} and quantized.bits("activation") == {5: 3, 8: 2}
     assert quantized.network.get_submodule("body.0.1.mix.weight_quantizer").lower_bound.shape == (8,)
+
+
+def test_what_is_excluded_already_is_not_asked_for_again(foreign, crops):
+    quantized = basicsr.quantize(foreign, crops, exclude=["unused", "head", "tail"])
+    assert quantized.bits("weight") == {4: 6}
+
+
+def test_a_padding_that_is_not_known_is_left_out(crops):
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 1, 1, padding_mode="reflect"), Block(), nn.Conv2d(8, 12, 3, 1, 1), nn.PixelShuffle(2)
+    )
+    quantized = basicsr.quantize(network, crops)
+    assert quantized.left_out == {
+        "0": "A convolution with padding_mode 'reflect' cannot be quantized; only 'zeros' can"
+    }
+    assert bits_of(quantized, "1.spatial.0") == [8, 8] and bits_of(quantized, "1.mix") == [4, 4]
+    with pytest.raises(
+        QuantizationError,
+        match=r"module '0' cannot be quantized\. A convolution with padding_mode.*quantization:exclude",
+    ):
+        insert_quantizers(network, "full", 4, 4)
 
 
 def test_crops_as_people_have_them(foreign, crops):
@@ -362,6 +383,7 @@ def test_files_of_a_registered_architecture_need_no_network(crops, tmp_path):
     assert torch.equal(loaded(crops), quantized(crops)) and loaded.scale == 2
 
 
+@pytest.mark.slow
 def test_a_graph_computes_what_the_network_does(foreign, crops, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -375,6 +397,7 @@ def test_a_graph_computes_what_the_network_does(foreign, crops, tmp_path):
     assert (found - quantized(lr)).abs().max() < 0.05 * quantized(lr).abs().max()
 
 
+@pytest.mark.slow
 def test_a_well_trained_network_of_others(shared, photos):
     weights = shared / "weights/rfdn_x4.pth"
     if not weights.is_file():
@@ -392,6 +415,7 @@ def test_a_well_trained_network_of_others(shared, photos):
     assert check_levels(quantized, photos[0]) <= 256
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_nothing_of_it():
     code = "import sys, basicsr; assert 'torch' not in sys.modules; import basicsr.export; assert basicsr.export.__module__ == 'basicsr.interface.storing'; basicsr.quantize"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tiny.ROOT)

@@ -5,12 +5,15 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests import tiny
 
 TUTORIAL = (tiny.ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TUTORIAL, flags=re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_tutorial_run_in_order():
     code = "\n".join(BLOCKS).replace("ITERATIONS = 60", "ITERATIONS = 4")
     code += "\nprint(len(quantized.quantization_map.quantizers), sorted(small.left_out), small.scale)\n"

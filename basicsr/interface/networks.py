@@ -12,6 +12,8 @@ from torch.nn.utils import parametrize, remove_weight_norm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from basicsr.archs import base
+from basicsr.quant.insertion.selection import select_modules
+from basicsr.quant.spec import MAX_BITS, QuantizationError
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.registry import QMODULE_REGISTRY
@@ -188,16 +190,27 @@ def layers_left_out(network: nn.Module, calls: Mapping[str, int]) -> dict[str, s
         network: the full-precision network.
         calls: see `Probe`.
     """
-    known = quantizable_types()
+    known, refused = quantizable_types(), refused_layers(network)
     reasons = {}
     for name, module in network.named_modules():
         if not any(p is not None and p.dim() > 1 for p in module._parameters.values()):
             continue
-        if name not in calls and type(module).__name__ in known:
-            reasons[name] = "the forward pass does not call it"
-        elif type(module).__name__ not in known:
+        if type(module).__name__ not in known:
             reasons[name] = f"a {type(module).__name__} has no quantized form"
+        elif name not in calls:
+            reasons[name] = "the forward pass does not call it"
+        elif name in refused:
+            reasons[name] = refused[name].rstrip(".")
     return reasons
+
+
+def refused_layers(network: nn.Module) -> dict[str, str]:
+    """Return the layers whose class has a quantized twin that does not know what they do, such as a padding mode, with the reason."""
+    try:
+        selected = select_modules(network, "full", MAX_BITS, MAX_BITS)
+    except QuantizationError:  # it has no layer at all, which is told where it matters
+        return {}
+    return {name: module.refusal for name, module in selected.items() if module.refusal is not None}
 
 
 def repeated_blocks(network: nn.Module, features: frozenset[str]) -> list[str]:

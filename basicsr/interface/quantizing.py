@@ -1,6 +1,7 @@
 """Put quantizers into any network and calibrate them."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from basicsr.interface.networks import (
     plain_copy,
     probe,
     quantizable_types,
+    refused_layers,
     size_multiple_of,
 )
 from basicsr.interface.quantized_network import QuantizedNetwork
@@ -80,14 +82,10 @@ def quantize(
     coverage = _choose_coverage(full_precision, coverage)
     left_out = layers_left_out(full_precision, seen.calls)
     w_bits, a_bits = w_bits or bits, a_bits or bits
-    section = {
-        "coverage": coverage,
-        "w_bits": w_bits,
-        "a_bits": a_bits,
-        **_selection(full_precision, coverage, seen, w_bits, a_bits),
-    }
-    section["exclude"] += exclude
+    section = {"coverage": coverage, "w_bits": w_bits, "a_bits": a_bits, "exclude": list(exclude)}
     changes = merge({"quantization": section}, dict(options or {}))
+    if coverage == "full":
+        changes["quantization"] = _corrected(full_precision, seen, changes["quantization"])
     resolved = resolve_options(recipe, type(full_precision).__name__, changes)
     quantized, quantization_map = quantized_copy(full_precision, resolved, share_weights=False)
     check_calibrators(quantized, resolved.calibration)
@@ -136,31 +134,40 @@ def _choose_coverage(network: nn.Module, coverage: str) -> str:
     return "full"
 
 
-def _selection(network: nn.Module, coverage: str, seen: Probe, w_bits: int, a_bits: int) -> dict[str, Any]:
-    """Return what a forward pass corrects of a coverage: layers that are not called, and which are the first and the last one.
+def _corrected(network: nn.Module, seen: Probe, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `quantization` with what a forward pass corrects of the coverage `full`.
 
-    A preset goes by the order of registration, which in a network of others need not be that of execution.
+    Layers that are not called or cannot be quantized are excluded. The preset takes the first and the last layer by the order of
+    registration, which in a network of others need not be that of execution: overrides set that right.
     """
     known = quantizable_types()
     registered = [name for name, module in network.named_modules() if type(module).__name__ in known]
-    unused = [name for name in registered if name not in seen.calls]
-    end_bits = find_preset(coverage).end_bits
-    if coverage != "full":
-        return {"exclude": [], "overrides": []}
-    if len(unused) == len(registered):
+    refused = refused_layers(network)
+    unusable = [name for name in registered if name not in seen.calls or name in refused]
+    if len(unusable) == len(registered):
         raise QuantizationError(
             f"The network {type(network).__name__} calls no layer that can be quantized. These are of the classes {', '.join(sorted(known))}."
         )
-    with_weight = [name for name in registered if getattr(network.get_submodule(name), "weight", None) is not None]
+    with_weight = [
+        n for n in registered if n not in refused and getattr(network.get_submodule(n), "weight", None) is not None
+    ]
     executed = [name for name in seen.calls if name in set(with_weight)]
     taken_for_ends, ends = (set(names[:1] + names[-1:]) for names in (with_weight, executed))
+    end_bits = PRESETS["full"].end_bits
+    bits = dict.fromkeys(sorted(taken_for_ends - ends), (section["w_bits"], section["a_bits"]))
+    bits |= dict.fromkeys(sorted(ends - taken_for_ends), (end_bits, end_bits))
+
+    def excluded(name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in section["exclude"])
+
     overrides = [
-        {"match": name, "w_bits": w_bits, "a_bits": a_bits}
-        for name in sorted(taken_for_ends - ends)
-        if name not in unused
+        {"match": n, "w_bits": w, "a_bits": a} for n, (w, a) in bits.items() if n not in unusable and not excluded(n)
     ]
-    overrides += [{"match": name, "w_bits": end_bits, "a_bits": end_bits} for name in sorted(ends - taken_for_ends)]
-    return {"exclude": unused, "overrides": overrides}
+    return {
+        **section,
+        "exclude": [*section["exclude"], *(name for name in unusable if not excluded(name))],
+        "overrides": [*overrides, *section.get("overrides", [])],
+    }
 
 
 @torch.no_grad()

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from basicsr.quant.insertion.coverage import CoverageOverride, CoverageRule
 from basicsr.quant.insertion.quantization_map import ModuleEntry, QuantizationMap, QuantizerEntry
-from basicsr.quant.insertion.selection import SelectedModule, exclude_matching, override_bits, select_modules
+from basicsr.quant.insertion.selection import (
+    SelectedModule,
+    exclude_matching,
+    override_bits,
+    require_accepted,
+    select_modules,
+)
 from basicsr.quant.modules.base import QModule, QuantizerSlot, Role
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import Granularity, QuantizationError, QuantSpec
@@ -77,6 +83,7 @@ def _adjust(
     """Take out what is excluded, then give single layers bits of their own."""
     for pattern in exclude:
         exclude_matching(selected, pattern)
+    require_accepted(selected)
     for override in overrides:
         override_bits(selected, CoverageOverride(**override))
 

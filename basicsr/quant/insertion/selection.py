@@ -28,11 +28,13 @@ class SelectedModule:
         rule: the rule that selected it.
         slots: its places for quantizers.
         bits: of each quantizer, by the name of its slot; a slot that is not in it stays in full precision.
+        refusal: why it has no slots, such as a padding that the quantized module does not know; None where it has.
     """
 
     rule: CoverageRule
     slots: list[QuantizerSlot]
     bits: dict[str, int] = field(default_factory=dict)
+    refusal: str | None = None
 
     def set_bits(self, w_bits: int, a_bits: int) -> None:
         """Set the bits of all slots by their role."""
@@ -70,7 +72,11 @@ def select_modules(
     for name, module in network.named_modules():
         if name in rule_of:
             rule = rule_of[name]
-            slots = QMODULE_REGISTRY.get(rule.type, "coverage").slots(module, rule.split)
+            try:
+                slots = QMODULE_REGISTRY.get(rule.type, "coverage").slots(module, rule.split)
+            except QuantizationError as error:  # told unless the module is excluded
+                selected[name] = SelectedModule(rule, [], refusal=str(error))
+                continue
             selected[name] = SelectedModule(rule, slots)
             selected[name].set_bits(rule.w_bits or w_bits, rule.a_bits or a_bits)
     if preset.end_bits is not None:
@@ -108,7 +114,8 @@ def exclude_matching(selected: dict[str, SelectedModule], pattern: str) -> None:
         QuantizationError: nothing that is selected matches, or nothing would be left.
     """
     excluded = {name: [slot for slot in m.bits if _reaches(pattern, name, slot)] for name, m in selected.items()}
-    if not any(excluded.values()):
+    refused = [name for name, m in selected.items() if m.refusal and fnmatchcase(name, pattern)]
+    if not any(excluded.values()) and not refused:
         raise QuantizationError(
             f"The exclusion '{pattern}' matches no selected module and no quantizer of one. {suggestion(pattern, selected)}"
         )
@@ -117,8 +124,17 @@ def exclude_matching(selected: dict[str, SelectedModule], pattern: str) -> None:
     for name, slots in excluded.items():
         for slot in slots:
             del selected[name].bits[slot]
-        if not selected[name].bits:
+        if name in refused or not (selected[name].bits or selected[name].refusal):
             del selected[name]
+
+
+def require_accepted(selected: Mapping[str, SelectedModule]) -> None:
+    """Raise a QuantizationError for the first module that a coverage selects and that cannot be quantized."""
+    for name, module in selected.items():
+        if module.refusal is not None:
+            raise QuantizationError(
+                f"The module '{name}' cannot be quantized. {module.refusal} Leave it in full precision with 'quantization:exclude'."
+            )
 
 
 def override_bits(selected: Mapping[str, SelectedModule], override: CoverageOverride) -> None:
