@@ -145,7 +145,7 @@ def training_set(options: Options, device: torch.device) -> TrainingImages | Non
         OptionsError: the run trains and names no data.
         DataError: the images cannot be used.
     """
-    if options.train.total_iter == 0:
+    if options.train is None or options.train.total_iter == 0:
         return None
     if "train" not in options.datasets:
         raise OptionsError("Section 'datasets:train' is required with 'train:total_iter' above 0.")
@@ -182,7 +182,8 @@ def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment
     A model whose options name a quantized network (`path:pretrain_network_Q`) starts from the bounds of that one instead.
     """
     started = time.monotonic()
-    get_logger().info("Coverage '%s':\n%s", model.options.quantization.coverage, model.quantization_map.format_table())
+    coverage = model.options.quantization.coverage if model.options.quantization is not None else ""
+    get_logger().info("Coverage '%s':\n%s", coverage, model.quantization_map.format_table())
     experiment.write_json("quantization_map.json", model.quantization_map.as_dict())
     start = model.options.path.pretrain_network_Q
     if start is not None:

@@ -85,12 +85,12 @@ def _translations() -> dict[Any, Any]:
     from onnxscript import INT8, UINT8
     from onnxscript import opset21 as op
 
-    def through_uint8(x, step: float, zero_point: int):
+    def through_uint8(x: Any, step: float, zero_point: int) -> Any:
         scale = op.Constant(value_float=step)
         zero = op.Cast(op.Constant(value_int=zero_point), to=UINT8.dtype)
         return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
 
-    def from_int8(codes: INT8, steps):
+    def from_int8(codes: INT8, steps: Any) -> Any:
         return op.DequantizeLinear(codes, steps, axis=0)
 
     namespace = getattr(torch.ops, NAMESPACE)
