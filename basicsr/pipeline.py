@@ -18,7 +18,8 @@ from basicsr.data import (
     training_batches,
 )
 from basicsr.data.base import PairedDataset
-from basicsr.evaluation.evaluator import DatasetResult, Evaluator, check_levels
+from basicsr.evaluation.dataset_result import DatasetResult
+from basicsr.evaluation.evaluator import Evaluator, check_levels
 from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.base_model import Model
@@ -62,6 +63,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     with Experiment(options, root, auto_resume, model.network_name) as experiment:
         compared = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
         evaluator = Evaluator(options.val, options.scale, compared)
+        _require_best_metric(options.val.best_metric, evaluator)
         evaluate = StageEvaluation(experiment, evaluator, validation, tests)
         state = begin(model, crops, experiment, evaluate, compared)
         loop = TrainingLoop(
@@ -77,6 +79,14 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
             evaluate("final", model.network_for_evaluation(), loop.iteration, loop.seconds)
             if isinstance(model, QuantizedModel) and crops is not None:
                 report_levels(model.network, crops[0])
+
+
+def _require_best_metric(name: str, evaluator: Evaluator) -> None:
+    if name not in evaluator.metrics:
+        raise OptionsError(
+            f"Option 'val:best_metric' is '{name}', which compares with the output of a full-precision network, but this run has "
+            "none. Choose a metric that compares with HR, or set 'val:full_precision' to true where the run quantizes."
+        )
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,36 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.data import build_evaluation_sets
-from basicsr.evaluation.evaluator import DatasetResult
-from basicsr.metrics.psnr_ssim_metric import calculate_psnr, calculate_ssim
+from basicsr.evaluation.evaluator import Evaluator
+from basicsr.evaluation.results import measured
 from basicsr.utils.command_line import run
 from basicsr.utils.errors import CheckpointError, DataError, explained
-from basicsr.utils.experiment import provenance, rounded
+from basicsr.utils.experiment import provenance
 from basicsr.utils.files import write_json
-from basicsr.utils.image import tensor_to_image
+from basicsr.utils.image import image_to_tensor, tensor_to_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Options
 from basicsr.utils.resize import upscale_image
+
+
+class Bicubic(nn.Module):
+    """Enlarges images as Matlab does, in whole grey levels."""
+
+    size_multiple = 1
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Enlarge (n, 3, h, w) in 0..1."""
+        images = [upscale_image(tensor_to_image(image), self.scale) for image in x]
+        return torch.stack([image_to_tensor(image) for image in images])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,14 +58,11 @@ def measure(options: Options, root: Path) -> None:
         raise DataError(
             "None of the test sets is on disk. Lay one out with scripts/prepare_data.py, or name another folder."
         )
-    border = options.scale if options.val.crop_border is None else options.val.crop_border
+    whole = options.val.model_copy(update={"tile": None, "self_ensemble": False})
+    evaluator = Evaluator(whole, options.scale, None)
     results = []
     for dataset in datasets:
-        images = {
-            item["name"]: _measure_image(item["lq"], item["gt"], options.scale, border, options.val.test_y_channel)
-            for item in (dataset[index] for index in range(len(dataset)))
-        }
-        results.append(DatasetResult(dataset.name, dict(sorted(images.items()))))
+        results.append(evaluator.evaluate(Bicubic(options.scale), dataset))
         get_logger().info("%s", results[-1].describe())
     content = {
         "network": None,
@@ -60,26 +73,12 @@ def measure(options: Options, root: Path) -> None:
         "coverage": None,
         "weights": None,
         "protocol": options.val.model_dump(include={"crop_border", "test_y_channel"}),
-        "datasets": {
-            result.name: {
-                **rounded(result.means),
-                "images": {name: rounded(values) for name, values in result.images.items()},
-            }
-            for result in results
-        },
+        **measured(results),
         "provenance": provenance(),
     }
     file = root / "results" / options.name / "metrics.json"
     with explained(CheckpointError, f"'{file}' could not be written"):
         write_json(file, content)
-
-
-def _measure_image(lq: torch.Tensor, gt: torch.Tensor, scale: int, border: int, on_y: bool) -> dict[str, float]:
-    image, truth = upscale_image(tensor_to_image(lq), scale), tensor_to_image(gt)
-    return {
-        "psnr": calculate_psnr(image, truth, crop_border=border, test_y_channel=on_y),
-        "ssim": calculate_ssim(image, truth, crop_border=border, test_y_channel=on_y),
-    }
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""PSNR, SSIM and fidelity of a network on a dataset, image by image."""
+"""The metrics of a network on a dataset, image by image."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.evaluation.inference import device_of, upscale
 from basicsr.evaluation.reference_outputs import ReferenceOutputs
-from basicsr.metrics.fidelity_metric import calculate_fidelity
-from basicsr.metrics.psnr_ssim_metric import calculate_psnr, calculate_ssim
+from basicsr.metrics.base import build_metrics
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.observe.capture import count_codes
 from basicsr.quant.spec import QuantizationError
@@ -25,32 +24,6 @@ from basicsr.utils.options import ValOptions
 _PROBE_SIDE = 48
 
 
-@dataclass
-class DatasetResult:
-    """Means over a dataset, and the values of each image.
-
-    Attributes:
-        name: name of the dataset.
-        images: for each image psnr and fidelity in dB and ssim; fidelity only where a full-precision output was at hand.
-        seconds: wall time of the evaluation.
-    """
-
-    name: str
-    images: dict[str, dict[str, float]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Mean of each metric over the images."""
-        metrics = next(iter(self.images.values()))
-        return {metric: sum(image[metric] for image in self.images.values()) / len(self.images) for metric in metrics}
-
-    def describe(self) -> str:
-        """Return one line for the log."""
-        units = {"psnr": " dB", "fidelity": " dB"}
-        return f"{self.name}: " + ", ".join(f"{k} {v:.4f}{units.get(k, '')}" for k, v in self.means.items())
-
-
 class Evaluator:
     """Evaluates networks on datasets under one protocol.
 
@@ -59,14 +32,22 @@ class Evaluator:
     Args:
         options: the protocol.
         scale: scale factor; also the border that is left out where the options name none.
-        full_precision: network whose outputs define fidelity; None leaves fidelity out.
+        full_precision: network whose outputs fidelity compares with; None leaves out the metrics that do so.
+
+    Attributes:
+        metrics: those that are measured, by name.
+
+    Raises:
+        OptionsError: a metric cannot be used, see `build_metrics`.
     """
 
     def __init__(self, options: ValOptions, scale: int, full_precision: nn.Module | None) -> None:
         self._options = options
-        self._border = scale if options.crop_border is None else options.crop_border
+        metrics = build_metrics(options, scale)
+        compares = full_precision is not None and any(m.traits.compares == "full_precision" for m in metrics.values())
+        self.metrics = {k: m for k, m in metrics.items() if compares or m.traits.compares == "hr"}
         self._full_precision = full_precision
-        self._references = None if full_precision is None else ReferenceOutputs(full_precision, options)
+        self._references = ReferenceOutputs(full_precision, options) if compares else None
 
     def evaluate(self, network: nn.Module, dataset: Any, folder: Path | None = None) -> DatasetResult:
         """Evaluate a network on a dataset of pairs; several processes share the images.
@@ -80,18 +61,22 @@ class Evaluator:
             TrainingError: the network's output is not finite.
         """
         started = time.monotonic()
-        own: dict[str, dict[str, float]] = {}
+        own: dict[str, dict[str, float | None]] = {}
+        reasons: dict[str, str] = {}
         for names, lq, gt in self._batches(dataset):
             outputs = self._forward(network, lq)
             references = self._reference(dataset.name, names, lq, network, outputs)
             for index, name in enumerate(names):
-                own[name] = self._measure(
-                    name, outputs[index], gt[index], None if references is None else references[index]
-                )
+                reference = None if references is None else references[index]
+                own[name] = self._measure(name, outputs[index], gt[index], reference, reasons)
                 if folder is not None:
                     write_image(folder / f"{name}.png", tensor_to_image(outputs[index]))
-        images = {k: v for part in dist.gather_objects(own) for k, v in part.items()}
-        return DatasetResult(dataset.name, dict(sorted(images.items())), time.monotonic() - started)
+        gathered = dist.gather_objects((own, reasons))
+        images = {k: v for part, _ in gathered for k, v in part.items()}
+        traits = {name: metric.traits for name, metric in self.metrics.items()}
+        result = DatasetResult(dataset.name, dict(sorted(images.items())), time.monotonic() - started, traits)
+        _warn_of_gaps(result, {k: v for _, part in gathered for k, v in part.items()})
+        return result
 
     def _batches(self, dataset: Any) -> Iterator[tuple[list[str], torch.Tensor, list[torch.Tensor]]]:
         """Yield runs of consecutive images of equal size, at most `batch_size` together."""
@@ -130,24 +115,36 @@ class Evaluator:
         return fresh
 
     def _measure(
-        self, name: str, output: torch.Tensor, gt: torch.Tensor, reference: torch.Tensor | None
-    ) -> dict[str, float]:
+        self,
+        name: str,
+        output: torch.Tensor,
+        gt: torch.Tensor,
+        reference: torch.Tensor | None,
+        reasons: dict[str, str],
+    ) -> dict[str, float | None]:
+        """Return the values of one image; puts into `reasons`, by metric, why one has none."""
         if not torch.isfinite(output).all():
             raise TrainingError(
                 f"The output for the image '{name}' is not finite: the weights or bounds of the network are damaged."
             )
         image, truth = tensor_to_image(output), tensor_to_image(gt)
-        protocol = {"crop_border": self._border, "test_y_channel": self._options.test_y_channel}
-        try:
-            result = {
-                "psnr": calculate_psnr(image, truth, **protocol),
-                "ssim": calculate_ssim(image, truth, **protocol),
-            }
-        except DataError as error:
-            raise DataError(f"The image '{name}' cannot be measured. {error}") from error
-        if reference is not None:
-            result["fidelity"] = calculate_fidelity(output, reference, crop_border=self._border)
-        return result
+        values: dict[str, float | None] = {}
+        for key, metric in self.metrics.items():
+            pair = (image, truth) if metric.traits.compares == "hr" else (output, reference)
+            try:
+                values[key] = metric(*pair)
+            except DataError as error:
+                values[key] = None
+                reasons.setdefault(key, f"'{name}', for one: {error}")
+        return values
+
+
+def _warn_of_gaps(result: DatasetResult, reasons: Mapping[str, str]) -> None:
+    for metric, number in result.counted.items():
+        get_logger().warning(
+            "The metric '%s' has no value on %d of %d images of %s, which its mean leaves out. The image %s",
+            metric, len(result.images) - number, len(result.images), result.name, reasons[metric],
+        )  # fmt: skip
 
 
 def _stack(items: list[Mapping[str, Any]]) -> tuple[list[str], torch.Tensor, list[torch.Tensor]]:

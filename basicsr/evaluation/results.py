@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basicsr.evaluation.evaluator import DatasetResult
+from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.quant.insertion.quantization_map import activation_ranges
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, explained
@@ -42,17 +42,29 @@ def write_results(
         "weights": _weights(options),
         "protocol": options.val.model_dump(include={"crop_border", "test_y_channel", "pad", "self_ensemble"}),
         "complexity": dict(complexity),
-        "datasets": {
-            result.name: {
-                **rounded(result.means),
-                "images": {name: rounded(values) for name, values in result.images.items()},
-            }
-            for result in results
-        },
+        **measured(results),
         "provenance": provenance(),
     }
     with explained(CheckpointError, f"'{file}' could not be written"):
         write_json(file, content)
+
+
+def measured(results: Sequence[DatasetResult]) -> dict[str, Any]:
+    """Return the entries `metrics`, what each metric states of itself, and `datasets`, means and values of each image.
+
+    A dataset has an entry `counted`, numbers of images, for metrics that have no value for some image.
+    """
+    return {
+        "metrics": {name: traits.as_dict() for result in results[:1] for name, traits in result.traits.items()},
+        "datasets": {
+            result.name: {
+                **rounded(result.means),
+                **({"counted": result.counted} if result.counted else {}),
+                "images": {name: rounded(values) for name, values in result.images.items()},
+            }
+            for result in results
+        },
+    }
 
 
 def _weights(options: Options) -> str | None:

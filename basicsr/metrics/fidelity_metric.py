@@ -3,12 +3,14 @@
 import numpy as np
 from torch import Tensor
 
+from basicsr.metrics.base import declare
 from basicsr.metrics.psnr_ssim_metric import LUMA_COEFFICIENTS, crop, psnr_of_mean_squared_error
 from basicsr.utils.errors import DataError
 from basicsr.utils.registry import METRIC_REGISTRY
 
 
 @METRIC_REGISTRY.register()
+@declare(label="fidelity", unit="dB", decimals=2, higher_is_better=True, compares="full_precision")
 def calculate_fidelity(sr: Tensor | np.ndarray, sr2: Tensor | np.ndarray, /, *, crop_border: int) -> float:
     """Return the PSNR in dB between two outputs of networks on the Y channel; infinite for identical ones.
 

@@ -8,6 +8,7 @@ import math
 import cv2
 import numpy as np
 
+from basicsr.metrics.base import declare
 from basicsr.utils.errors import DataError
 from basicsr.utils.registry import METRIC_REGISTRY
 
@@ -19,6 +20,7 @@ _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 
 @METRIC_REGISTRY.register()
+@declare(label="PSNR", unit="dB", decimals=3, higher_is_better=True, compares="hr")
 def calculate_psnr(img: np.ndarray, img2: np.ndarray, /, *, crop_border: int, test_y_channel: bool = True) -> float:
     """Return the peak signal-to-noise ratio of two images in dB; infinite for identical ones.
 
@@ -35,6 +37,7 @@ def calculate_psnr(img: np.ndarray, img2: np.ndarray, /, *, crop_border: int, te
 
 
 @METRIC_REGISTRY.register()
+@declare(label="SSIM", unit="", decimals=4, higher_is_better=True, compares="hr", in_plots=False)
 def calculate_ssim(img: np.ndarray, img2: np.ndarray, /, *, crop_border: int, test_y_channel: bool = True) -> float:
     """Return the structural similarity of two images (Wang et al. 2004): at most 1, for identical ones.
 

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from basicsr.sweep.rows import Row
+from basicsr.metrics.base import MetricTraits
+from basicsr.sweep.rows import Row, metrics_of
 from basicsr.sweep.tables import ABSENT, cells_to_table
 
-METRICS = {"psnr": ("PSNR", 3), "fidelity": ("fidelity", 2)}
 Group = dict[str, list[Row]]
 
 
@@ -25,8 +25,10 @@ def variants(rows: Sequence[Row], calibrator: str, searches: Sequence[str]) -> s
     """
     own = [row for row in rows if row["activation_calibrator"] == calibrator and not row["iterations"]]
     datasets = list(dict.fromkeys(row["dataset"] for row in own))
+    metrics = _compared(rows)
+    labels = " / ".join(traits.label for traits in metrics.values())
     head = ["network", "W/A", "method", "squared error (%)"]
-    lines, wins = [[*head, *(f"{name}: PSNR / fidelity" for name in datasets)]], _Wins()
+    lines, wins = [[*head, *(f"{name}: {labels}" for name in datasets)]], _Wins(metrics)
     for (arch, scale, w_bits, a_bits), group in _by_search(own).items():
         if searches[0] not in group or len(group) == 1:
             continue
@@ -36,12 +38,17 @@ def variants(rows: Sequence[Row], calibrator: str, searches: Sequence[str]) -> s
             error = _error_in_percent(members, first)
             cells = [f"{arch} x{scale}", f"{w_bits}/{a_bits}", members[0]["method"]]
             cells.append(ABSENT if error is None else f"{error:.1f}")
-            lines.append(cells + [_difference(members, first, dataset) for dataset in datasets])
+            lines.append(cells + [_difference(members, first, dataset, metrics) for dataset in datasets])
             if members is not first:
                 wins.add(members, first, error, datasets)
     if len(lines) == 1:
         return None
     return cells_to_table(lines) + "\n" + wins.sentences()
+
+
+def _compared(rows: Sequence[Row]) -> dict[str, MetricTraits]:
+    """Return the metrics that methods are compared in."""
+    return {name: traits for name, traits in metrics_of(rows).items() if traits.in_plots}
 
 
 def _by_search(rows: Sequence[Row]) -> dict[tuple[Any, ...], Group]:
@@ -58,10 +65,11 @@ def _error_in_percent(members: Sequence[Row], first: Sequence[Row]) -> float | N
     return 100 * error / reference if error and reference else None
 
 
-def _difference(members: Sequence[Row], first: Sequence[Row], dataset: str) -> str:
+def _difference(members: Sequence[Row], first: Sequence[Row], dataset: str, metrics: dict[str, MetricTraits]) -> str:
     texts, changes = [], []
-    for metric, (_, digits) in METRICS.items():
-        value, reference = (_mean(rows, metric, dataset) for rows in (members, first))
+    for metric, traits in metrics.items():
+        digits = traits.decimals
+        value, reference = (_mean_value(rows, metric, dataset) for rows in (members, first))
         texts.append(ABSENT if value is None else f"{value:.{digits}f}")
         changes.append(ABSENT if value is None or reference is None else f"{value - reference:+.{digits}f}")
     return " / ".join(texts) + ("" if members is first else f" ({' / '.join(changes)})")
@@ -70,20 +78,22 @@ def _difference(members: Sequence[Row], first: Sequence[Row], dataset: str) -> s
 class _Wins:
     """Counts, for each method, where it is better than the one that it is compared with."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: dict[str, MetricTraits]) -> None:
+        self._metrics = metrics
         self._counts: dict[tuple[str, str], dict[str, list[bool]]] = {}
 
     def add(self, members: Sequence[Row], first: Sequence[Row], error: float | None, datasets: Sequence[str]) -> None:
         """Count one network and bit width."""
         pair = (members[0]["method"], first[0]["method"])
-        counts = self._counts.setdefault(pair, {"smaller squared error": [], "higher PSNR": [], "higher fidelity": []})
+        names = {name: f"{'higher' if t.higher_is_better else 'lower'} {t.label}" for name, t in self._metrics.items()}
+        counts = self._counts.setdefault(pair, {"smaller squared error": [], **{name: [] for name in names.values()}})
         if error is not None:
             counts["smaller squared error"].append(error < 100)
-        for metric, (name, _) in METRICS.items():
+        for metric, traits in self._metrics.items():
             for dataset in datasets:
-                value, reference = (_mean(rows, metric, dataset) for rows in (members, first))
+                value, reference = (_mean_value(rows, metric, dataset) for rows in (members, first))
                 if value is not None and reference is not None:
-                    counts[f"higher {name}"].append(value > reference)
+                    counts[names[metric]].append(traits.is_better(value, reference))
 
     def sentences(self) -> str:
         """Return one sentence for each method."""
@@ -106,22 +116,25 @@ def order(rows: Sequence[Row]) -> str | None:
     Returns:
         Markdown: a table, and sentences that count; None where a sweep has not all three.
     """
-    lines = [["network", "W/A", "dataset", "methods", *(name for name, _ in METRICS.values()), "correlation"]]
-    held: dict[str, list[bool]] = {name: [] for name, _ in METRICS.values()}
+    metrics = _compared(rows)
+    labels = [traits.label for traits in metrics.values()]
+    lines = [["network", "W/A", "dataset", "methods", *labels, "correlation"]]
+    held: dict[str, list[bool]] = {label: [] for label in labels}
     places = dict.fromkeys((r["arch"], r["scale"], r["w_bits"], r["a_bits"], r["dataset"]) for r in rows)
     for place in places:
         arch, scale, w_bits, a_bits, dataset = place
         own = [r for r in rows if (r["arch"], r["scale"], r["w_bits"], r["a_bits"], r["dataset"]) == place]
         for chain in _chains(own):
             cells = [f"{arch} x{scale}", f"{w_bits}/{a_bits}", dataset, " < ".join(m[0]["method"] for m in chain)]
-            for metric, (name, digits) in METRICS.items():
-                values = [_mean(members, metric) for members in chain]
+            for metric, traits in metrics.items():
+                values = [_mean_value(members, metric) for members in chain]
                 if None in values:
                     cells.append(ABSENT)
                     continue
-                holds = values[0] < values[1] < values[2]
-                held[name].append(holds)
-                cells.append(f"{'yes' if holds else 'no'}: {', '.join(f'{value:.{digits + 1}f}' for value in values)}")
+                holds = traits.is_better(values[1], values[0]) and traits.is_better(values[2], values[1])
+                held[traits.label].append(holds)
+                shown = ", ".join(f"{value:.{traits.decimals + 1}f}" for value in values)
+                cells.append(f"{'yes' if holds else 'no'}: {shown}")
             correlations = [_mean(members, "error_correlation") for members in chain]
             cells.append(ABSENT if None in correlations else ", ".join(f"{value:+.3f}" for value in correlations))
             lines.append(cells)
@@ -151,7 +164,14 @@ def _is_start(row: Row, trained: Row) -> bool:
     return not row["iterations"] and row["activation_calibrator"] == "DOBI" and all(row[k] == trained[k] for k in keys)
 
 
-def _mean(rows: Sequence[Row], key: str, dataset: str | None = None) -> float | None:
-    """Return the mean over seeds, on one dataset where it is named, of what is known; None where nothing is."""
-    values = [row[key] for row in rows if dataset in (None, row["dataset"]) and row[key] is not None]
+def _mean(rows: Sequence[Row], key: str) -> float | None:
+    """Return the mean over seeds of what is known; None where nothing is."""
+    values = [row[key] for row in rows if row[key] is not None]
+    return statistics.fmean(values) if values else None
+
+
+def _mean_value(rows: Sequence[Row], metric: str, dataset: str | None = None) -> float | None:
+    """Return the mean of a metric over seeds, on one dataset where it is named, of what is known; None where nothing is."""
+    values = [row["values"].get(metric) for row in rows if dataset in (None, row["dataset"])]
+    values = [value for value in values if value is not None]
     return statistics.fmean(values) if values else None

@@ -25,7 +25,7 @@ def error_correlation(quantized: Mapping[str, Image], full_precision: Mapping[st
     values = []
     for name, image in quantized.items():
         own = _mean_squared_error(full_precision.get(name, {}).get("psnr"))
-        error, change = _mean_squared_error(image["psnr"]), _mean_squared_error(image.get("fidelity"))
+        error, change = _mean_squared_error(image.get("psnr")), _mean_squared_error(image.get("fidelity"))
         if own and change:
             values.append((error - own - change) / (2 * math.sqrt(own * change)))
     return statistics.fmean(values) if values else None

@@ -13,16 +13,17 @@ from torch import nn
 
 from basicsr.data import build_evaluation_sets
 from basicsr.evaluation.evaluator import Evaluator
-from basicsr.metrics.psnr_ssim_metric import calculate_psnr
+from basicsr.metrics.base import build_metrics
 from basicsr.networks.build import network_to_test, quantized_network
 from basicsr.reporting.crops import most_different, tile, wrapped
 from basicsr.sweep.plan import Run
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.image import read_image, tensor_to_image
-from basicsr.utils.options import Options
+from basicsr.utils.options import DEFAULT_METRICS, Options
 from basicsr.utils.resize import upscale_image
 
 COLUMNS = 9
+_PSNR = {"psnr": DEFAULT_METRICS["psnr"]}
 _PLACE = re.compile(r"([^/:]+)/([^/:]+)(?::(\d+),(\d+))?")
 
 
@@ -131,7 +132,7 @@ def _check_corner(place: Place, gt: torch.Tensor) -> None:
 
 def _enlarged(network: nn.Module, image: _One, options: Options) -> tuple[np.ndarray, float]:
     """Return a network's output as an 8-bit image, and its PSNR in dB under the protocol of the options."""
-    evaluator = Evaluator(options.val, options.scale, None)
+    evaluator = Evaluator(options.val.model_copy(update={"metrics": _PSNR}), options.scale, None)
     with tempfile.TemporaryDirectory() as folder:
         result = evaluator.evaluate(network, image, Path(folder))
         return read_image(Path(folder) / f"{image[0]['name']}.png"), result.means["psnr"]
@@ -146,8 +147,8 @@ def _blocks(
 ) -> list[np.ndarray]:
     """Return, for each bit width, the tiles of one place."""
     hr, bicubic = tensor_to_image(image[0]["gt"]), upscale_image(tensor_to_image(image[0]["lq"]), options.scale)
-    border = options.scale if options.val.crop_border is None else options.val.crop_border
-    psnr = calculate_psnr(bicubic, hr, crop_border=border, test_y_channel=options.val.test_y_channel)
+    metric = build_metrics(options.val.model_copy(update={"metrics": _PSNR}), options.scale)["psnr"]
+    psnr = metric(bicubic, hr)
     corner = place.corner or most_different([hr, full[0], *(output for _, (output, _) in methods)], place.size)
     crop = (*corner, place.size)
     references = [

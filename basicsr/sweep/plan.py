@@ -252,7 +252,7 @@ def _what_must_agree(options: Options) -> dict[str, Any]:
         "network_g": options.network_g,
         "path:pretrain_network_FP": options.path.pretrain_network_FP,
         "test sets": options.datasets_of("test"),
-        **{f"val:{key}": value for key, value in options.val.model_dump(include=PROTOCOL).items()},
+        **{f"val:{key}": value for key, value in options.val.model_dump(include={*PROTOCOL, "metrics"}).items()},
     }
 
 

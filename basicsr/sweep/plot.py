@@ -1,4 +1,4 @@
-"""PSNR and fidelity against bits, one row of panels for each architecture and scale."""
+"""Metrics such as PSNR and fidelity against bits, one row of panels for each architecture and scale."""
 
 import importlib.util
 import statistics
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from basicsr.metrics.base import MetricTraits
 from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
-from basicsr.sweep.rows import Row
+from basicsr.sweep.rows import Row, metrics_of
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import atomic_path
 
@@ -19,7 +20,8 @@ DODGE, SPREAD = 0.05, 0.75
 """Distance on the axis of bits between two methods, and between the first and the last at most: equal values do not hide each other."""
 FENCE = 3.0
 """Values so many interquartile ranges below the first quartile leave the panel and are written at its foot."""
-PANELS = {"psnr": "PSNR (dB)", "fidelity": "fidelity to FP (dB)"}
+LABELS = {"fidelity": "fidelity to FP (dB)"}
+"""Of axes, where it is not the heading of the metric."""
 
 
 def require_matplotlib() -> None:
@@ -29,7 +31,7 @@ def require_matplotlib() -> None:
 
 
 def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
-    """Draw PSNR and fidelity on a dataset against bits, one curve for each method.
+    """Draw the metrics that are meant for plots on a dataset against bits, one curve for each method.
 
     Args:
         rows: see rows.py; those of other datasets are passed over.
@@ -50,16 +52,17 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
     networks = list(dict.fromkeys((row["arch"], row["scale"]) for row in own if row["method"] != BICUBIC))
     methods = list(dict.fromkeys(row["method"] for row in own if row["method"] not in (FULL_PRECISION, BICUBIC)))
     styles = {method: _style(number) for number, method in enumerate(methods)}
-    size = (13, 0.6 + 4 * len(networks))
+    metrics = {name: traits for name, traits in metrics_of(own).items() if traits.in_plots}
+    size = (6.5 * max(len(metrics), 2), 0.6 + 4 * len(networks))
     figure, panels = pyplot.subplots(
-        len(networks), len(PANELS), figsize=size, squeeze=False, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.12)
+        len(networks), len(metrics), figsize=size, squeeze=False, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.12)
     )
     for line, (arch, scale) in enumerate(networks):
         shown = [row for row in own if row["scale"] == scale and row["arch"] in (arch, None)]
-        for panel, (metric, label) in zip(panels[line], PANELS.items(), strict=True):
-            _panel(panel, shown, metric, styles)
+        for panel, (metric, traits) in zip(panels[line], metrics.items(), strict=True):
+            _panel(panel, shown, metric, traits, styles)
             panel.set_title(f"{arch} x{scale}, {dataset}", fontsize=10)
-            panel.set_ylabel(label)
+            panel.set_ylabel(LABELS.get(metric, traits.heading))
             panel.set_xlabel("bits of weights and activations")
     entries = {
         label: handle for panel in panels.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
@@ -84,7 +87,9 @@ def _style(number: int) -> dict[str, str]:
     return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "linestyle": lines}
 
 
-def _panel(panel: Any, rows: Sequence[Row], metric: str, styles: dict[str, dict[str, str]]) -> None:
+def _panel(
+    panel: Any, rows: Sequence[Row], metric: str, traits: MetricTraits, styles: dict[str, dict[str, str]]
+) -> None:
     widths = sorted({(row["w_bits"], row["a_bits"]) for row in rows if row["method"] in styles})
     labels = [str(w) if w == a else f"{w}/{a}" for w, a in widths]
     step = min(DODGE, SPREAD / max(1, len(styles) - 1))
@@ -97,24 +102,27 @@ def _panel(panel: Any, rows: Sequence[Row], metric: str, styles: dict[str, dict[
             positions, means, spreads = zip(*curves[method], strict=True)
             panel.errorbar(positions, means, spreads, label=method, **LINE, **styles[method])
     references = {}
-    if metric == "psnr":
+    if traits.compares == "hr":
         for method, dashes in ((FULL_PRECISION, "--"), (BICUBIC, ":")):
             for row in rows:
-                if row["method"] == method:
-                    references[method] = row["psnr"]
-                    panel.axhline(row["psnr"], color="#555555", linestyle=dashes, linewidth=1.2, label=method)
+                value = row["values"].get(metric)
+                if row["method"] == method and value is not None:
+                    references[method] = value
+                    panel.axhline(value, color="#555555", linestyle=dashes, linewidth=1.2, label=method)
     panel.set_xticks(range(len(widths)), labels)
     panel.set_xlim(-0.5, max(len(widths), 1) - 0.5)
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
-    _cut_outliers(panel, curves, references, styles)
+    if traits.higher_is_better:
+        _cut_outliers(panel, curves, references, styles)
 
 
 def _points(rows: Sequence[Row], metric: str, widths: Sequence[tuple[int, int]]) -> list[tuple[int, float, float]]:
     """Return position of the bits, mean and standard deviation over seeds, of the bits that a method has."""
     points = []
     for position, bits in enumerate(widths):
-        values = [row[metric] for row in rows if (row["w_bits"], row["a_bits"]) == bits and row[metric] is not None]
+        own = [row["values"].get(metric) for row in rows if (row["w_bits"], row["a_bits"]) == bits]
+        values = [value for value in own if value is not None]
         if values:
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
             points.append((position, statistics.fmean(values), deviation))

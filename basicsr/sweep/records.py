@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import yaml
 
+from basicsr.metrics.base import build_metrics
+from basicsr.sweep.metrics import traits_of
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.experiment import recipe
 from basicsr.utils.files import sha256_of, write_json
-from basicsr.utils.options import Options, check_components
+from basicsr.utils.options import Options, check_components, metric_arguments
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 from basicsr.utils.signature import validate_model
 
@@ -85,7 +87,8 @@ def read_record(file: Path) -> dict[str, Any] | None:
 def state_of(run: Run, places: Places) -> tuple[State, list[str]]:
     """Return whether a run is finished, and if it is not what the grid asks for, what differs.
 
-    A benchmark that has come to the disk since then makes a run unfinished: it is measured again, not trained again.
+    A benchmark that has come to the disk since then, or a metric that has come to the grid, makes a run unfinished: it is measured
+    again, not trained again.
     """
     record = read_record(places.record(run))
     if record is None:
@@ -99,7 +102,16 @@ def state_of(run: Run, places: Places) -> tuple[State, list[str]]:
         for options in run.options.datasets_of("test").values()
         if options["name"] not in known and Path(options["dataroot_gt"]).is_dir()
     ]
-    return ("unfinished", [f"not yet measured on {', '.join(fresh)}"]) if fresh else ("finished", [])
+    remarks = [f"not yet measured on {', '.join(fresh)}"] if fresh else []
+    unknown = [name for name in _metrics_of(run.options) if name not in traits_of(record)]
+    remarks += [f"not yet measured by {', '.join(unknown)}"] if unknown else []
+    return ("unfinished" if remarks else "finished"), remarks
+
+
+def _metrics_of(options: Options) -> list[str]:
+    """Return the metrics that every network has a value of: those that compare with HR."""
+    metrics = build_metrics(options.val, options.scale)
+    return [name for name, metric in metrics.items() if metric.traits.compares == "hr"]
 
 
 def changes(record: Mapping[str, Any], run: Run) -> list[str]:
@@ -109,6 +121,8 @@ def changes(record: Mapping[str, Any], run: Run) -> list[str]:
     except OptionsError as error:
         return [f"its options cannot be read any more: {error}"]
     before, now = (_flat(_recipe(o, run.kind)) for o in (options, run.options))
+    for before_or_now, other in ((before, options), (now, run.options)):
+        before_or_now |= _flat(_common_metrics(other, options, run.options), "metric")
     differences = [
         f"{key} was {before.get(key)!r}, is now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -118,6 +132,16 @@ def changes(record: Mapping[str, Any], run: Run) -> list[str]:
     if weights and record["full_precision"] and weights != record["full_precision"]["sha256"]:
         differences.append(f"the full-precision weights '{run.options.path.pretrain_network_FP}' are others")
     return differences
+
+
+def _common_metrics(options: Options, *both: Options) -> dict[str, Any]:
+    """Return the options of the metrics that the options of both have, completed, but for those that section `val` sets for all."""
+    names = set.intersection(*(set(other.val.metrics) for other in both))
+    neutral = options.val.model_copy(update={"crop_border": 0, "test_y_channel": True})
+    return {
+        name: {"type": neutral.metrics[name]["type"], **metric_arguments(neutral, options.scale, name)[1]}
+        for name in sorted(names)
+    }
 
 
 def options_of(resolved: Mapping[str, Any]) -> Options:

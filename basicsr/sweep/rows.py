@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from basicsr.metrics.base import MetricTraits
 from basicsr.sweep.correlation import error_correlation
+from basicsr.sweep.metrics import DEFAULT_METRICS, traits_of
 from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
 from basicsr.sweep.published import PublishedResults
 from basicsr.utils.files import atomic_path
@@ -33,8 +35,8 @@ def rows_of(records: Sequence[Mapping[str, Any]], published: PublishedResults) -
         published: where published counterparts are looked up.
 
     Returns:
-        Mappings with the keys `COLUMNS`, `published`, the method's name among the published results, and `image_values`, those
-        of each image. A value that does not apply is None. `psnr_change` is the PSNR less that of the full-precision network on
+        Mappings with the keys `COLUMNS`, `published`, the method's name among the published results, `image_values`, those of
+        each image, `values`, the mean of each metric by name, and `traits`, what these metrics state of themselves. A value that does not apply is None. `psnr_change` is the PSNR less that of the full-precision network on
         the same dataset; correlation.py explains `error_correlation`.
     """
     rows = [_row(record, name, means) for record in records for name, means in record["metrics"]["datasets"].items()]
@@ -42,7 +44,8 @@ def rows_of(records: Sequence[Mapping[str, Any]], published: PublishedResults) -
     for row in rows:
         reference = full.get(_place(row))
         if reference is not None and row["method"] not in (FULL_PRECISION, BICUBIC):
-            row["psnr_change"] = row["psnr"] - reference["psnr"]
+            if None not in (row["psnr"], reference["psnr"]):
+                row["psnr_change"] = row["psnr"] - reference["psnr"]
             row["error_correlation"] = error_correlation(row["image_values"], reference["image_values"])
         value = published.find(row)
         if value is not None:
@@ -66,6 +69,7 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
     activations = calibration.get("activations", {})
     errors = record.get("squared_error", {})
     protocol = metrics["protocol"]
+    traits = traits_of(record)
     values = {
         "arch": record["arch"],
         "method": record["method"],
@@ -77,9 +81,9 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
         "dataset": dataset,
         "images": len(means["images"]),
         "image_values": means["images"],
-        "psnr": means["psnr"],
-        "ssim": means["ssim"],
-        "fidelity": means.get("fidelity"),
+        **{name: means.get(name) for name in DEFAULT_METRICS},
+        "values": {name: means.get(name) for name in traits},
+        "traits": traits,
         "coverage": metrics["coverage"],
         "activation_ranges": record["activation_ranges"],
         "activation_granularity": quantization.get("activation_granularity"),
@@ -113,13 +117,23 @@ def _search(calibration: Mapping[str, Any]) -> str | None:
     return f"{search}{BY_OUTPUT}" if search and calibration.get("by_output") else search
 
 
+def metrics_of(rows: Sequence[Row]) -> dict[str, MetricTraits]:
+    """Return the metrics that some row has, by name: those that every run has by default first."""
+    found = {name: traits for row in rows for name, traits in row["traits"].items()}
+    first = [name for name in DEFAULT_METRICS if name in found]
+    return {name: found[name] for name in dict.fromkeys([*first, *found])}
+
+
 def write_csv(rows: Sequence[Row], file: Path) -> None:
-    """Write rows as CSV, one column for each of `COLUMNS`."""
+    """Write rows as CSV: one column for each of `COLUMNS`, and at the end for each further metric, `metric_<name>`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    further = [name for name in metrics_of(rows) if name not in DEFAULT_METRICS]
+    writer = csv.DictWriter(
+        text, [*COLUMNS, *(f"metric_{name}" for name in further)], extrasaction="ignore", lineterminator="\n"
+    )
     writer.writeheader()
     for row in rows:
         rounded = {key: round(row[key], digits) for key, digits in DIGITS.items() if row[key] is not None}
-        writer.writerow({**row, **rounded})
+        writer.writerow({**row, **rounded, **{f"metric_{name}": row["values"].get(name) for name in further}})
     with atomic_path(file) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")

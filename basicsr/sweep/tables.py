@@ -5,19 +5,19 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from basicsr.metrics.base import MetricTraits
 from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
-from basicsr.sweep.rows import Row
+from basicsr.sweep.rows import Row, metrics_of
 
-METRICS = {"psnr": 3, "ssim": 4, "fidelity": 2}
 SECONDS = {"calibration_seconds": "calibration (s)", "training_seconds": "training (s)"}
 ABSENT = "-"
 WIDTH = 120
 EXPLANATION = (
-    "Cells hold PSNR (dB) / SSIM / fidelity (dB). Fidelity is the PSNR of the quantized network's output against that of the "
-    'full-precision (FP) network. The best of each bit width is **bold**. "Change" is PSNR less that of FP. {published}Ranges '
+    'Cells hold {metrics}. {remarks}The best of each bit width is **bold**. "Change" is PSNR less that of FP. {published}Ranges '
     "are static and per tensor unless stated; dynamic ones are found anew for each image. Networks are those of the last "
     "iteration. {protocol}"
 )
+FIDELITY = "Fidelity is the PSNR of the quantized network's output against that of the full-precision (FP) network. "
 PUBLISHED = (
     "In parentheses is the change that was published, from the FP network of that publication. It stands where the network, "
     "the bits and the protocol are the same. "
@@ -72,8 +72,16 @@ def explanation(rows: Sequence[Row]) -> str:
     measured = sorted({(row["on_y"], row["crop_border"], row["self_ensemble"]) for row in rows}, key=str)
     published = PUBLISHED if any(row["published_psnr_change"] is not None for row in rows) else ""
     protocol = " ".join(_protocol(*protocol) for protocol in measured)
-    text = EXPLANATION.format(published=published, protocol=protocol)
+    metrics = metrics_of(rows)
+    headings = " / ".join(traits.heading for traits in metrics.values())
+    text = EXPLANATION.format(metrics=headings, remarks=_remarks(metrics), published=published, protocol=protocol)
     return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"
+
+
+def _remarks(metrics: dict[str, MetricTraits]) -> str:
+    """Return sentences on what is not plain from the names of metrics."""
+    lower = [traits.label for traits in metrics.values() if not traits.higher_is_better]
+    return (FIDELITY if "fidelity" in metrics else "") + (f"Less is better of {' and '.join(lower)}. " if lower else "")
 
 
 def _protocol(on_y: bool, border: int | None, ensemble: bool) -> str:
@@ -87,7 +95,8 @@ def _table(rows: Sequence[Row], with_seconds: bool) -> str:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["method"] != BICUBIC, row["method"] != FULL_PRECISION)):
         groups.setdefault((row["w_bits"], row["a_bits"], row["method"]), []).append(row)
-    best = _best(groups, datasets)
+    metrics = metrics_of(rows)
+    best = _best(groups, datasets, metrics)
     head = ["method", "W/A"]
     for dataset in datasets:
         head += [dataset, "change"]
@@ -97,13 +106,15 @@ def _table(rows: Sequence[Row], with_seconds: bool) -> str:
         cells = [method, f"{w_bits}/{a_bits}"]
         for dataset in datasets:
             own = [row for row in members if row["dataset"] == dataset]
-            cells += [_values(own, best), _change(own)]
+            cells += [_values(own, best, metrics), _change(own)]
         cells += [_ranges(members[0]), _iterations(members[0])]
         lines.append(cells + [_mean(members, key, 1) for key in SECONDS if with_seconds])
     return cells_to_table(lines)
 
 
-def _best(groups: dict[tuple[Any, ...], list[Row]], datasets: Sequence[str]) -> dict[tuple[Any, ...], str]:
+def _best(
+    groups: dict[tuple[Any, ...], list[Row]], datasets: Sequence[str], metrics: dict[str, MetricTraits]
+) -> dict[tuple[Any, ...], str]:
     """Return, for bits, dataset and metric, the best mean as it is shown; a bit width with one method has no best."""
     best = {}
     for bits in {key[:2] for key in groups}:
@@ -111,22 +122,24 @@ def _best(groups: dict[tuple[Any, ...], list[Row]], datasets: Sequence[str]) -> 
             members for key, members in groups.items() if key[:2] == bits and key[2] not in (FULL_PRECISION, BICUBIC)
         ]
         for dataset in datasets:
-            for metric, digits in METRICS.items():
+            for metric, traits in metrics.items():
                 own = [[row for row in members if row["dataset"] == dataset] for members in methods]
-                means = [float(text) for rows in own if (text := _mean(rows, metric, digits)) != ABSENT]
+                texts = [_mean_text(_known(rows, metric), traits.decimals) for rows in own]
+                means = [float(text) for text in texts if text != ABSENT]
                 if len(means) > 1:
-                    best[(*bits, dataset, metric)] = f"{max(means):.{digits}f}"
+                    best[(*bits, dataset, metric)] = f"{traits.best(means):.{traits.decimals}f}"
     return best
 
 
-def _values(rows: Sequence[Row], best: dict[tuple[Any, ...], str]) -> str:
+def _values(rows: Sequence[Row], best: dict[tuple[Any, ...], str], metrics: dict[str, MetricTraits]) -> str:
     if not rows:
         return ABSENT
     cells = []
-    for metric, digits in METRICS.items():
-        text = _mean(rows, metric, digits)
+    for metric, traits in metrics.items():
+        values = _known(rows, metric)
+        text = _mean_text(values, traits.decimals)
         place = (rows[0]["w_bits"], rows[0]["a_bits"], rows[0]["dataset"], metric)
-        spread = _spread(rows, metric, digits)
+        spread = f" ± {statistics.stdev(values):.{traits.decimals}f}" if len(values) > 1 else ""
         cells.append(f"**{text}**{spread}" if best.get(place) == text else f"{text}{spread}")
     return " / ".join(cells)
 
@@ -137,15 +150,18 @@ def _change(rows: Sequence[Row]) -> str:
     return text if published is None else f"{text} ({published:+.2f})"
 
 
+def _known(rows: Sequence[Row], metric: str) -> list[float]:
+    """Return the values of a metric that rows have."""
+    return [row["values"][metric] for row in rows if row["values"].get(metric) is not None]
+
+
 def _mean(rows: Sequence[Row], key: str, digits: int, sign: str = "") -> str:
     """Return the mean over seeds (or over runs, where a value belongs to a run) of what is known, as text."""
-    values = [row[key] for row in rows if row[key] is not None]
+    return _mean_text([row[key] for row in rows if row[key] is not None], digits, sign)
+
+
+def _mean_text(values: Sequence[float], digits: int, sign: str = "") -> str:
     return f"{statistics.fmean(values):{sign}.{digits}f}" if values else ABSENT
-
-
-def _spread(rows: Sequence[Row], key: str, digits: int) -> str:
-    values = [row[key] for row in rows if row[key] is not None]
-    return f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
 
 
 def _ranges(row: Row) -> str:

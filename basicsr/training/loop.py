@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from basicsr.evaluation.evaluator import DatasetResult
+from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.training.contracts import Batch, Trainable
 from basicsr.training.diagnostics import Diagnostics
 from basicsr.training.schedules import TimedCosineSchedule
@@ -31,7 +31,7 @@ class TrainingLoop:
 
     Attributes:
         iteration: steps taken, earlier pieces of a resumed run included.
-        best: PSNR, iteration and dataset of the best iterate.
+        best: value of the metric `val:best_metric`, iteration and dataset of the best iterate.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class TrainingLoop:
                 )
         learning_rate = self._model.optimizer.param_groups[0]["lr"]
         shown = {name: f"{value:.3e}" for name, value in means.items()}
-        bar.set_postfix({**shown, **({"dB": f"{self.best['last']:.3f}"} if self.best else {})})
+        bar.set_postfix({**shown, **({self._options.val.best_metric: f"{self.best['last']:.3f}"} if self.best else {})})
         if means:
             losses = " ".join(f"{name} {text}" for name, text in shown.items())
             get_logger().info(
@@ -192,12 +192,15 @@ class TrainingLoop:
         results = self._validate(self.iteration, self.seconds)
         if not results:
             return
-        psnr = results[0].means["psnr"]
-        bar.set_postfix({"dB": f"{psnr:.3f}"})
-        if psnr > self.best.get("psnr", -math.inf):
-            self.best = {"psnr": psnr, "iter": self.iteration, "dataset": results[0].name}
+        first, name = results[0], self._options.val.best_metric
+        value, traits = first.means[name], first.traits[name]
+        if value is None:
+            return
+        bar.set_postfix({name: traits.text(value)})
+        if name not in self.best or traits.is_better(value, self.best[name]):
+            self.best = {name: value, "iter": self.iteration, "dataset": first.name}
             self._experiment.save_network(self._model.checkpoint(), "best")
-        self.best["last"] = psnr
+        self.best["last"] = value
 
     def _save(self) -> None:
         self._require_finite()

@@ -1,6 +1,7 @@
 """The folder of a run: its options, log, metrics, networks and training states, and how it continues."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from basicsr.utils.options import Options
 LOCK_SECONDS = 8.0
 """How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
 RESULT_DIGITS = {"psnr": 4, "ssim": 6, "fidelity": 4, "seconds": 1}
+OTHER_DIGITS = 6
+"""Of metrics that are not named above."""
 _RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
 _NOT_RECIPE = {
     "calibration": ("batch_size",),
@@ -46,11 +49,13 @@ StateDicts = Mapping[str, Mapping[str, torch.Tensor]]
 
 def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Round results for files; a value that is not finite (the PSNR of identical images) becomes None."""
-    result = dict(values)
-    for key, digits in RESULT_DIGITS.items():
-        if isinstance(result.get(key), float):
-            result[key] = round(result[key], digits) if abs(result[key]) != float("inf") else None
-    return result
+    return {key: _rounded(value, RESULT_DIGITS.get(key, OTHER_DIGITS)) for key, value in values.items()}
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    if not isinstance(value, float):
+        return value
+    return round(value, digits) if math.isfinite(value) else None
 
 
 def recipe(options: Options) -> dict[str, Any]:
@@ -136,14 +141,16 @@ class Experiment:
             configure_logger(run_log(self.folder, "train", self.options.name), main_process=True)
             write_options(self.options, self.folder)
 
-    def record(self, stage: str, iteration: int, dataset: str, values: Mapping[str, float], seconds: float) -> None:
+    def record(
+        self, stage: str, iteration: int, dataset: str, values: Mapping[str, float | None], seconds: float
+    ) -> None:
         """Append a line to metrics.jsonl and scalars to TensorBoard.
 
         Args:
             stage: `fp`, `calibrated`, `train` or `final`.
             iteration: iterations of training so far.
             dataset: name of the evaluated dataset.
-            values: psnr in dB, ssim, and fidelity in dB where a full-precision output was at hand.
+            values: the mean of each metric by name, as `val:metrics` has them; None where it has none.
             seconds: time that the stage took so far.
         """
         if not dist.is_main():
@@ -152,7 +159,8 @@ class Experiment:
         self._records.append(rounded(line))
         self._write_records()
         if stage != "final":
-            self.scalars({f"{dataset}/{key}": value for key, value in values.items()}, iteration)
+            known = {f"{dataset}/{key}": value for key, value in values.items() if value is not None}
+            self.scalars(known, iteration)
 
     def _write_records(self) -> None:
         text = "".join(json.dumps(record) + "\n" for record in self._records)

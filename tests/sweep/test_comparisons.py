@@ -3,12 +3,13 @@
 import pytest
 
 from basicsr.sweep.comparisons import order, variants
+from basicsr.sweep.metrics import DEFAULT_METRICS
 
 
 def row(method, psnr, fidelity, search=None, error=None, **changes):
     values = {
-        "arch": "SwinIR-light", "scale": 4, "w_bits": 4, "a_bits": 4, "dataset": "Set5", "seed": 0, "method": method,
-        "published": method, "psnr": psnr, "fidelity": fidelity, "activation_calibrator": "DOBI" if search else "MinMax",
+        "arch": "SwinIR-light", "scale": 4, "w_bits": 4, "a_bits": 4, "dataset": "Set5", "seed": 0, "method": method, "published": method,
+        "values": {"psnr": psnr, "fidelity": fidelity}, "traits": DEFAULT_METRICS, "activation_calibrator": "DOBI" if search else "MinMax",
         "activation_search": search, "activations_error": error, "iterations": 0, "error_correlation": -0.0625,
     }  # fmt: skip
     return {**values, **changes}
@@ -31,7 +32,10 @@ def test_searches_are_compared_with_the_first_one():
 
 
 def test_seeds_are_averaged_and_data_sets_kept_apart():
-    other = [{**JOINT, "seed": 1, "psnr": 30.3}, {**SYMMETRIC, "dataset": "Set14", "psnr": 28.0}]
+    other = [
+        {**JOINT, "seed": 1, "values": {"psnr": 30.3, "fidelity": 43.5}},
+        {**SYMMETRIC, "dataset": "Set14", "values": {"psnr": 28.0, "fidelity": 42.0}},
+    ]
     text = variants([SYMMETRIC, JOINT, *other], "DOBI", ("symmetric", "joint"))
     assert "| DOBI joint | 50.0 | 30.200 / 43.50 (+0.000 / +1.50) | - / - (- / -) |\n" in text
 
@@ -57,7 +61,7 @@ def test_the_order_is_read_off_the_values():
         "| -0.062, -0.062, -0.062 |\n"
     )
     assert expected in text and text.endswith("The order holds in PSNR in 1 of 1 lines, in fidelity in 1 of 1 lines.\n")
-    text = order([MINMAX, SYMMETRIC, {**TRAINED, "psnr": 30.2, "fidelity": 45.0}])
+    text = order([MINMAX, SYMMETRIC, {**TRAINED, "values": {"psnr": 30.2, "fidelity": 45.0}}])
     assert order([MINMAX, SYMMETRIC, {**TRAINED, "error_correlation": None}]).count("45.000 | - |\n") == 1
     assert "no: 30.0000, 30.2000, 30.2000" in text and "in PSNR in 0 of 1 lines, in fidelity in 1 of 1 lines" in text
 

@@ -121,6 +121,26 @@ def test_a_benchmark_that_has_come_since_is_measured(tmp_path, places):
     assert state_of(run, places) == ("unfinished", ["not yet measured on later"])
 
 
+METRICS = {"psnr": {"type": "calculate_psnr"}, "psnr_rgb": {"type": "calculate_psnr", "test_y_channel": False}}
+
+
+def with_metrics(folder, metrics):
+    evaluation = merge(tiny_grid.grid(folder)["evaluation"], {"val": {"metrics": metrics}})
+    return runs_of(folder, evaluation=evaluation)[QUANTIZED]
+
+
+def test_a_metric_that_has_come_since_is_measured(tmp_path, places):
+    finish(runs_of(tmp_path)[QUANTIZED], places)
+    assert state_of(with_metrics(tmp_path, METRICS), places) == ("unfinished", ["not yet measured by psnr_rgb"])
+    assert state_of(with_metrics(tmp_path, {"psnr": METRICS["psnr"]}), places) == ("finished", [])
+
+
+def test_another_definition_of_a_metric_is_noticed(tmp_path, places):
+    finish(runs_of(tmp_path)[QUANTIZED], places)
+    state, differences = state_of(with_metrics(tmp_path, {"psnr": METRICS["psnr_rgb"]}), places)
+    assert (state, differences) == ("changed", ["metric:psnr:test_y_channel was True, is now False"])
+
+
 def test_options_that_are_new_in_the_code_do_not_matter(tmp_path, places):
     run = runs_of(tmp_path)[QUANTIZED]
     record = finish(run, places)

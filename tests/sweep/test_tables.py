@@ -176,3 +176,35 @@ def test_a_missing_matplotlib_is_named(records, tmp_path, monkeypatch):
     monkeypatch.setattr(plot.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(OptionsError, match="pip install matplotlib"):
         plot.draw(rows_of(copy.deepcopy(records), PublishedResults.load()), "Set5", tmp_path / "a.svg")
+
+
+MAE = {"label": "MAE", "unit": "levels", "decimals": 1, "higher_is_better": False, "compares": "hr", "in_plots": True}
+
+
+def with_mean_error(content, value):
+    """Return a record of a run that measured PSNR and a metric of which less is better."""
+    psnr = {**MAE, "label": "PSNR", "unit": "dB", "decimals": 3, "higher_is_better": True}
+    content["metrics"]["metrics"] = {"psnr": psnr, "mae": MAE}
+    content["metrics"]["datasets"]["Set5"] |= {"mae": value}
+    return content
+
+
+def test_any_metric_is_in_tables_csv_and_plots(tmp_path, monkeypatch):
+    full, first, second = record("FP"), record("MinMax", 4, 31.0), record("2DQuant", 4, 31.5)
+    runs = [with_mean_error(run, value) for run, value in ((full, 1.0), (first, 2.5), (second, 1.75))]
+    rows = rows_of(runs, PublishedResults.load())
+    text = markdown("demo", rows, [])
+    assert "PSNR (dB) / MAE (levels); of MAE, less is better." in text.replace("\n", " ")
+    assert "| **31.500** / **1.8** |" in text and "| 31.000 / 2.5 |" in text
+    write_csv(rows, tmp_path / "results.csv")
+    assert [row["metric_mae"] for row in csv.DictReader((tmp_path / "results.csv").open())] == ["1.0", "2.5", "1.75"]
+    figures = []
+    monkeypatch.setattr(plot, "_save", lambda figure, _: figures.append(figure))
+    plot.draw(rows, "Set5", tmp_path / "a.svg")
+    assert [axes.get_ylabel() for axes in figures[0].axes] == ["PSNR (dB)", "MAE (levels)"]
+
+
+def test_records_of_before_and_of_other_metrics_stand_in_one_table():
+    runs = [record("FP"), record("MinMax", 4, 31.0, 0.87, 45.0), with_mean_error(record("2DQuant", 4, 31.5), 1.75)]
+    text = markdown("demo", rows_of(runs, PublishedResults.load()), [])
+    assert "31.000 / 0.8700 / 45.00 / -" in text and "31.500** / - / - / 1.8" in text

@@ -3,10 +3,11 @@
 Texts may contain `{scale}` and `{bit}`. May import the rest of utils.
 """
 
-from basicsr.utils.options.checking import check_components, check_method
+from basicsr.utils.options.checking import check_components, check_method, metric_arguments
 from basicsr.utils.options.loading import load_options
 from basicsr.utils.options.merging import apply_override, merge, read_with_bases
 from basicsr.utils.options.schema import (
+    DEFAULT_METRICS,
     CalibrationOptions,
     Component,
     FolderName,
@@ -20,6 +21,7 @@ from basicsr.utils.options.schema import (
 )
 
 __all__ = [
+    "DEFAULT_METRICS",
     "CalibrationOptions",
     "Component",
     "FolderName",
@@ -35,5 +37,6 @@ __all__ = [
     "check_method",
     "load_options",
     "merge",
+    "metric_arguments",
     "read_with_bases",
 ]

@@ -1,11 +1,14 @@
 """What the schema alone cannot check: components against their constructors, and sections that need each other."""
 
+from typing import Any
+
 from basicsr.utils.errors import OptionsError, suggestion
-from basicsr.utils.options.schema import Component, FolderName, Options, TrainOptions
+from basicsr.utils.options.schema import Component, FolderName, Options, TrainOptions, ValOptions
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     CALIBRATOR_REGISTRY,
     DATASET_REGISTRY,
+    METRIC_REGISTRY,
     MODEL_REGISTRY,
     QUANTIZER_REGISTRY,
     Registry,
@@ -26,6 +29,7 @@ def check_components(options: Options) -> None:
     for key, dataset in options.datasets.items():
         _complete(DATASET_REGISTRY, dataset, f"datasets:{key}")
     _check_dataset_names(options)
+    _check_metrics(options)
     check_method(options)
 
 
@@ -48,6 +52,33 @@ def check_method(options: Options) -> None:
             if key not in known:
                 raise OptionsError(f"Unknown option 'train:{key}'. {suggestion(key, known)}")
         extras.update(validate_arguments(model, extras, "train"))
+
+
+def metric_arguments(val: ValOptions, scale: int, name: str) -> tuple[Any, dict[str, Any]]:
+    """Return the function of a metric in `val:metrics` and its options, completed by those of section `val` and by defaults.
+
+    Raises:
+        OptionsError: there is no such metric, or it does not know an option.
+    """
+    where = f"val:metrics:{name}"
+    component = METRIC_REGISTRY.get(val.metrics[name].get("type"), f"{where}:type")
+    common = {
+        "crop_border": scale if val.crop_border is None else val.crop_border,
+        "test_y_channel": val.test_y_channel,
+    }
+    known = options_of(component)
+    return METRIC_REGISTRY.resolve({**{k: v for k, v in common.items() if k in known}, **val.metrics[name]}, where)
+
+
+def _check_metrics(options: Options) -> None:
+    """Check all metrics, and that the one that chooses the best iterate is among them."""
+    for name in options.val.metrics:
+        metric_arguments(options.val, options.scale, name)
+    best = options.val.best_metric
+    if options.train is not None and best not in options.val.metrics:
+        raise OptionsError(
+            f"Option 'val:best_metric' is '{best}', which 'val:metrics' does not name. {suggestion(best, options.val.metrics)}"
+        )
 
 
 def _check_dataset_names(options: Options) -> None:

@@ -15,6 +15,13 @@ Component = dict[str, Any]
 Bits = Annotated[int, pydantic.Field(ge=2, le=8)]
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PHASES = ("train", "val", "test")
+DEFAULT_METRICS: dict[str, Component] = {
+    "psnr": {"type": "calculate_psnr"},
+    "ssim": {"type": "calculate_ssim"},
+    "fidelity": {"type": "calculate_fidelity"},
+}
+RESERVED_KEYS = ("stage", "iter", "dataset", "seconds", "images", "counted", "last")
+"""Other keys of what results hold beside the values of metrics."""
 
 
 def _folder_name(name: str) -> str:
@@ -135,9 +142,14 @@ class ValOptions(_Section):
 
     val_freq: Positive = 100
     """Iterations between two evaluations on the validation sets."""
+    metrics: dict[str, Component] = DEFAULT_METRICS
+    """What is measured, by the names that results have: `{type: registered metric, ...its options}` each."""
+    best_metric: str = "psnr"
+    """The one of them that chooses the best iterate of a training, on the first validation set."""
     crop_border: Annotated[int, pydantic.Field(ge=0)] | None = None
-    """Pixels left out on every side; by default the scale factor."""
+    """Pixels left out on every side, by metrics that do not set it themselves; by default the scale factor."""
     test_y_channel: bool = True
+    """Compare the Y channel instead of RGB, in metrics that do not set it themselves."""
     pad: Literal["official", "mirror", "reflect"] = "official"
     """How an image grows to a multiple of the window, see evaluation/inference.py."""
     tile: Positive | None = None
@@ -152,6 +164,16 @@ class ValOptions(_Section):
     """Evaluate the full-precision network too, which fidelity needs."""
     reference_folder: str | None = None
     """Where outputs of the full-precision network are kept for other runs, which then need not compute them."""
+
+    @pydantic.field_validator("metrics")
+    @classmethod
+    def _metric_names(cls, metrics: dict[str, Component]) -> dict[str, Component]:
+        for name in metrics:
+            if not name.isidentifier() or name in RESERVED_KEYS:
+                raise ValueError(
+                    f"'{name}' cannot name a metric: take letters, digits and underscores, and none of {', '.join(RESERVED_KEYS)}"
+                )
+        return metrics
 
 
 class LoggerOptions(_Section):
