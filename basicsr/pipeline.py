@@ -192,7 +192,7 @@ def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment
     A model whose options name a quantized network (`path:pretrain_network_Q`) starts from the bounds of that one instead.
     """
     started = time.monotonic()
-    coverage = model.options.quantization.coverage if model.options.quantization is not None else ""
+    coverage = model.options.quantization.coverage_name if model.options.quantization is not None else ""
     get_logger().info("Coverage '%s':\n%s", coverage, model.quantization_map.format_table())
     experiment.write_json("quantization_map.json", model.quantization_map.as_dict())
     start = model.options.path.pretrain_network_Q

@@ -35,7 +35,7 @@ def write_results(
         "scale": options.scale,
         "w_bits": options.w_bits or 32,
         "a_bits": options.a_bits or 32,
-        "coverage": options.quantization.coverage if options.quantization else None,
+        "coverage": options.quantization.coverage_name if options.quantization else None,
         "activation_ranges": (
             activation_ranges([options.quantization.activation_quantizer["type"]]) if options.quantization else None
         ),

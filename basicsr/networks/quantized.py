@@ -5,11 +5,12 @@ from pathlib import Path
 
 from torch import nn
 
+from basicsr.quant.insertion.coverage import CoverageRule
 from basicsr.quant.insertion.insert import insert_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.insertion.released import convert_released_2dquant, is_released_2dquant
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.options import Options
+from basicsr.utils.options import Options, RuleOptions
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
 
@@ -31,8 +32,13 @@ def quantized_copy(network: nn.Module, options: Options, *, share_weights: bool)
     shared = {id(parameter): parameter for parameter in network.parameters()} if share_weights else {}
     quantized = copy.deepcopy(network, memo=dict(shared))
     arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits"})
-    quantization_map = insert_quantizers(quantized, chosen.coverage, options.w_bits, options.a_bits, **arguments)
+    coverage = chosen.coverage if isinstance(chosen.coverage, str) else [_rule(rule) for rule in chosen.coverage]
+    quantization_map = insert_quantizers(quantized, coverage, options.w_bits, options.a_bits, **arguments)
     return quantized.eval(), quantization_map
+
+
+def _rule(rule: RuleOptions) -> CoverageRule:
+    return CoverageRule(**{**rule.model_dump(), "split": tuple(rule.split)})
 
 
 def load_quantized(network: nn.Module, path: str | Path) -> None:

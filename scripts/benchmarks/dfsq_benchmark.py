@@ -88,7 +88,7 @@ def report(options: Options, bits_to_try: Iterable[int]) -> str:
         error_rows += error_table_rows(bits, found)
     return "\n".join(
         [
-            f"DFSQ, {options.network_g['type']} x{options.scale}, coverage {options.quantization.coverage}, calibrated on {count} LR "
+            f"DFSQ, {options.network_g['type']} x{options.scale}, coverage {options.quantization.coverage_name}, calibrated on {count} LR "
             f"crops of {size[0]} x {size[1]}; weights by MinMax for each output channel.",
             "",
             "Sum of squared errors of the normalised activations, in percent of that of the exact selection",

@@ -100,7 +100,7 @@ class LayersBenchmark:
         network, images = self._options.network_g["type"], sum(map(len, self._validation))
         count, _, *size = self._crops.shape
         head = (
-            f"{network} x{self._options.scale}, coverage {self._options.quantization.coverage}. Calibration on "
+            f"{network} x{self._options.scale}, coverage {self._options.quantization.coverage_name}. Calibration on "
             f"{count} LR crops of {size[0]} x {size[1]} (the first of the set), fidelity on {images} pictures; "
             "nothing is trained."
         )

@@ -16,6 +16,7 @@ from basicsr.utils.options.schema import (
     PathOptions,
     Positive,
     QuantizationOptions,
+    RuleOptions,
     TrainOptions,
     ValOptions,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "PathOptions",
     "Positive",
     "QuantizationOptions",
+    "RuleOptions",
     "TrainOptions",
     "ValOptions",
     "apply_override",

@@ -10,6 +10,7 @@ from basicsr.utils.registry import (
     DATASET_REGISTRY,
     METRIC_REGISTRY,
     MODEL_REGISTRY,
+    QMODULE_REGISTRY,
     QUANTIZER_REGISTRY,
     Registry,
 )
@@ -40,6 +41,9 @@ def check_method(options: Options) -> None:
             raise OptionsError(
                 "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
             )
+        rules = options.quantization.coverage
+        for index, rule in enumerate(() if isinstance(rules, str) else rules):
+            QMODULE_REGISTRY.get(rule.type, f"quantization:coverage:{index}:type")
         for key in ("weight_quantizer", "activation_quantizer"):
             _complete(QUANTIZER_REGISTRY, getattr(options.quantization, key), f"quantization:{key}")
         _complete(CALIBRATOR_REGISTRY, options.calibration.weights, "calibration:weights")

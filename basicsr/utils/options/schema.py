@@ -75,11 +75,24 @@ class OverrideOptions(_Section):
     a_bits: Bits | None = None
 
 
+class RuleOptions(_Section):
+    """Layers that get one type of quantized layer."""
+
+    modules: str
+    """Glob on the names of modules; those of another class than the type replaces are passed over."""
+    type: str
+    """Registered name of the quantized layer, such as QConv2d."""
+    split: list[str] = []
+    """Names of the parts, for QSplitLinear."""
+    w_bits: Bits | None = None
+    a_bits: Bits | None = None
+
+
 class QuantizationOptions(_Section):
     """Which layers get which quantizers."""
 
-    coverage: str
-    """Preset: 2dquant, body or full."""
+    coverage: str | Annotated[list[RuleOptions], pydantic.Field(min_length=1)]
+    """Preset: 2dquant, body or full; or rules of one's own, each of which must match: the first that matches a layer counts."""
     w_bits: Bits | None = None
     a_bits: Bits | None = None
     weight_quantizer: Component = {"type": "Affine"}
@@ -93,6 +106,11 @@ class QuantizationOptions(_Section):
     overrides: list[OverrideOptions] = []
     exclude: list[str] = []
     """Globs on the names of layers, or of single quantizers (`*.conv1.act_quantizer`), that stay in full precision."""
+
+    @property
+    def coverage_name(self) -> str:
+        """Name of the preset, for results; `rules` where there is none."""
+        return self.coverage if isinstance(self.coverage, str) else "rules"
 
 
 class CalibrationOptions(_Section):
