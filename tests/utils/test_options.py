@@ -131,6 +131,11 @@ def test_bit_is_the_short_form_of_both_widths():
         ("calibration:activations:search=fast", "'calibration:activations:search' has the value 'fast'"),
         ("quantization:w_bits=12", "'quantization:w_bits' has the value 12"),
         ("plugins=[/nowhere/at/all]", "does not exist"),
+        (
+            "quantization:coverage=[{modules: '*', type: QConvolution}]",
+            "quantization:coverage:0:type.*Did you mean 'QConv2d'",
+        ),
+        ("quantization:coverage=[]", "quantization:coverage"),
         ("model_type=PTQ", "Did you mean 'PTQModel'"),
     ],
 )
