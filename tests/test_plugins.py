@@ -6,20 +6,23 @@ import json
 import pytest
 import torch
 
-from basicsr import export as export_command
-from basicsr import test as test_command
-from basicsr import train as train_command
-from basicsr import upscale as upscale_command
 from basicsr.archs import build_network
+from basicsr.export import main as export_main
+from basicsr.report import main as report_main
 from basicsr.sweep import plot
 from basicsr.sweep.published import PublishedResults
 from basicsr.sweep.rows import rows_of, write_csv
 from basicsr.sweep.tables import markdown
+from basicsr.test import main as evaluate_main
+from basicsr.train import main as train_main
+from basicsr.upscale import main as upscale_main
 from basicsr.utils.image import image_files, read_image
 from basicsr.utils.options import load_options
 from basicsr.utils.registry import ALL_REGISTRIES
 from tests import tiny
 from tests.sweep.test_tables import record
+
+pytestmark = pytest.mark.slow
 
 FILES = {
     "outside_arch.py": '''
@@ -229,8 +232,8 @@ def root(tmp_path_factory):
     load_options(root / "train.yml")  # makes the plugins known
     torch.manual_seed(0)
     torch.save({"params": build_network({"type": "OutsideNet", "width": 5}).state_dict()}, root / "fp.pth")
-    for command, name in ((train_command, "train"), (test_command, "test")):
-        assert command.main(["-opt", str(root / f"{name}.yml"), "--root", str(root)]) == 0
+    for command, name in ((train_main, "train"), (evaluate_main, "test")):
+        assert command(["-opt", str(root / f"{name}.yml"), "--root", str(root)]) == 0
     yield root
     for registry, folders, components in known:  # which live as long as the process
         registry._folders, registry._components = folders, components
@@ -289,14 +292,22 @@ def test_tables_csv_and_plot_of_a_sweep_show_the_metric(root, tmp_path):
     assert (tmp_path / "plot.svg").stat().st_size > 1000
 
 
+def test_the_report_shows_the_metric(root):
+    page = root / "report/report.html"
+    assert report_main([str(root / "results/outside"), "-o", str(page)]) == 0
+    mae = results(root)["datasets"]["test"]["mae"]
+    table = (root / "report/table.md").read_text()
+    assert "| mae |" in table and f"| {mae:.4f} |" in table and page.stat().st_size > 10_000
+
+
 def test_the_packed_file_is_the_network_and_upscales(root, tmp_path):
-    assert export_command.main(["-opt", str(root / "test.yml"), "--root", str(root)]) == 0
+    assert export_main(["-opt", str(root / "test.yml"), "--root", str(root)]) == 0
     report = json.loads((root / "results/outside/export.json").read_text())["datasets"]["test"]
     assert report["packed"]["mae"] == report["trained"]["mae"] == results(root)["datasets"]["test"]["mae"]
     picture = image_files(tiny.ROOT / "datasets/demo/val/HR")[0]
     packed = root / "results/outside/outside.safetensors"
     arguments = ["-opt", str(root / "test.yml"), "--model", str(packed), "-i", str(picture), "-o", str(tmp_path)]
-    assert upscale_command.main(arguments) == 0
+    assert upscale_main(arguments) == 0
     (written,) = tmp_path.iterdir()
     assert read_image(written).shape[0] == 4 * read_image(picture).shape[0]
 
@@ -305,7 +316,7 @@ def test_the_packed_file_is_the_network_and_upscales(root, tmp_path):
     not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")), reason="onnx is not installed"
 )
 def test_its_graph_is_the_network(root):
-    assert export_command.main(["-opt", str(root / "test.yml"), "--root", str(root), "--onnx"]) == 0
+    assert export_main(["-opt", str(root / "test.yml"), "--root", str(root), "--onnx"]) == 0
     report = json.loads((root / "results/outside/export.json").read_text())
     assert (root / "results/outside/outside.onnx").is_file() and report["onnx"]["weights_moved"] < 0.5
     assert report["datasets"]["test"]["8-bit integers in PyTorch"]["fidelity"] > 40

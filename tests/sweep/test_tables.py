@@ -194,7 +194,7 @@ def test_any_metric_is_in_tables_csv_and_plots(tmp_path, monkeypatch):
     runs = [with_mean_error(run, value) for run, value in ((full, 1.0), (first, 2.5), (second, 1.75))]
     rows = rows_of(runs, PublishedResults.load())
     text = markdown("demo", rows, [])
-    assert "PSNR (dB) / MAE (levels); of MAE, less is better." in text.replace("\n", " ")
+    assert "Cells hold PSNR (dB) / MAE (levels). Less is better of MAE." in text.replace("\n", " ")
     assert "| **31.500** / **1.8** |" in text and "| 31.000 / 2.5 |" in text
     write_csv(rows, tmp_path / "results.csv")
     assert [row["metric_mae"] for row in csv.DictReader((tmp_path / "results.csv").open())] == ["1.0", "2.5", "1.75"]
