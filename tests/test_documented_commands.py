@@ -130,6 +130,8 @@ def shortened(words, folder):
         fewer.pop("train:total_iter")
     if "compile" in (options.train.model_extra or {}):
         fewer["train:compile"] = "none"
+    if (options.train.model_extra or {}).get("feature_layers"):  # the tiny network has two groups
+        fewer["train:feature_layers"] = "[layers.0.residual_group,layers.1.residual_group]"
     if options.calibration.data and not (folder / options.calibration.data).exists():
         fewer["calibration:data"] = "null"
     return [*changes, *(f"{key}={value}" for key, value in fewer.items())]
