@@ -18,6 +18,7 @@ from basicsr.data import (
     training_batches,
 )
 from basicsr.data.base import PairedDataset
+from basicsr.evaluation.activation_statistics import activation_statistics
 from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.evaluation.evaluator import Evaluator, check_levels
 from basicsr.evaluation.results import write_results
@@ -26,11 +27,14 @@ from basicsr.models.base_model import Model
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.build import full_precision_network, network_to_test, quantized_network, trainable_network
 from basicsr.networks.quantized import load_quantized
+from basicsr.reporting.attempt import attempt
+from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import total_error
 from basicsr.training.loop import TrainingLoop
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError, explained
 from basicsr.utils.experiment import Experiment, write_options
+from basicsr.utils.files import write_json
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -79,6 +83,8 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
             evaluate("final", model.network_for_evaluation(), loop.iteration, loop.seconds)
             if isinstance(model, QuantizedModel) and crops is not None:
                 report_levels(model.network, crops[0])
+        if dist.is_main():
+            leave_report(experiment.folder, options.name)
 
 
 def _require_best_metric(name: str, evaluator: Evaluator) -> None:
@@ -241,3 +247,24 @@ def test(options: Options, root: Path, device: torch.device) -> None:
         results.append(evaluator.evaluate(network, dataset, images))
         get_logger().info("%s", results[-1].describe())
     write_results(folder / "metrics.json", options, results, measure_complexity(network))
+    if dist.is_main():
+        record_activations(network, datasets[0], options, folder / "activations.json")
+        leave_report(folder, options.name)
+
+
+def record_activations(network: nn.Module, dataset: Any, options: Options, file: Path) -> None:
+    """Write how the activations of a quantized network are distributed, where the options ask for it; see `activation_statistics`.
+
+    What an earlier evaluation left is removed otherwise, since it would be of another network.
+    """
+    try:
+        file.unlink(missing_ok=True)
+        if options.quantization is not None and options.val.histograms:
+            write_json(file, activation_statistics(network, dataset, options.val.pad), indent=None)
+    except OSError as error:
+        get_logger().warning("'%s' could not be written: %s. The report does without it.", file, error)
+
+
+def leave_report(folder: Path, title: str) -> None:
+    """Write the report of a run into its folder; nothing that goes wrong with it is raised, see `attempt`."""
+    attempt(folder / "report.html", title, lambda: read_folder(folder))

@@ -110,6 +110,32 @@ def test_an_evaluation_writes_means_and_images(finished):
     assert len(list((finished / "results/tiny_test/visualization/demo").glob("*.png"))) == 2
 
 
+def test_runs_leave_reports_losses_and_activations(finished):
+    experiment = finished / "experiments/tiny"
+    lines = [json.loads(line) for line in (experiment / "losses.jsonl").read_text().splitlines()]
+    assert [line["iter"] for line in lines] == [2, 4, 6]
+    assert all(line["lr"] >= 0 and max(line["losses"].values()) > 0 for line in lines)
+    page = (experiment / "report.html").read_text()
+    assert "2DQuant 4/4" in page and "Losses" in page and "train:total_iter: 6" in page
+    assert evaluate(finished, "name=reported") == 0
+    folder = finished / "results/reported"
+    content = json.loads((folder / "activations.json").read_text())
+    inputs = tiny.NUM_QUANTIZERS - 4 * 6  # all but the weights of q, k, v, the projection and both layers of the MLP
+    assert len(content["quantizers"]) == inputs and len(content["histograms"]) == 12
+    page = (folder / "report.html").read_text()
+    assert all(name in page for name in list(content["histograms"])[:6]) and "Losses" in page
+    assert evaluate(finished, "name=reported", "val:histograms=false") == 0
+    assert not (folder / "activations.json").exists() and "No histograms" in (folder / "report.html").read_text()
+
+
+def test_a_report_that_fails_is_told_and_costs_nothing(finished, monkeypatch, capsys):
+    monkeypatch.setattr("basicsr.reporting.page.render", lambda *_: 1 / 0)
+    assert evaluate(finished, "name=unreported", "val:save_img=false") == 0
+    assert "could not be made: division by zero." in capsys.readouterr().err
+    assert (finished / "results/unreported/metrics.json").exists()
+    assert not (finished / "results/unreported/report.html").exists()
+
+
 def test_dfsq_runs_and_says_that_its_ranges_are_dynamic(tmp_path):
     dfsq = ["quantization:activation_quantizer={type: Subset}", "quantization:activation_granularity=per_channel"]
     calibrators = ["calibration:activations={type: DFSQ, word_sets: 3}", "calibration:weights={type: MinMax}"]
@@ -119,6 +145,9 @@ def test_dfsq_runs_and_says_that_its_ranges_are_dynamic(tmp_path):
     assert evaluate(tmp_path, *dfsq) == 0
     result = json.loads((tmp_path / "results/tiny_test/metrics.json").read_text())
     assert result["activation_ranges"] == "dynamic"
+    activations = json.loads((tmp_path / "results/tiny_test/activations.json").read_text())
+    assert all(one["bounds"] is None for one in activations["quantizers"])
+    assert ", dynamic" in (tmp_path / "results/tiny_test/report.html").read_text()
     lines = [json.loads(line) for line in (tmp_path / "experiments/tiny/metrics.jsonl").read_text().splitlines()]
     assert 15 < next(line["fidelity"] for line in lines if line["stage"] == "calibrated") < 100
 

@@ -38,7 +38,8 @@ def final_files(folder):
     lines = [json.loads(line) for line in (experiment / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line.pop("seconds")
-    return networks, state, lines
+    losses = [json.loads(line) for line in (experiment / "losses.jsonl").read_text().splitlines()]
+    return networks, state, lines, losses
 
 
 def assert_same(a, b, where=""):
@@ -85,7 +86,7 @@ def test_signals_save_a_checkpoint_and_set_the_exit_code(tmp_path, undisturbed, 
     states = list((tmp_path / "experiments/tiny/training_states").glob("*.state"))
     assert len(states) == 1
     finish(tiny.run_train(tmp_path, resume=True))
-    networks, state, _ = final_files(tmp_path)
+    networks, state, _, _ = final_files(tmp_path)
     assert_same(networks["net_Q_6.pth"], undisturbed[0]["net_Q_6.pth"])
     assert_same(state["optimizer"], undisturbed[1]["optimizer"])
 

@@ -1,20 +1,17 @@
-"""From folders to files: what the command makes, and what other commands leave behind at their end."""
+"""From folders to files: what the command makes."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from basicsr.reporting.entries import Entry, read_folder
+from basicsr.reporting.entries import read_folder
 from basicsr.reporting.page import write_report
 from basicsr.reporting.pictures import TILE_CROP, side_by_side, views_of
 from basicsr.reporting.tables import Group, markdown
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image import write_image
-
-_logger = logging.getLogger(__name__)
 
 
 def make_report(folders: Sequence[Path], file: Path, title: str | None = None) -> str:
@@ -56,19 +53,3 @@ def _crops(groups: Sequence[Group]) -> np.ndarray | None:
         if large:
             return side_by_side(group, large)
     return None
-
-
-def leave_report(entries: Sequence[Entry], file: Path, title: str) -> None:
-    """Write the page at the end of a run. Whatever goes wrong with it is told in one sentence: the run itself has ended well.
-
-    Args:
-        entries: what the page shows.
-        file: the HTML file.
-        title: heading of the page.
-    """
-    try:
-        write_report(entries, file, title)
-    except Exception as error:  # a fault of the page, or a library of it that is missing, must not cost the run
-        _logger.warning("The run has ended well, but its report '%s' could not be made: %s", file, error)
-    else:
-        _logger.info("Report: %s", file)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from basicsr.utils.errors import DataError
+from basicsr.utils.files import complete_lines
 
 FULL_PRECISION_BITS = 32
 FULL_PRECISION = "FP"
@@ -185,10 +186,7 @@ def read_json(file: Path) -> Any:
 def _read_lines(file: Path) -> list[dict[str, Any]]:
     """Return the lines of a JSON lines file; a last one without its end belongs to a run that was killed and is left out."""
     try:
-        text = file.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except FileNotFoundError:
-        return []
+        return [json.loads(line) for line in complete_lines(file)]
     except (OSError, ValueError) as error:
         raise DataError(f"'{file}' cannot be read: {error}. Remove it, or make it anew.") from error
 

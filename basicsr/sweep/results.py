@@ -1,8 +1,12 @@
 """What a sweep is made for: results.csv, tables.md and a plot for each dataset, of the records that are on disk."""
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from basicsr.reporting.attempt import attempt
+from basicsr.reporting.entries import Entry, entry_of_results
 from basicsr.sweep.plan import Run
 from basicsr.sweep.plot import draw
 from basicsr.sweep.published import PublishedResults
@@ -49,6 +53,20 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
             draw(rows, dataset, places.output / f"{dataset}.svg")
     files = ", ".join(["results.csv", "tables.md", *(f"{dataset}.svg" for dataset in plotted)])
     report(f"{len(records)} of {len(runs)} runs are in {places.output}: {files}")
+    finished = [run for run in runs if places.record(run).is_file()]
+    attempt(places.output / "report.html", title, lambda: _entries(finished, records, places))
+
+
+def _entries(runs: Sequence[Run], records: Sequence[Mapping[str, Any]], places: Places) -> list[Entry]:
+    """Return the entries of a report, with the label of the architecture as name of the network.
+
+    Numbers and options are those of the records; pictures, activations and trainings those of the folders, where they are there.
+    """
+    entries = []
+    for run, record in zip(runs, records, strict=True):
+        entry = entry_of_results(places.results(run).parent, record["metrics"])
+        entries.append(replace(entry, network=record["arch"] or entry.network, options=record["options"]))
+    return entries
 
 
 def _names(missing: Sequence[Run], runs: Sequence[Run]) -> list[str]:

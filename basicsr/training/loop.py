@@ -178,6 +178,7 @@ class TrainingLoop:
                 losses,
                 self._left(),
             )
+            self._experiment.record_losses(self.iteration, means, learning_rate)
             self._experiment.scalars(
                 {**{f"losses/{k}": v for k, v in means.items()}, "lr": learning_rate}, self.iteration
             )

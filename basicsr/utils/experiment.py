@@ -17,7 +17,7 @@ import basicsr
 from basicsr.utils import dist
 from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
 from basicsr.utils.errors import CheckpointError, explained
-from basicsr.utils.files import atomic_path, remove_leftovers, write_json
+from basicsr.utils.files import append_line, atomic_path, complete_lines, remove_leftovers, write_json
 from basicsr.utils.locks import lock_of_run, take_lock
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
@@ -95,6 +95,8 @@ class Experiment:
         self.tb_folder = root / "tb_logger" / options.name
         self._network_name = network_name
         self._metrics_file = self.folder / "metrics.jsonl"
+        self._losses_file = self.folder / "losses.jsonl"
+        self._keeps_losses = True
         self._records: list[dict[str, Any]] = []
         self._writer: Any = None
         self._tensorboard = options.logger.use_tb_logger
@@ -175,6 +177,36 @@ class Experiment:
             raise CheckpointError(
                 f"'{self._metrics_file}' cannot be read: {error}. Correct it or remove it, then continue."
             ) from error
+
+    def record_losses(self, iteration: int, losses: Mapping[str, float], learning_rate: float) -> None:
+        """Append a line to losses.jsonl; if it cannot be written, the run goes on without it.
+
+        Args:
+            iteration: iterations of training so far.
+            losses: means since the last line, by name.
+            learning_rate: of the first group of parameters.
+        """
+        if not (dist.is_main() and self._keeps_losses):
+            return
+        try:
+            append_line(self._losses_file, json.dumps({"iter": iteration, "lr": learning_rate, "losses": dict(losses)}))
+        except OSError as error:
+            self._give_up_losses(error)
+
+    def _forget_losses_after(self, iteration: int) -> None:
+        """Take away what a run recorded after the checkpoint that it continues from, and will record again."""
+        try:
+            lines = complete_lines(self._losses_file)
+            kept = [line for line in lines if json.loads(line)["iter"] <= iteration]
+            with atomic_path(self._losses_file) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            self._give_up_losses(error)
+
+    def _give_up_losses(self, error: Exception) -> None:
+        """Go on without losses.jsonl: only the curve of the report needs it."""
+        get_logger().warning("'%s' cannot be continued (%s); it ends here.", self._losses_file, error)
+        self._keeps_losses = False
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file into the folder of the run."""
@@ -268,6 +300,8 @@ class Experiment:
                 if record["iter"] <= state["iter"] and record["stage"] != "final"
             ]
             self._write_records()
+        if dist.is_main() and self._losses_file.exists():
+            self._forget_losses_after(state["iter"])
         get_logger().info("Continuing '%s' after iteration %d.", self.options.name, state["iter"])
         return state
 

@@ -41,6 +41,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file for a record that grows; a writer that is killed leaves at most its last line unfinished.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def complete_lines(path: Path) -> list[str]:
+    """Return the lines of a file that `append_line` wrote, but for a last one that is unfinished; none where there is no file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal sha256 of a file, read piece by piece.
 
@@ -60,12 +83,12 @@ def remove_leftovers(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON in UTF-8, atomically.
+def write_json(path: Path, data: Any, indent: int | None = 2) -> None:
+    """Write `data` as JSON in UTF-8, atomically; indented, or in one line with `indent` None.
 
     Raises:
         OSError: see `atomic_path`.
     """
-    text = json.dumps(data, indent=2, ensure_ascii=False)
+    text = json.dumps(data, indent=indent, ensure_ascii=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

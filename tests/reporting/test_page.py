@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from basicsr.reporting.command import leave_report, make_report
+from basicsr.reporting.attempt import attempt
+from basicsr.reporting.command import make_report
 from basicsr.reporting.entries import read_folder
 from basicsr.utils.errors import DataError
 from tests.reporting import folders
@@ -218,6 +219,6 @@ def test_damaged_results_are_named(tmp_path):
 
 def test_a_report_that_fails_costs_no_run(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("basicsr.reporting.page.render", lambda *_: 1 / 0)
-    entries = read_folder(folders.results(tmp_path, "a"))
-    leave_report(entries, tmp_path / "report.html", "A")
+    folder = folders.results(tmp_path, "a")
+    attempt(tmp_path / "report.html", "A", lambda: read_folder(folder))
     assert "could not be made: division by zero" in caplog.text and not (tmp_path / "report.html").exists()

@@ -130,6 +130,24 @@ def tap_activations(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tens
 
 
 @contextmanager
+def observe_activations(network: nn.Module, callback: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """Hand what each activation quantizer gets and gives to a callback, one by one, so that nothing is kept.
+
+    Args:
+        network: a network with quantizers.
+        callback: gets the full name of the quantizer, its input and its output, of equal shape and detached.
+    """
+    with ExitStack() as hooks:
+        for name, quantizer in named_quantizers(network, "activation"):
+
+            def report(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
+                callback(name, inputs[0].detach(), output.detach())
+
+            hooks.callback(quantizer.register_forward_hook(report).remove)
+        yield
+
+
+@contextmanager
 def count_quantized_elements(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, int]]:
     """Count the elements that quantizers are given.
 

@@ -178,6 +178,8 @@ class ValOptions(_Section):
     batch_size: Positive = 1
     """Images of equal size that go through the network together."""
     save_img: bool = False
+    histograms: bool = True
+    """`test.py` records how the activations of a quantized network are distributed (activations.json), for its report."""
     full_precision: bool = True
     """Evaluate the full-precision network too, which fidelity needs."""
     reference_folder: str | None = None
