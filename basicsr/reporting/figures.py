@@ -14,6 +14,7 @@ from basicsr.reporting.tables import Group, Row, metric_text, metric_title
 
 _MOST_VALUES = 400
 """Points of a curve that are drawn; of more, evenly spaced ones."""
+_LONGEST_LABEL = 26
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,17 @@ def _ranking(
             axes.annotate(
                 metric_text(metric, value), (value, place), (6, 0), textcoords="offset points", va="center", fontsize=8
             )
-        axes.set_yticks(places, [label for label, _, _ in lines])
+        axes.set_yticks(places, [_short(label) for label, _, _ in lines])
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_xlim(min(values) - margin, max(values) + 4 * margin)
         axes.grid(False, axis="y")
         axes.set_title(f"{metric_title(metric)} at {bits[0][0]}/{bits[0][1]} bits", loc="left")
         return inline_svg(figure, f"{metric_title(metric)} of each method, {group.title}")
+
+
+def _short(label: str) -> str:
+    """Return a label that leaves room for what stands beside it; the table has it whole."""
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
 
 
 def loss_figure(training: Training) -> str | None:
