@@ -73,7 +73,7 @@ def declare(
     traits = MetricTraits(label, unit, decimals, higher_is_better, compares, in_plots)
 
     def decorator(function: Function) -> Function:
-        function.traits = traits  # type: ignore[attr-defined] -- functions take attributes
+        function.traits = traits  # type: ignore[attr-defined]  # functions take attributes
         return function
 
     return decorator
