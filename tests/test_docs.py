@@ -83,6 +83,15 @@ def test_files_that_a_page_names_exist(page):
     assert missing == []
 
 
+def test_every_room_is_on_the_page_of_the_house():
+    text = (tiny.ROOT / "docs/design/house.md").read_text(encoding="utf-8")
+    rooms = [file.parent.relative_to(tiny.ROOT / "basicsr") for file in (tiny.ROOT / "basicsr").rglob("__init__.py")]
+    named = [room for room in map(str, rooms) if "/" not in room and room != "."]
+    layers = [f"{room.name}/" for room in rooms if room.parent.name == "quant"]
+    assert len(named) > 10 and len(layers) > 5
+    assert [name for name in [*named, *layers] if f"`{name}`" not in text] == []
+
+
 def test_the_guide_to_methods_follows_from_the_records():
     """Time, loss and size in docs/which-method.md are those of docs/results/benchmarks/results.csv."""
     text = (tiny.ROOT / "docs/which-method.md").read_text(encoding="utf-8")
