@@ -9,10 +9,11 @@ import pytest
 from basicsr.utils.registry import CALIBRATOR_REGISTRY, GRADIENT_RULE_REGISTRY, MODEL_REGISTRY, QUANTIZER_REGISTRY
 from tests import tiny
 
-PAGES = sorted((tiny.ROOT / "docs").rglob("*.md"))
+PAGES = [tiny.ROOT / "README.md", *sorted((tiny.ROOT / "docs").rglob("*.md"))]
 LONGEST_SENTENCE = 35  # words
 LONGEST_PARAGRAPH = 6  # lines
 LINE_WIDTH = 120  # characters, with the markup
+LONGEST_README = 150  # lines
 LONGEST_LIST = 3  # things in a sentence; more are a table
 
 NO_PROSE = re.compile(r"\s*(\||#|<|!\[|---)|    ")  # tables, headings, HTML, pictures, rulers, indented code
@@ -108,6 +109,15 @@ def test_the_guide_to_methods_follows_from_the_records():
             assert line in section
 
 
+def test_the_readme_shows_the_records_too():
+    text = (tiny.ROOT / "README.md").read_text(encoding="utf-8")
+    guide = (tiny.ROOT / "docs/which-method.md").read_text(encoding="utf-8").split("### EDSR-baseline x4")[1]
+    for method in ("DOBI one-sided", "DFSQ exact", "2DQuant", "QDrop", "ODM"):
+        (line,) = re.findall(rf"^\| {re.escape(method)} \| (.*) \|$", guide, flags=re.MULTILINE)
+        at_4_bits, _, at_2_bits, seconds, size = line.split(" | ")
+        assert f"| {seconds} | {at_4_bits} | {at_2_bits} | {size} |" in text
+
+
 def test_every_component_is_on_the_page_of_methods():
     text = (tiny.ROOT / "docs/methods.md").read_text(encoding="utf-8")
     for registry in (QUANTIZER_REGISTRY, CALIBRATOR_REGISTRY, MODEL_REGISTRY, GRADIENT_RULE_REGISTRY):
@@ -121,6 +131,10 @@ def test_every_method_has_all_its_entries():
     for section in sections:
         rows = set(re.findall(r"^\| (\w+?)s? \|", section, flags=re.MULTILINE))
         assert rows >= {"paper", "idea", "recipe", "file", "test"}, section.splitlines()[0]
+
+
+def test_the_readme_is_short():
+    assert len((tiny.ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= LONGEST_README
 
 
 @pytest.mark.parametrize(
