@@ -33,10 +33,11 @@ from basicsr.training.calibration.network_calibration import total_error
 from basicsr.training.loop import TrainingLoop
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError, explained
-from basicsr.utils.experiment import Experiment, write_options
+from basicsr.utils.experiment import Experiment
 from basicsr.utils.files import write_json
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
+from basicsr.utils.provenance import write_options
 from basicsr.utils.registry import MODEL_REGISTRY
 
 

@@ -18,11 +18,11 @@ from basicsr.evaluation.evaluator import Evaluator
 from basicsr.evaluation.results import measured
 from basicsr.utils.command_line import run
 from basicsr.utils.errors import CheckpointError, DataError, explained
-from basicsr.utils.experiment import provenance
 from basicsr.utils.files import write_json
 from basicsr.utils.image import image_to_tensor, tensor_to_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Options
+from basicsr.utils.provenance import provenance
 from basicsr.utils.resize import upscale_image
 
 

@@ -1,68 +1,32 @@
-"""A quantized network in one `.safetensors` file: everything that rebuilds it, weights as packed codes, nothing of its training.
+"""A quantized network in one file: everything that rebuilds it, weights as packed codes, nothing of its training.
 
-Tensors of the file, each with one axis:
-
-- `codes` (uint8): the codes of all quantized weights, packed by `bit_packing`, one weight behind the other;
-- `float32`, `float16`, `int64` ...: all other state of that type, such as biases and bounds, one piece behind the other;
-- `description` (uint8): the compressed JSON text of `Description`, which says what lies where. (A tensor of its own for each of
-  a few hundred small pieces would cost as much as a tenth of the codes.)
-
-The metadata name the format, its version, the architecture, scale factor and bits for a reader's eye, and hold the checksum over
-everything, so that a file that was cut off or edited is refused. No code of the file is ever run.
+The format of the file is in `packed_format.py`.
 """
 
 import copy
-import hashlib
 import json
 import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pydantic
-import safetensors
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from basicsr.archs import build_network
 from basicsr.archs.base import scale_of
 from basicsr.deploy.bit_packing import pack_codes, packed_size, unpack_codes
 from basicsr.deploy.freeze import freeze_weights, frozen_map, put_frozen_weights
+from basicsr.deploy.packed_format import Description, parse_description, read_packed, write_packed
 from basicsr.quant.insertion.insert import apply_quantization_map, named_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.integers.frozen import FrozenWeight
 from basicsr.quant.modules.base import QModule
-from basicsr.utils.errors import CheckpointError, UserError, explained
-from basicsr.utils.files import atomic_path
+from basicsr.utils.errors import CheckpointError, UserError
 
-FORMAT = "basicsr-quantized"
-FORMAT_VERSION = 1
 _IMPLIED = ("bits", "calibrated")  # state of a quantizer that follows from the quantization map
-_LARGEST_DESCRIPTION = 1 << 26  # bytes; protects against a few bytes that decompress without end
-DtypeName = Literal["bool", "float16", "float32", "int32", "int64", "uint8"]
-
-
-class Description(pydantic.BaseModel):
-    """What a packed file holds."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-    network: dict[str, Any]
-    """Type and options of the architecture."""
-    scale: int
-    quantization_map: dict[str, Any]
-    codes: list[tuple[str, list[int]]]
-    """Name of the quantizer and shape of each quantized weight, in the order of `codes`."""
-    state: list[tuple[str, DtypeName, list[int]]]
-    """Name, type and shape of each other piece, in the order of the file."""
-    method: str
-    """Label of the method that found the quantizers, for reports."""
-
-    def map(self) -> QuantizationMap:
-        """Return the record of the quantizers."""
-        return QuantizationMap.from_dict(self.quantization_map)
 
 
 def save_packed(
@@ -104,19 +68,10 @@ def save_packed(
         state=[(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in state.items()],
         method=method,
     )
-    text = zlib.compress(description.model_dump_json().encode(), 9)
-    tensors = {
-        "codes": torch.cat([pack_codes(weight.codes, weight.spec.bits) for weight in frozen.values()]),
-        "description": torch.frombuffer(bytearray(text), dtype=torch.uint8),
-    }
+    tensors = {"codes": torch.cat([pack_codes(weight.codes, weight.spec.bits) for weight in frozen.values()])}
     for dtype in {entry[1] for entry in description.state}:
         tensors[dtype] = torch.cat([t.flatten() for t in state.values() if t.dtype == getattr(torch, dtype)])
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(tensors.items())}
-    content = save(tensors, metadata=_metadata(description, quantization_map, tensors))
-    failure = f"The packed network '{path}' cannot be written"
-    with explained(CheckpointError, failure), atomic_path(Path(path)) as temporary:
-        temporary.write_bytes(content)
-    return len(content)
+    return write_packed(path, description, tensors)
 
 
 def load_packed(path: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, Description]:
@@ -134,10 +89,9 @@ def load_packed(path: str | Path, network: nn.Module | None = None) -> tuple[nn.
     Raises:
         CheckpointError: the file does not exist, is cut off or edited, is no packed network, or is of a newer format.
     """
-    tensors, metadata = _read(Path(path))
-    _check_metadata(path, tensors, metadata)
+    tensors = read_packed(path)
     try:
-        description = _parse_description(tensors["description"])
+        description = parse_description(tensors["description"])
         if network is None:
             _require_architecture(path, str(description.network.get("type")))
         network = build_network(description.network) if network is None else copy.deepcopy(network).cpu()
@@ -163,15 +117,6 @@ def _require_architecture(path: str | Path, name: str) -> None:
             f"The packed network '{path}' is of the class {name}, which is no registered architecture, so that the file alone does not "
             "rebuild it. Load it with basicsr.load(file, network=...), given a network of that class, or use its ONNX graph."
         )
-
-
-def is_packed(path: str | Path) -> bool:
-    """Return whether a file says of itself that it is a packed network."""
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (OSError, safetensors.SafetensorError):
-        return False
 
 
 def _plain_state(network: nn.Module, frozen: Mapping[str, FrozenWeight], half: bool) -> dict[str, Tensor]:
@@ -209,65 +154,6 @@ def _quantizer_state(network: nn.Module, frozen: Mapping[str, FrozenWeight]) -> 
             own = quantizer.state_dict()
             state |= {f"{name}.{key}": value for key, value in own.items() if key not in _IMPLIED}
     return state
-
-
-def _metadata(
-    description: Description, quantization_map: QuantizationMap, tensors: Mapping[str, Tensor]
-) -> dict[str, str]:
-    bits = sorted({entry.spec.bits for entry in quantization_map.quantizers.values()})
-    return {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "network": str(description.network.get("type")),
-        "scale": str(description.scale),
-        "bits": ", ".join(map(str, bits)),
-        "sha256": _checksum(tensors),
-    }
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise CheckpointError(f"The packed network '{path}' does not exist; correct the path.")
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-        return load(path.read_bytes()), metadata
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"The packed network '{path}' is cut off, damaged or of another kind: {error}. Copy it again."
-        ) from error
-
-
-def _check_metadata(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != FORMAT or "description" not in tensors:
-        raise CheckpointError(
-            f"The file '{path}' is no packed network but other weights. Pack a trained network with basicsr/export.py."
-        )
-    if metadata.get("format_version") != str(FORMAT_VERSION):
-        raise CheckpointError(
-            f"The packed network '{path}' has the format version {metadata.get('format_version')}; this program reads "
-            f"{FORMAT_VERSION}. Use the version of the program that wrote it, or a newer one."
-        )
-    if metadata.get("sha256") != _checksum(tensors):
-        raise CheckpointError(
-            f"The packed network '{path}' was changed after it was written: its checksum differs. Copy it again."
-        )
-
-
-def _parse_description(packed: Tensor) -> Description:
-    reader = zlib.decompressobj()
-    text = reader.decompress(packed.numpy().tobytes(), _LARGEST_DESCRIPTION)
-    if reader.unconsumed_tail:
-        raise ValueError(f"its description is longer than {_LARGEST_DESCRIPTION} bytes.")
-    return Description.model_validate_json(text)
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], description: Description) -> None:

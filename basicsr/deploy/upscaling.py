@@ -12,7 +12,8 @@ from tqdm import tqdm
 from basicsr.archs import build_network
 from basicsr.archs.base import detect_options
 from basicsr.deploy.onnx_export import to_onnx
-from basicsr.deploy.packed_file import is_packed, load_packed
+from basicsr.deploy.packed_file import load_packed
+from basicsr.deploy.packed_format import is_packed
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
 from basicsr.evaluation.inference import upscale
 from basicsr.quant.spec import QuantizationError

@@ -72,13 +72,7 @@ def distill(
     given = {key: value for key, value in train.items() if value is not None}
     resolved = _resolve(quantized, method, given, merge({"manual_seed": seed}, dict(options or {})))
     resolved.train.batch_size = min(resolved.train.batch_size, len(lr))
-    arguments = dict(resolved.train.model_extra or {})
-    if arguments.get(_LOSS_ON_FEATURES) and not (feature_layers or arguments.get("feature_layers")):
-        feature_layers = _default_feature_layers(quantized.full_precision, lr[:1])
-        if not feature_layers and arguments.get("pixel_loss"):
-            arguments[_LOSS_ON_FEATURES] = None
-    if feature_layers:
-        arguments["feature_layers"] = list(feature_layers)
+    arguments = _arguments(resolved, quantized.full_precision, lr, feature_layers)
     device = next(quantized.full_precision.parameters()).device
     model = model_class_of(resolved)(quantized.full_precision, resolved, device, **arguments)
     _take_over(model, quantized)
@@ -121,6 +115,18 @@ def _resolve(
     recipe["train"] = merge(recipe["train"], dict(train))
     rest = {key: value for key, value in recipe.items() if key not in own}
     return resolve_options({**rest, **own}, name, changes)
+
+
+def _arguments(resolved: Options, network: nn.Module, lr: Tensor, feature_layers: list[str] | None) -> dict[str, Any]:
+    """Return the arguments of the method, with the layers that a feature loss compares; no such loss where there are none."""
+    arguments = dict(resolved.train.model_extra or {})
+    if arguments.get(_LOSS_ON_FEATURES) and not (feature_layers or arguments.get("feature_layers")):
+        feature_layers = _default_feature_layers(network, lr[:1])
+        if not feature_layers and arguments.get("pixel_loss"):
+            arguments[_LOSS_ON_FEATURES] = None
+    if feature_layers:
+        arguments["feature_layers"] = list(feature_layers)
+    return arguments
 
 
 def _positive(name: str, value: int | None) -> int | None:

@@ -18,9 +18,9 @@ from basicsr.metrics.base import build_metrics
 from basicsr.sweep.metrics import traits_of
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
-from basicsr.utils.experiment import recipe
 from basicsr.utils.files import sha256_of, write_json
 from basicsr.utils.options import Options, check_components, metric_arguments
+from basicsr.utils.recipe import recipe
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 from basicsr.utils.signature import validate_model
 

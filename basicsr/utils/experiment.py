@@ -2,18 +2,14 @@
 
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from filelock import BaseFileLock
 
-import basicsr
 from basicsr.utils import dist
 from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
 from basicsr.utils.errors import CheckpointError, explained
@@ -21,28 +17,14 @@ from basicsr.utils.files import append_line, atomic_path, complete_lines, remove
 from basicsr.utils.locks import lock_of_run, take_lock
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
+from basicsr.utils.provenance import write_options
+from basicsr.utils.recipe import recipe
 
 LOCK_SECONDS = 8.0
 """How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
 RESULT_DIGITS = {"psnr": 4, "ssim": 6, "fidelity": 4, "seconds": 1}
 OTHER_DIGITS = 6
 """Of metrics that are not named above."""
-_RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
-_NOT_RECIPE = {
-    "calibration": ("batch_size",),
-    "train": (
-        "num_workers",
-        "cache_budget_mb",
-        "cache_folder",
-        "data_in_memory",
-        "data_memory_mb",
-        "piece_minutes",
-        "check_losses",
-        "compile",
-        "cuda_graphs",
-    ),
-}
-_NOT_RECIPE_OF_DATA = ("name", "dataroot_gt", "dataroot_lq", "filename_tmpl", "cache_budget_mb")
 
 StateDicts = Mapping[str, Mapping[str, torch.Tensor]]
 
@@ -56,20 +38,6 @@ def _rounded(value: Any, digits: int) -> Any:
     if not isinstance(value, float):
         return value
     return round(value, digits) if math.isfinite(value) else None
-
-
-def recipe(options: Options) -> dict[str, Any]:
-    """Return the options that decide what a run computes: those that a resumed run must share with the first piece.
-
-    Folders are left out, for data may have moved.
-    """
-    chosen = options.model_dump(include=set(_RECIPE))
-    training = options.datasets.get("train", {})
-    chosen["datasets:train"] = {key: value for key, value in training.items() if key not in _NOT_RECIPE_OF_DATA}
-    for section, keys in _NOT_RECIPE.items():
-        for key in keys:
-            (chosen.get(section) or {}).pop(key, None)
-    return json.loads(json.dumps(chosen))
 
 
 class Experiment:
@@ -313,37 +281,3 @@ def _free_name(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}_{number}")
     return free
-
-
-def write_options(options: Options, folder: Path) -> None:
-    """Write `options.yml` into a folder: the resolved options with their provenance.
-
-    Raises:
-        OSError: see `atomic_path`.
-    """
-    with atomic_path(folder / "options.yml") as temporary:
-        content = {"provenance": provenance(), **options.model_dump(mode="json")}
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-
-
-def provenance() -> dict[str, str]:
-    """Return what a reader needs to repeat a run: version, git commit, command, versions of Python and torch."""
-    try:
-        folder = Path(__file__).resolve().parents[2]
-        commit = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = "unknown"
-    return {
-        "version": basicsr.__version__,
-        "commit": commit,
-        "command": " ".join(sys.argv),
-        "python": sys.version.split()[0],
-        "torch": str(torch.__version__),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }

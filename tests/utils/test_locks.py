@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from basicsr.utils import experiment
+from basicsr.utils import experiment, provenance
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.experiment import Experiment
 from basicsr.utils.locks import is_taken, lock_of_run, take_lock
@@ -92,7 +92,7 @@ def test_a_run_that_fails_to_begin_gives_its_lock_up(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("no space")
 
-    monkeypatch.setattr(experiment, "provenance", full)
+    monkeypatch.setattr(provenance, "provenance", full)
     with pytest.raises(CheckpointError, match="cannot be set up: no space"):
         Experiment(options, tmp_path, False, "net_Q")
     assert not is_taken(lock_of_run(tmp_path / "experiments" / options.name))
