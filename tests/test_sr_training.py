@@ -167,7 +167,7 @@ def test_a_batch_larger_than_the_data_set(tmp_path):
 
 
 REFUSED = {
-    "crops larger than the images": (["datasets:train:gt_size=512"], "gt_size 512"),
+    "crops larger than the images": (["datasets:train:lq_size=128"], "lq_size 128"),
     "images larger than memory": (["train:data_memory_mb=1", "datasets:train:num_images=20"], "data_in_memory"),
     "quantization": (["quantization={coverage: body}", "bit=4"], "trains in full precision"),
     "no such start": (["path:pretrain_network_g=absent.pth"], "absent.pth"),
@@ -198,7 +198,7 @@ def test_weights_of_a_training_are_not_those_of_a_quantized_run(tmp_path, capfd)
 
 def test_another_recipe_is_not_continued_but_other_speed_options_are(tmp_path, capfd):
     assert train(tmp_path, "train:total_iter=2") == 0
-    for change in ("train:ema_decay=0.9", "train:optim_g:lr=0.5", "datasets:train:gt_size=96"):
+    for change in ("train:ema_decay=0.9", "train:optim_g:lr=0.5", "datasets:train:lq_size=24"):
         assert train(tmp_path, "train:total_iter=2", change, flags=["--auto_resume"]) == 2
         assert "made with another recipe" in capfd.readouterr().err
     fast = ["train:data_in_memory=false", "train:piece_minutes=9", "train:cuda_graphs=true", "train:check_losses=false"]

@@ -64,7 +64,7 @@ def train_overrides(
         f"datasets:train:dataroot_gt={demo / 'train/HR'}",
         "datasets:train:dataroot_lq=null",
         "datasets:train:num_images=4",
-        f"datasets:train:gt_size={16 * scale}",
+        "datasets:train:lq_size=16",
         f"datasets:val:dataroot_gt={demo / 'val/HR'}",
         "datasets:val:num_images=1",
         "calibration:data=null",

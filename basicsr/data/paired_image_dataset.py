@@ -27,22 +27,22 @@ class PairedImageDataset(PairedDataset):
 
     Args:
         scale: the scale factor.
-        phase: `train` needs a `gt_size`.
+        phase: `train` needs an `lq_size`.
         name: name of the data set in logs and results.
         dataroot_gt: folder of HR images.
         dataroot_lq: folder of LR images.
         filename_tmpl: name of an LR file without suffix, such as `{}x{scale}`; found out if not given.
-        gt_size: side of the HR squares that are cut for training, in pixels, a multiple of the scale.
+        lq_size: side of the LR squares that are cut for training, in pixels; those of HR are `scale` times as large.
         use_hflip: mirror training samples at random.
         use_rot: turn training samples at random.
         num_images: use only so many images, the first by name.
         cache_budget_mb: decoded images kept in memory, in MiB per process; 0 decodes anew each time.
 
     Attributes:
-        name, scale, gt_size, use_hflip, use_rot: as given.
+        name, scale, lq_size, use_hflip, use_rot: as given.
 
     Raises:
-        OptionsError: `gt_size` is missing for training or no multiple of the scale.
+        OptionsError: `lq_size` is missing for training.
         DataError: a folder is missing or empty, or HR and LR images do not match.
     """
 
@@ -56,17 +56,19 @@ class PairedImageDataset(PairedDataset):
         dataroot_gt: str,
         dataroot_lq: str | None = None,
         filename_tmpl: str | None = None,
-        gt_size: Annotated[int, Field(gt=0)] | None = None,
+        lq_size: Annotated[int, Field(gt=0)] | None = None,
         use_hflip: bool = True,
         use_rot: bool = True,
         num_images: Annotated[int, Field(gt=0)] | None = None,
         cache_budget_mb: Annotated[int, Field(ge=0)] = 1024,
     ) -> None:
-        if phase == "train":
-            _check_gt_size(gt_size, scale, name)
+        if phase == "train" and lq_size is None:
+            raise OptionsError(
+                f"The training data set '{name}' needs the option lq_size, the side of its LR crops in pixels."
+            )
         self.name = name
         self.scale = scale
-        self.gt_size = gt_size
+        self.lq_size = lq_size
         self.use_hflip = use_hflip
         self.use_rot = use_rot
         self._pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl)[:num_images]
@@ -97,14 +99,14 @@ class PairedImageDataset(PairedDataset):
         """Return a random crop of a pair in a random orientation, both given by `seed` alone.
 
         Returns:
-            `lq`: 3,gt_size/scale,gt_size/scale and `gt`: 3,gt_size,gt_size, RGB float32 in 0..1.
+            `lq`: 3,lq_size,lq_size and `gt`: 3,lq_size*scale,lq_size*scale, RGB float32 in 0..1.
 
         Raises:
-            DataError: an image cannot be read or is smaller than `gt_size`, or LR and HR differ in size.
+            DataError: an image cannot be read or is smaller than the crops, or LR and HR differ in size.
         """
         lq, gt = self._load(index)
         random = np.random.default_rng(seed)
-        lq, gt = paired_random_crop(lq, gt, self.gt_size, self.scale, random, self.file_of(index))
+        lq, gt = paired_random_crop(lq, gt, self.lq_size, self.scale, random, self.file_of(index))
         orientation = random_orientation(random, self.use_hflip, self.use_rot)
         return {"lq": image_to_tensor(orient(lq, **orientation)), "gt": image_to_tensor(orient(gt, **orientation))}
 
@@ -118,15 +120,3 @@ class PairedImageDataset(PairedDataset):
 
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self._cache.get(index, lambda: self.load(index))
-
-
-def _check_gt_size(gt_size: int | None, scale: int, name: str) -> None:
-    if gt_size is None:
-        raise OptionsError(
-            f"The training data set '{name}' needs the option gt_size, the side of its HR crops in pixels."
-        )
-    if gt_size % scale:
-        nearest = gt_size - gt_size % scale or scale
-        raise OptionsError(
-            f"Option gt_size of the data set '{name}' is {gt_size}, no multiple of the scale factor {scale}; use {nearest}."
-        )

@@ -7,41 +7,39 @@ from basicsr.utils.errors import DataError
 
 
 def paired_random_crop(
-    lq: np.ndarray, gt: np.ndarray, gt_size: int, scale: int, random: np.random.Generator, name: str
+    lq: np.ndarray, gt: np.ndarray, lq_size: int, scale: int, random: np.random.Generator, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut the same random square out of both images.
 
     Args:
         lq: LR image h,w,3.
         gt: HR image h*scale,w*scale,3.
-        gt_size: side of the HR square, a multiple of `scale`.
+        lq_size: side of the LR square; that of HR is `scale` times as large.
         scale: the scale factor.
         random: where the position is drawn from.
         name: name of the image, for the message.
 
     Returns:
-        Views: LR gt_size/scale,gt_size/scale,3 and HR gt_size,gt_size,3.
+        Views: LR lq_size,lq_size,3 and HR lq_size*scale,lq_size*scale,3.
 
     Raises:
         DataError: the image is smaller than the square.
     """
-    check_crop_fits(gt, gt_size, name)
-    size = gt_size // scale
+    check_crop_fits(gt, lq_size, scale, name)
     height, width = lq.shape[:2]
-    top, left = random_position(random, height, width, size)
-    gt_top, gt_left = top * scale, left * scale
+    top, left = random_position(random, height, width, lq_size)
     return (
-        lq[top : top + size, left : left + size],
-        gt[gt_top : gt_top + gt_size, gt_left : gt_left + gt_size],
+        lq[top : top + lq_size, left : left + lq_size],
+        gt[top * scale : (top + lq_size) * scale, left * scale : (left + lq_size) * scale],
     )
 
 
-def check_crop_fits(gt: np.ndarray, gt_size: int, name: str) -> None:
-    """Raise a DataError if the HR image H,W,3 called `name` is smaller than a square of `gt_size`."""
-    if min(gt.shape[:2]) < gt_size:
+def check_crop_fits(gt: np.ndarray, lq_size: int, scale: int, name: str) -> None:
+    """Raise a DataError if the HR image H,W,3 called `name` is smaller than a square of `lq_size` LR pixels."""
+    if min(gt.shape[:2]) < lq_size * scale:
         raise DataError(
             f"The HR image '{name}' has {size_of(gt)} pixels (cropped to a multiple of the scale factor), too few for "
-            f"gt_size {gt_size}. Set a smaller gt_size, or remove the image from the training folder."
+            f"lq_size {lq_size} at x{scale}. Set a smaller lq_size, or remove the image from the training folder."
         )
 
 

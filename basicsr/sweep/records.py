@@ -19,7 +19,7 @@ from basicsr.sweep.metrics import traits_of
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.files import sha256_of, write_json
-from basicsr.utils.options import Options, check_components, metric_arguments
+from basicsr.utils.options import Options, check_components, metric_arguments, with_new_names
 from basicsr.utils.recipe import recipe
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 from basicsr.utils.signature import validate_model
@@ -145,12 +145,13 @@ def _common_metrics(options: Options, *both: Options) -> dict[str, Any]:
 
 
 def options_of(resolved: Mapping[str, Any]) -> Options:
-    """Return options from what `model_dump` gave; those that are new since then get their defaults.
+    """Return options from what `model_dump` gave, also in an earlier version; those that are new since then get their defaults.
 
     Raises:
         OptionsError: an option is not known any more.
     """
-    options = validate_model(Options, {key: value for key, value in resolved.items() if key != "provenance"}, "")
+    known = {key: value for key, value in resolved.items() if key != "provenance"}
+    options = validate_model(Options, with_new_names(known, resolved.get("scale"), tell=False), "")
     check_components(options)
     return options
 

@@ -162,7 +162,7 @@ class GradientStep:
             torch.cuda.empty_cache()
         if self.accumulation_steps >= batch_size:
             raise TrainingError(
-                "The memory of the GPU does not suffice for a single crop. Set a smaller datasets:train:gt_size, or "
+                "The memory of the GPU does not suffice for a single crop. Set a smaller datasets:train:lq_size, or "
                 f"train:autocast to bf16. ({reason.strip().partition(chr(10))[0]})"
             )
         self.accumulation_steps = min(2 * self.accumulation_steps, batch_size)

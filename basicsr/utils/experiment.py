@@ -16,7 +16,7 @@ from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import append_line, atomic_path, complete_lines, remove_leftovers, write_json
 from basicsr.utils.locks import lock_of_run, take_lock
 from basicsr.utils.logger import configure_logger, get_logger, run_log
-from basicsr.utils.options import Options
+from basicsr.utils.options import Options, with_new_names
 from basicsr.utils.provenance import write_options
 from basicsr.utils.recipe import recipe
 
@@ -38,6 +38,12 @@ def _rounded(value: Any, digits: int) -> Any:
     if not isinstance(value, float):
         return value
     return round(value, digits) if math.isfinite(value) else None
+
+
+def _with_new_names(before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe of a training state, which may be one of an earlier version."""
+    data = {"datasets": {"train": before.get("datasets:train", {})}}
+    return {**before, "datasets:train": with_new_names(data, before.get("scale"), tell=False)["datasets"]["train"]}
 
 
 class Experiment:
@@ -254,10 +260,11 @@ class Experiment:
             raise CheckpointError(
                 f"'{self.resume_file}' is no training state. Those are in experiments/<name>/training_states/."
             )
+        before = _with_new_names(state["recipe"])
         for key, value in recipe(self.options).items():
-            if state["recipe"].get(key) != value:
+            if before.get(key) != value:
                 raise CheckpointError(
-                    f"'{self.resume_file}' was made with another recipe: '{key}' was {state['recipe'].get(key)!r} and is now {value!r}. "
+                    f"'{self.resume_file}' was made with another recipe: '{key}' was {before.get(key)!r} and is now {value!r}. "
                     "Continue with the same options, or start a run of another name."
                 )
         set_rng_state(state["rng"])

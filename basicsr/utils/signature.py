@@ -73,11 +73,11 @@ def validate_arguments(component: Callable[..., Any], arguments: Mapping[str, An
     Raises:
         OptionsError: an unknown name, a missing one, or a value of another type than the annotation.
     """
-    return dict(validate_model(_model_of(component), arguments, where))
+    return dict(validate_model(schema_of(component), arguments, where))
 
 
 @functools.cache
-def _model_of(component: Callable[..., Any]) -> type[pydantic.BaseModel]:
+def schema_of(component: Callable[..., Any]) -> type[pydantic.BaseModel]:
     """Return the schema of a component's options; a sweep reads those of the same components hundreds of times."""
     annotated = component.__init__ if inspect.isclass(component) else component
     hints = typing.get_type_hints(annotated, include_extras=True)  # Annotated carries ranges

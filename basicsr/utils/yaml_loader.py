@@ -1,8 +1,13 @@
-"""Strict reading of YAML: no duplicate keys, no tags that build objects, and `1e-4` is a number."""
+"""Strict reading of YAML: no duplicate keys, no tags that build objects, and `1e-4` is a number.
+
+What stands without quotation marks and is no text to YAML comes as `Written`: the option that it is given for decides whether
+`0123` and `on` are texts, see utils/options/written.py.
+"""
 
 import copy
 import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,34 @@ _FLOAT = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Written:
+    """A value that can be read in more than one way.
+
+    Attributes:
+        text: as it was written.
+        value: what YAML takes it for: a number, true or false, a date, a list or mapping; an OptionsError where it is no YAML.
+    """
+
+    text: str
+    value: Any
+
+
+def guessed(value: Any) -> Any:
+    """Return values as YAML takes them, where nothing says of which type they must be.
+
+    Raises:
+        OptionsError: a text is no YAML.
+    """
+    if isinstance(value, Written):
+        if isinstance(value.value, OptionsError):
+            raise value.value
+        return guessed(value.value)
+    if isinstance(value, dict):
+        return {key: guessed(item) for key, item in value.items()}
+    return [guessed(item) for item in value] if isinstance(value, list) else value
+
+
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that reads `1e-4` as YAML 1.2 does and refuses a key that is given twice and a node inside itself."""
 
@@ -27,12 +60,26 @@ class _StrictLoader(yaml.SafeLoader):
         super().__init__(stream)
         self.deep_construct = True  # nodes are built at once, so that one that contains itself is noticed
 
+    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+        event = self.peek_event()
+        node = super().compose_scalar_node(anchor)
+        node.as_written = event.implicit[0]  # without quotation marks and without a tag
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        value = super().construct_object(node, deep)
+        if getattr(node, "as_written", False) and value is not None and not isinstance(value, str | Written):
+            return Written(node.value, value)
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
-        for key_node, _ in node.value:
+        for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
+            key_node.as_written = False  # keys are compared, not read by an option
             key = self.construct_object(key_node, deep=True)
+            _check_blank(key, value_node, key_node.start_mark)
             if not isinstance(key, str | int | float):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not text", key_node.start_mark)
             if key in seen:
@@ -41,6 +88,15 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _check_blank(key: Any, value_node: yaml.Node, mark: yaml.Mark) -> None:
+    """Explain `{type:Percentile}`, which is a key without a value to YAML."""
+    name, colon, value = key.partition(":") if isinstance(key, str) else ("", "", "")
+    if colon and isinstance(value_node, yaml.ScalarNode) and value_node.value == "":
+        raise yaml.constructor.ConstructorError(
+            None, None, f"'{key}' has no blank after the colon; write '{name}: {value}'", mark
+        )
 
 
 _StrictLoader.yaml_implicit_resolvers = {
@@ -56,6 +112,9 @@ def parse_yaml(text: str, source: str) -> Any:
     Args:
         text: the document.
         source: where it comes from, for messages.
+
+    Returns:
+        Its values, with `Written` where there is a choice; `guessed` makes it.
 
     Raises:
         OptionsError: the text is no YAML, has a key twice, or a tag such as `!!python/object`.

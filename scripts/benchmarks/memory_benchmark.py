@@ -79,7 +79,7 @@ def median_seconds(work: str, keep: bool) -> float:
 def overrides(recipe: str) -> tuple[str, ...]:
     """Return what makes a recipe a step on the pictures of the repository."""
     data = ("datasets:train:dataroot_gt=datasets/demo/train/HR", "datasets:train:dataroot_lq=null")
-    size = (f"datasets:train:gt_size={4 * SIDE}", f"train:batch_size={BATCH}", "train:data_in_memory=true")
+    size = (f"datasets:train:lq_size={SIDE}", f"train:batch_size={BATCH}", "train:data_in_memory=true")
     calibration = ("bit=4", "calibration:num_images=2") if recipe.startswith("demo") else ()
     return (*data, *size, *calibration)
 

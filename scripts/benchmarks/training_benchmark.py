@@ -126,7 +126,7 @@ def start(architecture: str, device: torch.device, batch: int, side: int, overri
         [
             f"datasets:train:dataroot_gt={ROOT / 'datasets/demo/train/HR'}",
             "datasets:train:dataroot_lq=null",
-            f"datasets:train:gt_size={4 * side}",
+            f"datasets:train:lq_size={side}",
             f"train:batch_size={batch}",
             f"train:num_workers={8 if device.type == 'cuda' else 2}",
             "train:data_in_memory=false",

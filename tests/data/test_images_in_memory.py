@@ -17,7 +17,13 @@ SIZES = ((40, 50), (64, 32), (33, 77))
 
 
 def dataset(folder, scale, **more):
-    options = {"type": "PairedImageDataset", "name": "Noise", "dataroot_gt": str(folder), "gt_size": 24, **more}
+    options = {
+        "type": "PairedImageDataset",
+        "name": "Noise",
+        "dataroot_gt": str(folder),
+        "lq_size": 24 // scale,
+        **more,
+    }
     return build_dataset(options, scale, "train", "datasets:train")
 
 
@@ -53,7 +59,7 @@ def test_processes_share_a_batch(make_images, monkeypatch):
 
 
 def test_a_crop_larger_than_an_image_is_refused_at_once(make_images):
-    with pytest.raises(DataError, match=r"a1\.png' has 12x40 pixels .* too few for gt_size 24"):
+    with pytest.raises(DataError, match=r"a1\.png' has 12x40 pixels .* too few for lq_size 6 at x4"):
         hold_in_memory(dataset(make_images("HR", (40, 40), (40, 12)), 4), options(), CPU)
 
 

@@ -62,7 +62,7 @@ def test_a_batch_that_cannot_be_split_is_refused(batch_size, world_size):
 @pytest.fixture
 def dataset(make_images):
     hr = make_images("HR", *[(24, 32)] * 5)
-    return PairedImageDataset(2, "train", name="Noise", dataroot_gt=str(hr), gt_size=16)
+    return PairedImageDataset(2, "train", name="Noise", dataroot_gt=str(hr), lq_size=8)
 
 
 def _take(loader, number):

@@ -18,7 +18,7 @@ def test_crops_lie_at_the_same_place_in_both_images(scale):
     random = np.random.default_rng(0)
     corners = set()
     for _ in range(200):
-        lq_crop, gt_crop = paired_random_crop(lq, gt, 6 * scale, scale, random, "a")
+        lq_crop, gt_crop = paired_random_crop(lq, gt, 6, scale, random, "a")
         assert lq_crop.shape == (6, 6, 3)
         np.testing.assert_array_equal(gt_crop, lq_crop.repeat(scale, axis=0).repeat(scale, axis=1))
         corners.add(tuple(lq_crop[0, 0, :2]))
@@ -27,8 +27,8 @@ def test_crops_lie_at_the_same_place_in_both_images(scale):
 
 def test_an_image_smaller_than_the_crop_is_named():
     lq, gt = _pair(4, 20, 2)
-    with pytest.raises(DataError, match=r"'a\.png' has 40x8 pixels .* gt_size 10\. Set a smaller gt_size"):
-        paired_random_crop(lq, gt, 10, 2, np.random.default_rng(0), "a.png")
+    with pytest.raises(DataError, match=r"'a\.png' has 40x8 pixels .* lq_size 5 at x2\. Set a smaller lq_size"):
+        paired_random_crop(lq, gt, 5, 2, np.random.default_rng(0), "a.png")
 
 
 def test_orientations_are_the_eight_of_a_square():

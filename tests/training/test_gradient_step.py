@@ -117,7 +117,7 @@ def test_a_batch_that_does_not_fit_is_split_and_that_is_said(messages, crops, pa
 
 
 def test_a_crop_that_does_not_fit():
-    with pytest.raises(TrainingError, match=r"does not suffice for a single crop.*gt_size.*Tried to allocate"):
+    with pytest.raises(TrainingError, match=r"does not suffice for a single crop.*lq_size.*Tried to allocate"):
         gradients(losses=memory_for(0))
 
 

@@ -1,5 +1,6 @@
 """Options: inheritance, overrides, strictness."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import apply_override, load_options, merge, read_with_bases
 from basicsr.utils.registry import ALL_REGISTRIES, LOSS_REGISTRY
-from basicsr.utils.yaml_loader import parse_yaml
+from basicsr.utils.yaml_loader import guessed, parse_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "options/train/train_2DQuant_x4.yml"
@@ -19,8 +20,16 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_scientific_notation_is_a_number():
-    assert parse_yaml("[1e-4, 1.5e3, -2E5, .5, 1e5]", "x") == [1e-4, 1500.0, -2e5, 0.5, 1e5]
-    assert parse_yaml("[1.0.0, 1e, e5, x4, '1e-4', 3, 0x1F]", "x") == ["1.0.0", "1e", "e5", "x4", "1e-4", 3, 31]
+    assert guessed(parse_yaml("[1e-4, 1.5e3, -2E5, .5, 1e5]", "x")) == [1e-4, 1500.0, -2e5, 0.5, 1e5]
+    assert guessed(parse_yaml("[1.0.0, 1e, e5, x4, '1e-4', 3, 0x1F]", "x")) == [
+        "1.0.0",
+        "1e",
+        "e5",
+        "x4",
+        "1e-4",
+        3,
+        31,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +70,150 @@ def test_a_file_that_builds_on_itself(tmp_path):
     write(tmp_path / "two.yml", "base: one.yml")
     with pytest.raises(OptionsError, match="builds on itself"):
         read_with_bases(tmp_path / "one.yml")
+
+
+AXES_FILES = {
+    "networks/small.yml": "placeholders: {prefix: Small_}\nnetwork_g: {type: EDSR, num_feat: 8}\nquantization: {coverage: body}",
+    "networks/large.yml": "network_g: {type: RDN}\nquantization: {coverage: full}",
+    "shared.yml": "base: 'networks/{network}.yml'\nscale: 2\nwhere:\n  network=small: {method: A}\n"
+    "  network=small|large scale=[34]: {method: '{network} x{scale}'}\n  network=l* bit=3: {manual_seed: 3}",
+    "top.yml": "base: shared.yml\nname: '{prefix}run_x{scale}'\nnetwork: small\nbit: 4\n"
+    "placeholders: {prefix: ''}\ndatasets: {test_1: {name: A, type: PairedImageDataset, dataroot_gt: 'x/{scale}'},"
+    " test_2: {name: B, type: PairedImageDataset, dataroot_gt: y}}",
+}
+
+
+@pytest.fixture
+def axes(tmp_path):
+    """A file that serves two networks and all scales, as options/train/ has them."""
+    (tmp_path / "networks").mkdir()
+    for name, text in AXES_FILES.items():
+        write(tmp_path / name, text)
+    return tmp_path / "top.yml"
+
+
+def test_overrides_choose_what_a_file_builds_on(axes):
+    options = load_options(axes)
+    assert (options.name, options.network, options.network_g["num_feat"], options.method) == ("run_x2", "small", 8, "A")
+    other = load_options(axes, ["network=large", "scale=3", "bit=3"])
+    assert (other.network_g["type"], other.quantization.coverage, other.manual_seed) == ("RDN", "full", 3)
+    assert other.method == "large x3" and other.datasets["test_1"]["dataroot_gt"] == "x/3"
+    assert load_options(axes, ["scale=4"]).method == "small x4"
+
+
+def test_a_file_overrules_the_placeholders_of_its_bases(axes):
+    assert load_options(axes, ["placeholders:prefix=P_"]).name == "P_run_x2"
+
+
+def test_an_inherited_data_set_can_be_removed(axes):
+    assert list(load_options(axes, ["datasets:test_1=null"]).datasets) == ["test_2"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("network=absent", "absent.yml' does not exist"),
+        ("name={netwrok}", "'name' has the placeholder '{netwrok}', which nothing defines. Did you mean 'network'"),
+        ("name={recipe}", "'{recipe}', but 'recipe' has no value"),
+        ("placeholders=3", "'placeholders' must map names to texts, not 3"),
+    ],
+)
+def test_wrong_axes_and_placeholders_are_named(axes, override, message):
+    with pytest.raises(OptionsError, match=re.escape(message)):
+        load_options(axes, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("where: [1]", "must map conditions"),
+        ("where: {network=a: 3}", "'?`where:network=a`.* must hold options"),
+        ("where: {netwrk=a: {bit: 3}}", "'netwrk=a' under `where`.* axis=glob. Did you mean 'network'"),
+        ("where: {network: {bit: 3}}", "must be of the form axis=glob"),
+        ("base: '{network}.yml'", "`base` in .*'network' has no value. Set network"),
+    ],
+)
+def test_wrong_conditions_are_named(tmp_path, text, message):
+    with pytest.raises(OptionsError, match=message):
+        load_options(write(tmp_path / "a.yml", text))
+
+
+READ = [
+    ("name=0123", "name", "0123"),
+    ("name=on", "name", "on"),
+    ("name=1e3", "name", "1e3"),
+    ("name=2020-01-01", "name", "2020-01-01"),
+    ('name="a b"', "name", "a b"),
+    ("name={network}", "name", "small"),
+    ("manual_seed=0123", "manual_seed", 123),
+    ("manual_seed=1_000", "manual_seed", 1000),
+    ("manual_seed=3e5", "manual_seed", 300000),
+    ("val:val_freq=!!float 5e3", "val:val_freq", 5000),
+    ("val:save_img=on", "val:save_img", True),
+    ("method=null", "method", None),
+    ("datasets:test_1:filename_tmpl={}x{scale}m", "datasets:test_1:filename_tmpl", "{}x2m"),
+    ("datasets:test_1:filename_tmpl={}", "datasets:test_1:filename_tmpl", "{}"),
+    ("datasets:test_1:name=007", "datasets:test_1:name", "007"),
+    ("datasets:test_1:num_images=1e1", "datasets:test_1:num_images", 10),
+    ("datasets:test_1={name: no}", "datasets:test_1:name", "no"),
+    ("network_g:res_scale=1", "network_g:res_scale", 1.0),
+    ("plugins=[]", "plugins", []),
+    ("quantization:exclude=[on, 1]", "quantization:exclude", ["on", "1"]),
+]
+
+
+@pytest.mark.parametrize(("override", "path", "value"), READ, ids=[override for override, _, _ in READ])
+def test_the_type_of_an_option_decides_how_a_value_is_read(axes, override, path, value):
+    found = load_options(axes, [override]).model_dump()
+    for key in path.split(":"):
+        found = found[key]
+    assert found == value and type(found) is type(value)
+
+
+def test_values_of_models_are_read_by_their_constructors():
+    changes = [
+        "model_type=QATModel",
+        "train:diagnostics_freq=1e2",
+        "train:teacher_autocast=off",
+        "train:optim_bound=null",
+    ]
+    changes = [*changes[:3], "datasets:train:lq_size=6.4e1"]
+    options = load_options(ROOT / "options/train/demo_EDSR_QAT_x4.yml", changes)
+    assert (
+        options.train.model_extra["diagnostics_freq"] == 100 and options.train.model_extra["teacher_autocast"] == "off"
+    )
+    assert options.datasets["train"]["lq_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("manual_seed=1.5", "'manual_seed' has the value 1.5"),
+        ("manual_seed=1:30", "'manual_seed' has the value"),
+        ("manual_seed=yes", "'manual_seed' has the value True"),
+        ("manual_seed={}x", "--force_yml manual_seed.* cannot be read"),
+        (
+            "calibration:activations={type:Percentile}",
+            "'type:Percentile' has no blank after the colon; write 'type: Percentile'",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_option_is_refused(axes, override, message):
+    with pytest.raises(OptionsError, match=message):
+        load_options(axes, [override])
+
+
+def test_hr_sizes_of_earlier_versions_are_told_their_new_name(axes, caplog):
+    with caplog.at_level("WARNING", "basicsr"):
+        options = load_options(axes, ["scale=3", "datasets:test_1:lq_size=5", "datasets:test_1:gt_size=93"])
+    assert options.datasets["test_1"]["lq_size"] == 31
+    assert "'datasets:test_1:gt_size=93' is 'datasets:test_1:lq_size=31' now" in caplog.text
+    assert load_options(axes, ["datasets:test_1:gt_size=null"]).datasets["test_1"]["lq_size"] is None
+    with pytest.raises(OptionsError, match="'datasets:test_1:lq_size' has the value 5.33.* valid integer"):
+        load_options(axes, ["scale=3", "datasets:test_1:gt_size=16"])
+    assert load_options(axes, ["scale=3", "datasets:test_1:gt_size=16", "datasets:test_1:lq_size=4"])
+    with pytest.raises(OptionsError, match="'datasets:test_1:gt_size'"):
+        load_options(axes, ["datasets:test_1:gt_size=large"])
 
 
 def test_a_component_of_another_type_replaces_the_old_one():
@@ -113,15 +266,15 @@ def test_bit_is_the_short_form_of_both_widths():
         ("name=", "'name' has the value None"),
         ("name=../x", "'name' has the value '../x'"),
         ("name=..", "'name' has the value '..': must be usable as the name of a folder"),
-        ("name=2020-01-01", "quotation marks"),
+        ("train:pixel_loss:since=2020-01-01", "quotation marks"),
         ("datasets:val:name=a/b", "'datasets:val:name' has the value 'a/b'"),
         ("datasets:val:name=Set5", "'datasets:val:name' and 'datasets:test_1:name' are both 'Set5'"),
         ("network_g:type=[1]", "'network_g:type' is [1], but must name"),
         ("network_g:embed_dim=0", "'network_g:embed_dim' has the value 0"),
         ("manual_seed=9223372036854775808", "'manual_seed' has the value"),
         ("val:crop_border=-1", "'val:crop_border' has the value -1"),
-        ("name=&a [*a]", "recursive"),
-        ("name=" + "[" * 5000, "nested too deeply|cannot be read"),
+        ("datasets=&a [*a]", "recursive"),
+        ("datasets=" + "[" * 5000, "nested too deeply|cannot be read"),
         ("network_g:depth=[6]", "Unknown option 'network_g:depth'. Did you mean 'depths'"),
         ("network_g:type=SwinIRR", "'SwinIRR', which does not exist. Did you mean 'SwinIR'"),
         ("network_g:upscale=2", "'network_g:upscale' is 2, but 'scale' is 4"),

@@ -1,11 +1,20 @@
 """From a YAML file, the files it builds on (`base:`) and overrides to one mapping."""
 
 import copy
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.yaml_loader import parse_yaml, read_yaml
+from basicsr.utils.errors import OptionsError, suggestion
+from basicsr.utils.options.old_names import replacement_of, with_new_names
+from basicsr.utils.options.written import WrittenMapping
+from basicsr.utils.yaml_loader import Written, guessed, parse_yaml, read_yaml
+
+AXES = ("network", "recipe", "scale", "bit")
+"""Options by which a file serves many runs: placeholders have their values, `base:` and `where:` depend on them."""
+_PLACEHOLDER = re.compile(r"{([A-Za-z_]\w*)}")
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -23,61 +32,186 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_with_bases(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a YAML file laid over the files that its `base:` names (a path or a list, relative to the file).
+def read_with_bases(path: Path) -> dict[str, Any]:
+    """Return what a YAML file and the files it builds on say, as YAML takes it; see `read_layers`."""
+    return guessed(read_layers(path, []))
+
+
+def read_layers(path: Path, overrides: list[str]) -> dict[str, Any]:
+    """Read a YAML file laid over the files that its `base:` names, and lay overrides over it.
+
+    `base:` is a path or a list of paths, relative to the file; `{network}`, `{recipe}`, `{scale}` and `{bit}` stand in it for the
+    values that these options have in the end. `where:` holds sections that are laid over a file under a condition.
+
+    Returns:
+        Values with `Written` among them, see yaml_loader.py.
 
     Raises:
-        OptionsError: a base does not exist, or a file builds on itself.
+        OptionsError: a file does not exist, builds on itself or is no mapping; an override is of a wrong form.
     """
-    path = path.resolve()
-    if path in seen:
-        raise OptionsError(
-            f"'{path}' builds on itself through `base:`. Remove one of {', '.join(p.name for p in seen)}."
-        )
+    changes = {override: parse_override(override) for override in overrides}
+    given: dict[str, Any] = {}
+    for change in changes.values():
+        given |= _axes_in(change)
+    axes = _find_axes(path, given, ())
+    merged = _read(path, axes, ())
+    for override, change in changes.items():
+        _check_sections(merged, override)
+        merged = merge(merged, with_new_names(change, axes.get("scale")))
+    return merged
+
+
+def _axes_in(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the axes that a mapping gives; names as they are written."""
+    found = {key: content[key] for key in AXES if content.get(key) is not None}
+    return {
+        key: value.text if isinstance(value, Written) and key in ("network", "recipe") else guessed(value)
+        for key, value in found.items()
+    }
+
+
+def _find_axes(path: Path, known: dict[str, Any], seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the values that the axes have in the end: what is known, then what the file says, then its later bases first."""
+    content = _content(path)
+    known = {**_axes_in(content), **known}
+    for base in reversed(_bases(content, path, known, seen)):
+        known = _find_axes(base, known, (*seen, path.resolve()))
+    return known
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if not path.exists() and (remedy := replacement_of(path)):
+        raise OptionsError(f"The options file '{path}' of an earlier version is another one now. {remedy}")
+    return read_yaml(path)
+
+
+def _read(path: Path, axes: Mapping[str, Any], seen: tuple[Path, ...]) -> dict[str, Any]:
     content = read_yaml(path)
-    bases = content.pop("base", [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise OptionsError(f"`base` in '{path}' must be a path or a list of paths, not {bases!r}.")
+    bases, where = _bases(content, path, axes, seen), content.pop("where", {})
+    content.pop("base", None)
     merged: dict[str, Any] = {}
     for base in bases:
-        merged = merge(merged, read_with_bases(path.parent / base, (*seen, path)))
-    return merge(merged, content)
+        merged = merge(merged, _read(base, axes, (*seen, path.resolve())))
+    for changes in (content, *_that_hold(where, axes, path)):
+        merged = merge(merged, with_new_names(changes, axes.get("scale")))
+    return merged
+
+
+def _bases(content: Mapping[str, Any], path: Path, axes: Mapping[str, Any], seen: tuple[Path, ...]) -> list[Path]:
+    """Return the files that a file builds on.
+
+    Raises:
+        OptionsError: `base` is neither a path nor a list of paths, has a placeholder without a value, or leads back to the file.
+    """
+    if path.resolve() in seen:
+        names = ", ".join(file.name for file in seen)
+        raise OptionsError(f"'{path.resolve()}' builds on itself through `base:`. Remove one of {names}.")
+    bases = content.get("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise OptionsError(f"`base` in '{path}' must be a path or a list of paths, not {guessed(bases)!r}.")
+    return [path.parent / _filled(base, axes, f"`base` in '{path}'") for base in bases]
+
+
+def _that_hold(where: Any, axes: Mapping[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the sections of `where:` whose condition holds, in the order of the file."""
+    if not isinstance(where, dict):
+        raise OptionsError(f"`where` in '{path}' must map conditions such as network=edsr* to options, not {where!r}.")
+    for condition, changes in where.items():
+        if not isinstance(changes, dict):
+            raise OptionsError(f"`where:{condition}` in '{path}' must hold options, not {guessed(changes)!r}.")
+        if _holds(str(condition), axes, path):
+            yield changes
+
+
+def _holds(condition: str, axes: Mapping[str, Any], path: Path) -> bool:
+    """Whether `network=edsr*|rdn* scale=4` holds: every axis matches one of its globs."""
+    for part in condition.split():
+        axis, separator, globs = part.partition("=")
+        if not separator or axis not in AXES:
+            raise OptionsError(
+                f"The condition '{condition}' under `where` in '{path}' must be of the form axis=glob. {suggestion(axis, AXES)}"
+            )
+        if axis not in axes or not any(fnmatchcase(str(axes[axis]), glob) for glob in globs.split("|")):
+            return False
+    return True
+
+
+def parse_override(override: str) -> dict[str, Any]:
+    """Return `section:key=value` as a mapping of mappings.
+
+    The value is YAML; whether it is taken for that or for a text is decided by the option, see written.py.
+
+    Raises:
+        OptionsError: there is no `=` or no key.
+    """
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise OptionsError(f"The override '{override}' is not of the form section:key=value.")
+    try:
+        value = parse_yaml(text, f"--force_yml {path}")
+        if isinstance(value, list):
+            value = Written(text, value)
+        elif isinstance(value, dict):
+            value = WrittenMapping(value)
+            value.text = text
+    except OptionsError as error:
+        value = Written(text, error)
+    for key in reversed(path.strip().split(":")):
+        value = {key: value}
+    return value
 
 
 def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
-    """Return the options with `section:key=value` laid over them, as a file that builds on them would; the value is YAML.
+    """Return options with `section:key=value` laid over them, values as YAML takes them; see `read_layers`."""
+    change = guessed(parse_override(override))
+    _check_sections(options, override)
+    return merge(options, change)
 
-    Raises:
-        OptionsError: there is no `=`, or the path goes through something that is not a section.
-    """
-    path, separator, text = override.partition("=")
-    if not separator or not path:
-        raise OptionsError(f"The override '{override}' is not of the form section:key=value.")
-    *sections, key = path.strip().split(":")
+
+def _check_sections(options: dict[str, Any], override: str) -> None:
+    """Raise an OptionsError if the path of an override goes through something that is not a section."""
+    *sections, _ = override.partition("=")[0].strip().split(":")
     place: Any = options
     for depth, section in enumerate(sections):
         place = place.get(section) or {}
         if not isinstance(place, dict):
-            raise OptionsError(
-                f"The override '{override}' goes through '{':'.join(sections[: depth + 1])}', which is no section."
-            )
-    changes = {key: parse_yaml(text, f"--force_yml {path}")}
-    for section in reversed(sections):
-        changes = {section: changes}
-    return merge(options, changes)
+            through = ":".join(sections[: depth + 1])
+            raise OptionsError(f"The override '{override}' goes through '{through}', which is no section.")
 
 
 def fill_placeholders(raw: dict[str, Any]) -> dict[str, Any]:
-    """Replace `{scale}` and `{bit}` in all texts by the values of these options, so that paths and names follow them."""
+    """Replace `{network}`, `{recipe}`, `{scale}`, `{bit}` and what `placeholders:` defines in all texts, so that these follow them.
 
-    def fill(value: Any) -> Any:
+    Raises:
+        OptionsError: `placeholders` is no mapping to texts, or a placeholder is unknown or has no value.
+    """
+    raw = dict(raw)
+    defined = raw.pop("placeholders", None) or {}
+    if not isinstance(defined, dict):
+        raise OptionsError(f"Option 'placeholders' must map names to texts, not {guessed(defined)!r}.")
+    known = {key: raw.get(key) for key in AXES}
+    known |= {key: value.text if isinstance(value, Written) else value for key, value in defined.items()}
+
+    def fill(value: Any, where: str) -> Any:
         if isinstance(value, str):
-            for key in ("scale", "bit"):
-                value = value.replace(f"{{{key}}}", str(raw.get(key)))
-            return value
+            return _filled(value, known, f"Option '{where}'")
         if isinstance(value, dict):
-            return {key: fill(item) for key, item in value.items()}
-        return [fill(item) for item in value] if isinstance(value, list) else value
+            return {key: fill(item, f"{where}:{key}".lstrip(":")) for key, item in value.items()}
+        return [fill(item, where) for item in value] if isinstance(value, list) else value
 
-    return fill(raw)
+    return fill(raw, "")
+
+
+def _filled(text: str, values: Mapping[str, Any], where: str) -> str:
+    def value_of(found: re.Match[str]) -> str:
+        name = found.group(1)
+        if name not in values and name not in AXES:
+            raise OptionsError(
+                f"{where} has the placeholder '{{{name}}}', which nothing defines. {suggestion(name, [*AXES, *values])}"
+            )
+        if values.get(name) is None:
+            raise OptionsError(f"{where} has the placeholder '{{{name}}}', but '{name}' has no value. Set {name}.")
+        return str(values[name])
+
+    return _PLACEHOLDER.sub(value_of, text)

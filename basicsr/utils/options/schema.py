@@ -211,6 +211,10 @@ class Options(_Section):
     model_type: str = "PTQModel"
     method: str | None = None
     """Label in results; by default the type of the activation calibrator, or FP."""
+    network: str | None = None
+    """File of options/networks/ that `base: ../networks/{network}.yml` names, and what `where: network=...` asks for."""
+    recipe: str | None = None
+    """File of options/methods/ that `base: ../methods/{recipe}.yml` names, and what `where: recipe=...` asks for."""
     scale: Literal[2, 3, 4]
     bit: Bits | None = None
     """Short form for w_bits and a_bits together."""
