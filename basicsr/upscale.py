@@ -37,6 +37,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="options file: its network_g is what full-precision weights belong to, its plugins are loaded",
     )
     parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of that file, such as scale=2"
+    )
+    parser.add_argument(
         "--model",
         required=True,
         type=Path,
@@ -71,8 +74,12 @@ def _load(arguments: argparse.Namespace) -> tuple[nn.Module, torch.device]:
     if arguments.runtime == "torch":
         if arguments.precision != "f32":
             raise OptionsError(f"--precision {arguments.precision} needs --runtime openvino.")
-        return load_model(arguments.model, arguments.opt), select_device(arguments.device, "--device")
-    network = load_for_runtime(arguments.model, arguments.runtime, arguments.opt, precision=arguments.precision)
+        return load_model(arguments.model, arguments.opt, arguments.force_yml), select_device(
+            arguments.device, "--device"
+        )
+    network = load_for_runtime(
+        arguments.model, arguments.runtime, arguments.opt, arguments.force_yml, precision=arguments.precision
+    )
     return network, torch.device("cpu")
 
 

@@ -1,6 +1,6 @@
 """Measure bicubic enlargement, the baseline of the field, on the test sets of an options file.
 
-    python scripts/bicubic.py -opt options/test/test_SwinIR_x4.yml --force_yml name=bicubic_x4
+    python scripts/bicubic.py -opt options/test/test_FP.yml --force_yml name=bicubic_x4
 
 Leaves results/<name>/metrics.json as basicsr/test.py does. The enlargement is Matlab's, the LR images are those of the test sets.
 """

@@ -50,7 +50,7 @@ def check(card_file: Path) -> bool:
             f"The card '{card_file}' tells of {card.parameters} parameters, but '{weights}' has {found}."
         )
     with tempfile.TemporaryDirectory() as folder:
-        results = tested(weights, ROOT / card.options, Path(folder))
+        results = tested(weights, ROOT / card.options, Path(folder), card.overrides)
     return all([_agrees(card, dataset, values["psnr"]) for dataset, values in results.items()])  # each prints its line
 
 

@@ -1,7 +1,7 @@
 """Store a trained full-precision network in half precision under experiments/pretrained_models/, with its card.
 
     python scripts/pack_pretrained.py --name EDSR_x2 --weights experiments/train_EDSR_x2/models/net_g_latest.pth \\
-        --options options/test/test_EDSR_x2.yml --training "data, recipe, iterations, time and hardware"
+        --options options/test/test_FP.yml --force_yml network=edsr_baseline scale=2 --training "data, recipe, iterations, time and hardware"
 
 From the root of the repository. The stored file is tested on the sets of the options that are on disk, and the card
 <name>.json beside it tells what came out.
@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--weights", required=True, type=Path, help="full-precision weights to store")
     parser.add_argument("--options", required=True, help="options file of their test, from the root of the repository")
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of these options")
     parser.add_argument("--training", required=True, help="data, recipe, iterations, time and hardware of the training")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args(argv)
@@ -39,12 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     with atomic_path(file) as temporary:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
     with tempfile.TemporaryDirectory() as folder:
-        results = tested(file, ROOT / arguments.options, Path(folder))
+        results = tested(file, ROOT / arguments.options, Path(folder), arguments.force_yml)
     card = Card(
         file=file.name,
         parameters=sum(v.numel() for v in tensors.values()),
         dtype="float16",
         options=arguments.options,
+        overrides=arguments.force_yml,
         training=arguments.training,
         sha256=sha256_of(file),
         results=results,

@@ -8,14 +8,14 @@ cd "$(dirname "$0")/.."
 bit=${BIT:-4}
 bash scripts/environment.sh
 python=.venv/bin/python
-$python basicsr/test.py -opt options/test/demo_FP_x4.yml
+$python basicsr/test.py -opt options/test/demo_FP.yml
 for method in MinMax DOBI 2DQuant; do
     changes=(bit="$bit")
     if [ "$method" = 2DQuant ] && [ -n "${ITERATIONS:-}" ]; then  # the others train nothing
         changes+=(train:total_iter="$ITERATIONS")
     fi
-    $python basicsr/train.py -opt "options/train/demo_${method}_x4.yml" --force_yml "${changes[@]}"
-    $python basicsr/test.py -opt "options/test/demo_${method}_x4.yml" --force_yml bit="$bit"
+    $python basicsr/train.py -opt "options/train/demo_$method.yml" --force_yml "${changes[@]}"
+    $python basicsr/test.py -opt options/test/demo.yml --force_yml recipe="$method" bit="$bit"
 done
 $python basicsr/report.py results/demo_FP_x4 "results/demo_MinMax_x4_bit$bit" "results/demo_DOBI_x4_bit$bit" \
     "results/demo_2DQuant_x4_bit$bit" -o "results/quickstart_bit$bit/report.html" --title "SwinIR-light x4 at $bit bits"

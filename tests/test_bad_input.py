@@ -302,8 +302,7 @@ def test_a_plugin_that_fails(tmp_path, capfd, monkeypatch):
 def test_a_run_needs_no_validation_set(tmp_path):
     assert train(tmp_path, "datasets:val:name=other", "train:total_iter=1") == 0
     options = tmp_path / "bare.yml"
-    options.write_text((tiny.ROOT / "options/base/swinir_light.yml").read_text())
-    text = f"base: {tiny.ROOT}/options/base/2DQuant.yml\nname: bare\nscale: 4\nbit: 4\nnetwork_g: {{type: SwinIR}}\n"
+    text = f"base: {tiny.ROOT}/options/methods/2DQuant.yml\nname: bare\nquantization: {{coverage: 2dquant}}\nscale: 4\nbit: 4\nnetwork_g: {{type: SwinIR}}\n"
     options.write_text(
         text + f"datasets: {{train: {{name: d, type: PairedImageDataset, dataroot_gt: {DEMO}/train/HR}}}}\n"
     )

@@ -70,7 +70,7 @@ def test_full_precision_training_differs_by_rounding_only(tmp_path):
         folder.mkdir()
         experiment = run(
             folder, processes, "datasets:test_1:dataroot_gt=absent", "train:total_iter=2", "train:piece_minutes=5",
-            opt=tiny.ROOT / "options/train/demo_train_EDSR_x4.yml", architecture="EDSR", optimizers=("optim_g",),
+            opt=tiny.ROOT / "options/train/demo_train_EDSR.yml", architecture="EDSR", optimizers=("optim_g",),
         )  # fmt: skip
         networks.append(torch.load(experiment / "models/net_g_2.pth", weights_only=True))
     for entry, state in networks[0].items():

@@ -177,9 +177,10 @@ def test_an_evaluation_does_not_depend_on_batching(finished):
 
 @pytest.mark.parametrize("variant", ["_as_published", "_as_released"])
 def test_the_other_recipes_train(tmp_path, variant):
-    opt = tiny.ROOT / f"options/train/train_2DQuant_x4{variant}.yml"
+    opt = tiny.ROOT / "options/train/train_2DQuant.yml"
     layers = ["train:feature_layers=[layers.0.residual_group]"] if variant == "_as_released" else []
-    assert train(tmp_path, "train:total_iter=2", "datasets:test_1:dataroot_gt=absent", *layers, opt=opt) == 0
+    changes = ["train:total_iter=2", "datasets:test_1:dataroot_gt=absent", f"recipe=2DQuant{variant}"]
+    assert train(tmp_path, *changes, *layers, opt=opt) == 0
 
 
 def test_accumulation_gives_the_same_step(tmp_path):

@@ -14,7 +14,7 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = tiny.ROOT / "options/train/demo_EDSR_ODM_x4.yml"
+OPTIONS = tiny.ROOT / "options/train/demo_ODM.yml"
 
 
 def train(folder, *more, flags=()):

@@ -1,47 +1,87 @@
-"""Every options file in the repository loads, and runs for two iterations or evaluates one picture."""
+"""Every options file in the repository loads, and runs for two iterations or evaluates one picture, with every network it has been tried with."""
 
 import re
+import shlex
 
 import pytest
 import yaml
 
 from basicsr import test as test_command
 from basicsr import train as train_command
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import load_options
+from basicsr.utils.options.old_names import REPLACED
 from tests import tiny
 
-TRAIN_FILES = sorted((tiny.ROOT / "options/train").glob("*.yml"))
-TEST_FILES = sorted((tiny.ROOT / "options/test").glob("*.yml"))
-NETWORK_FILES = sorted(f for f in (tiny.ROOT / "options/base").glob("*.yml") if "\nnetwork_g:" in f.read_text())
+OPTIONS = tiny.ROOT / "options"
+FILES = sorted(file for folder in ("train", "test") for file in (OPTIONS / folder).glob("*.yml"))
+NETWORKS = sorted(file.stem for file in (OPTIONS / "networks").glob("*.yml"))
+BLOCKS = sorted(file for folder in ("base", "methods", "networks") for file in (OPTIONS / folder).glob("*.yml"))
+OLD = yaml.safe_load(REPLACED.read_text(encoding="utf-8"))
 
 
-def name_of(file):
-    return file.stem
+def commands(folder):
+    """Return each file of a folder alone, and with each network and recipe that an old file stood for, as (file, overrides)."""
+    found = {str(file.relative_to(OPTIONS)): None for file in FILES if file.parent.name == folder}
+    for command in OLD.values():
+        name, *overrides = shlex.split(command)
+        if name.startswith(f"{folder}/"):
+            kept = [text for text in overrides if not text.startswith(("scale=", "name=", "method="))]
+            found[shlex.join([name, *kept])] = None
+    return [(command.partition(" ")[0], shlex.split(command)[1:]) for command in found]
 
 
-@pytest.mark.parametrize("file", TRAIN_FILES + TEST_FILES, ids=name_of)
+def name_of(value):
+    return value.stem if hasattr(value, "stem") else None
+
+
+def id_of(command):
+    return "-".join((command[0].partition("/")[2].removesuffix(".yml"), *command[1]))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_it_loads_and_is_called_by_its_file(file):
     options = load_options(file)
     assert (options.train is not None) == (file.parent.name == "train")
-    text = yaml.safe_load(file.read_text())
-    assert f"_x{text['scale']}" in file.stem and "{scale}" in text["name"]
+    assert options.name.startswith(file.stem.partition("_")[0]) and f"_x{options.scale}" in options.name
     for folder in options.datasets.values():
         assert "{" not in folder["dataroot_gt"]
 
 
-@pytest.mark.parametrize("file", NETWORK_FILES, ids=name_of)
+def test_there_are_few_of_them():
+    assert len(FILES) + len(list((OPTIONS / "sweep").glob("*.yml"))) <= 45
+
+
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_networks_fit_every_scale(file, scale, tmp_path):
-    whole = tmp_path / "whole.yml"
-    whole.write_text(f"base: [{file}, {file.parent / 'benchmarks.yml'}]\nname: network\nscale: {scale}\n")
-    options = load_options(whole)
+def test_networks_fit_every_scale(network, scale):
+    options = load_options(OPTIONS / "test/test_FP.yml", [f"network={network}", f"scale={scale}"])
     assert f"_x{scale}." in options.path.pretrain_network_FP and options.network_g["upscale"] == scale
+    quantized = load_options(OPTIONS / "train/train_2DQuant.yml", [f"network={network}", f"scale={scale}", "bit=3"])
+    assert quantized.quantization.coverage and quantized.datasets["train"]["lq_size"] == 64
+    assert quantized.name != load_options(OPTIONS / "train/train_2DQuant.yml", ["scale=2", "bit=4"]).name
 
 
-def shorten(file, *more):
+@pytest.mark.parametrize("old", OLD)
+def test_who_names_a_file_of_before_is_told_what_replaces_it(old):
+    name, *overrides = shlex.split(OLD[old])
+    assert (OPTIONS / name).is_file() and not (OPTIONS / old).exists()
+    with pytest.raises(OptionsError, match=re.escape(f"options/{name}")) as error:
+        load_options(OPTIONS / old)
+    assert all(text in str(error.value) for text in map(shlex.quote, overrides))
+
+
+@pytest.mark.parametrize("file", BLOCKS, ids=name_of)
+def test_building_blocks_are_used(file):
+    others = [f.read_text(encoding="utf-8") for f in (*FILES, *BLOCKS, *(OPTIONS / "sweep").glob("*.yml")) if f != file]
+    variants = {*NETWORKS, *re.findall(r"recipe[=:] ?(\w+)", "\n".join([*others, *OLD.values()]))}
+    assert file.stem in variants or any(file.name in text for text in others)
+
+
+def shorten(file, given=()):
     """Return overrides that keep the recipe of a file and shrink network, data and length."""
-    raw = load_options(file)
-    changes = list(more)
+    raw = load_options(file, list(given))
+    changes = list(given)
     if raw.model_type == "ReconstructionModel":
         changes += ["train:total_iter=4"]  # one for each block
     elif raw.train.total_iter:
@@ -55,7 +95,8 @@ def shorten(file, *more):
         changes += ["train:compile=none"]
     changes += [f"datasets:{key}:dataroot_gt=absent" for key in raw.datasets_of("test")]
     optimizers = [key for key in extras if key.startswith("optim_")]
-    return {"scale": raw.scale, "architecture": raw.network_g["type"], "optimizers": optimizers}, changes
+    network = {"scale": raw.scale, "architecture": raw.network_g["type"], "optimizers": optimizers}
+    return network, [*changes, f"network={raw.network}"]
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +107,9 @@ def quantized(tmp_path_factory):
     def make(architecture, scale):
         if (architecture, scale) not in made:
             folder = tmp_path_factory.mktemp(f"{architecture}_x{scale}")
-            name = "2DQuant" if architecture == "SwinIR" else f"{architecture}_2DQuant"
-            file = tiny.ROOT / f"options/train/train_{name}_x{scale}.yml"
-            network, changes = shorten(file)
+            file = OPTIONS / "train/train_2DQuant.yml"
+            given = [f"network={tiny.OPTIONS_OF[architecture]}", f"scale={scale}"]
+            network, changes = shorten(file, given)
             arguments = tiny.train_overrides(folder, *changes, "train:total_iter=0", **network)
             assert train_command.main(["-opt", str(file), "--root", str(folder), "--force_yml", *arguments]) == 0
             made[architecture, scale] = folder
@@ -77,10 +118,12 @@ def quantized(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("file", TRAIN_FILES, ids=name_of)
-def test_training_files_run(file, tmp_path):
-    network, changes = shorten(file)
-    start = load_options(file).path.pretrain_network_g
+@pytest.mark.parametrize("command", commands("train"), ids=id_of)
+def test_training_files_run(command, tmp_path):
+    file, given = OPTIONS / command[0], command[1]
+    network, changes = shorten(file, given)
+    options = load_options(file, given)
+    start = options.path.pretrain_network_g
     if start:  # a network of the scale that the recipe starts from
         scale = int(re.search(r"_x(\d)\.", start).group(1))
         changes.append(
@@ -88,13 +131,14 @@ def test_training_files_run(file, tmp_path):
         )
     arguments = tiny.train_overrides(tmp_path, *changes, **network)
     assert train_command.main(["-opt", str(file), "--root", str(tmp_path), "--force_yml", *arguments]) == 0
-    label = "net_Q" if load_options(file).quantization else "net_g"
+    label = "net_Q" if options.quantization else "net_g"
     assert (tmp_path / f"experiments/tiny/models/{label}_latest.pth").exists()
 
 
-@pytest.mark.parametrize("file", TEST_FILES, ids=name_of)
-def test_test_files_run(file, tmp_path, quantized):
-    options = load_options(file)
+@pytest.mark.parametrize("command", commands("test"), ids=id_of)
+def test_test_files_run(command, tmp_path, quantized):
+    file, given = OPTIONS / command[0], command[1]
+    options = load_options(file, given)
     architecture = options.network_g["type"]
     folder = quantized(architecture, options.scale) if options.quantization else tmp_path
     first, *others = options.datasets_of("test")
@@ -105,6 +149,8 @@ def test_test_files_run(file, tmp_path, quantized):
     ]
     if options.quantization:
         changes.append(f"path:pretrain_network_Q={folder}/experiments/tiny/models/net_Q_latest.pth")
-    arguments = tiny.overrides(folder, "name=tiny_test", *changes, scale=options.scale, architecture=architecture)
+    arguments = tiny.overrides(
+        folder, "name=tiny_test", *given, *changes, scale=options.scale, architecture=architecture
+    )
     assert test_command.main(["-opt", str(file), "--root", str(tmp_path), "--force_yml", *arguments]) == 0
     assert (tmp_path / "results/tiny_test/metrics.json").exists()

@@ -14,7 +14,7 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 
-OPT = tiny.ROOT / "options/train/demo_train_EDSR_x4.yml"
+OPT = tiny.ROOT / "options/train/demo_train_EDSR.yml"
 NETWORK = {"architecture": "EDSR", "optimizers": ("optim_g",)}
 
 
@@ -69,7 +69,7 @@ def test_the_average_is_what_is_measured(finished):
         changes += [f"datasets:test_1:dataroot_gt={tiny.ROOT / 'datasets/demo/val/HR'}", "datasets:test_1:num_images=1"]
         changes += [f"path:param_key_g={entry}"] if entry else []
         arguments = tiny.overrides(finished, *changes, architecture="EDSR")
-        opt = tiny.ROOT / "options/test/demo_EDSR_FP_x4.yml"
+        opt = tiny.ROOT / "options/test/demo_FP.yml"
         assert test_command.main(["-opt", str(opt), "--root", str(finished), "--force_yml", *arguments]) == 0
         result = json.loads((finished / "results/measured/metrics.json").read_text())
         measured[entry] = result["datasets"]["demo"]["psnr"]
@@ -127,7 +127,7 @@ def test_a_schedule_over_time_ends_training_and_keeps_the_time_of_all_pieces(tmp
 @pytest.mark.parametrize("scale", [3, 4])
 def test_a_body_of_another_scale_is_a_start(tmp_path, capfd, scale):
     weights = tiny.save_network(tmp_path / "x2.pth", scale=2)
-    opt = tiny.ROOT / f"options/train/train_SwinIR_x{scale}.yml"
+    opt = tiny.ROOT / "options/train/train_FP.yml"
     start = [f"path:pretrain_network_g={weights}", "train:total_iter=1", "train:optim_g:lr=1e-9"]
     assert train(tmp_path, *start, opt=opt, architecture="SwinIR", scale=scale) == 2
     assert "the file holds a network with upscale 2" in capfd.readouterr().err

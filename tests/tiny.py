@@ -12,14 +12,15 @@ import torch
 from basicsr.archs import build_network
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAIN = ROOT / "options/train/demo_2DQuant_x4.yml"
-TEST = ROOT / "options/test/demo_2DQuant_x4.yml"
+TRAIN = ROOT / "options/train/demo_2DQuant.yml"
+TEST = ROOT / "options/test/demo.yml"
 NETWORK = {"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]}
 NETWORKS = {
     "SwinIR": NETWORK,
     "EDSR": {"num_feat": 8, "num_block": 2},
     "RDN": {"num_feat": 8, "num_block": 2, "num_layer": 2, "num_grow_ch": 4},
 }
+OPTIONS_OF = {"SwinIR": "swinir_light", "EDSR": "edsr_baseline", "RDN": "rdn"}  # in options/networks/
 NUM_QUANTIZERS = 4 * 16
 
 
@@ -40,6 +41,8 @@ def overrides(folder: Path, *more: str, scale: int = 4, architecture: str = "Swi
     if not weights.exists():
         save_network(weights, scale, architecture)
     return [
+        f"network={OPTIONS_OF[architecture]}",
+        f"scale={scale}",
         *(f"network_g:{key}={value}" for key, value in NETWORKS[architecture].items()),
         f"path:pretrain_network_FP={weights}",
         "device=cpu",

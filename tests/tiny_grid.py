@@ -21,7 +21,9 @@ def nested(overrides: list[str]) -> dict[str, Any]:
 
 def grid(folder: Path, **changes: Any) -> dict[str, Any]:
     """Return a grid of MinMax and 2DQuant at 4 bits; `changes` replace top-level keys, None removes them."""
-    shared = [text for text in tiny.train_overrides(folder) if not text.startswith(("name=", "train:total_iter="))]
+    shared = [
+        text for text in tiny.train_overrides(folder) if not text.startswith(("name=", "scale=", "train:total_iter="))
+    ]
     content = {
         "name": "tiny",
         "architectures": ["SwinIR-tiny"],
@@ -39,10 +41,10 @@ def grid(folder: Path, **changes: Any) -> dict[str, Any]:
             }
         },
         "methods": [
-            {"label": "MinMax", "options": f"{OPTIONS}/demo_MinMax_x{{scale}}.yml"},
+            {"label": "MinMax", "options": f"{OPTIONS}/demo_MinMax.yml"},
             {
                 "label": "2DQuant",
-                "options": f"{OPTIONS}/demo_2DQuant_x{{scale}}.yml",
+                "options": f"{OPTIONS}/demo_2DQuant.yml",
                 "overrides": {"train": {"total_iter": 6}},
             },
         ],

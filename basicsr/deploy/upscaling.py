@@ -1,6 +1,6 @@
 """Enlarge one's own pictures: any size, alpha channel, grey and 16 bits kept."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,14 @@ DEFAULT_OVERLAP = 48
 _SUFFIXES_KEPT = (".png", ".tif", ".tiff", ".webp", ".bmp")
 
 
-def load_model(path: str | Path, options_file: str | Path | None = None) -> nn.Module:
+def load_model(path: str | Path, options_file: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
     """Load a packed quantized network, or full-precision weights.
 
     Args:
         path: a packed network, or weights of a known architecture.
         options_file: options of a run, whose section `network_g` says what full-precision weights belong to, and whose `plugins`
             hold what a packed network is made of beyond the package. Without it names and shapes tell, except for options that leave no trace there, such as EDSR's `res_scale`; these keep their defaults.
+        overrides: of these options, such as `network=rdn_small`.
 
     Returns:
         The network in evaluation mode, on the CPU.
@@ -50,7 +51,9 @@ def load_model(path: str | Path, options_file: str | Path | None = None) -> nn.M
         raise CheckpointError(
             f"The graph '{path}' is run by a runtime: choose one with --runtime openvino or onnxruntime."
         )
-    given = load_options(options_file) if options_file else None  # with the plugins that the options name
+    given = (
+        load_options(options_file, list(overrides)) if options_file else None
+    )  # with the plugins that the options name
     if is_packed(path):
         return load_packed(path)[0]
     state_dict = load_weights_file(path)
@@ -64,6 +67,7 @@ def load_for_runtime(
     path: str | Path,
     runtime: RuntimeName,
     options_file: str | Path | None = None,
+    overrides: Sequence[str] = (),
     threads: int | None = None,
     precision: Precision = "f32",
 ) -> RuntimeNetwork:
@@ -72,7 +76,7 @@ def load_for_runtime(
     Args:
         path: an ONNX graph, or what `load_model` takes.
         runtime: what runs it.
-        options_file: see `load_model`.
+        options_file, overrides: see `load_model`.
         threads: number of threads; None leaves the choice to the runtime.
         precision: see `RuntimeNetwork`.
 
@@ -84,7 +88,7 @@ def load_for_runtime(
         get_logger().warning("This processor computes no bfloat16 by itself, so that it is not faster here.")
     if Path(path).suffix.lower() == ONNX_SUFFIX:
         return RuntimeNetwork(path, runtime, threads=threads, precision=precision)
-    network = load_model(path, options_file)
+    network = load_model(path, options_file, overrides)
     get_logger().info(
         "The network is traced for %s; a graph that basicsr/export.py --onnx wrote starts at once.", runtime
     )

@@ -16,6 +16,7 @@ class Card(pydantic.BaseModel):
         parameters: number of weights.
         dtype: type that they are stored in.
         options: options file of the test that gave the results, from the root of the repository.
+        overrides: what it was given as --force_yml.
         training: data, recipe, iterations, time and hardware, in words.
         sha256: of the file.
         results: for each test set, PSNR (dB) and SSIM of the stored weights.
@@ -27,6 +28,7 @@ class Card(pydantic.BaseModel):
     parameters: int
     dtype: str
     options: str
+    overrides: list[str] = []
     training: str
     sha256: str
     results: dict[str, dict[str, float]] = {}

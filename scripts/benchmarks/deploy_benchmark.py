@@ -53,15 +53,16 @@ class Case:
     float_linear: bool = False
 
 
+OPTIONS_FILE = "options/train/demo_DOBI.yml"
 CASES = (
-    Case("EDSR-baseline, body", "options/train/demo_EDSR_DOBI_x4.yml"),
+    Case("EDSR-baseline, body", OPTIONS_FILE, ("network=edsr_baseline",)),
     Case(
         "EDSR-baseline, full, symmetric weights",
-        "options/train/demo_EDSR_DOBI_x4.yml",
-        ("quantization:coverage=full", "quantization:weight_symmetric=true"),
+        OPTIONS_FILE,
+        ("network=edsr_baseline", "quantization:coverage=full", "quantization:weight_symmetric=true"),
     ),
-    Case("RDN-small, body", "options/train/demo_RDN_DOBI_x4.yml"),
-    Case("SwinIR-light, 2dquant", "options/train/demo_DOBI_x4.yml", plain=PlainSwinIR, float_linear=True),
+    Case("RDN-small, body", OPTIONS_FILE, ("network=rdn_small",)),
+    Case("SwinIR-light, 2dquant", OPTIONS_FILE, plain=PlainSwinIR, float_linear=True),
 )
 
 

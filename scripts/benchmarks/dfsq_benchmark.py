@@ -22,7 +22,7 @@ from basicsr.utils.devices import select_device
 from basicsr.utils.options import Options, load_options
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
-OPTIONS_FILE = "options/train/demo_EDSR_DFSQ_x4.yml"
+OPTIONS_FILE, NETWORK = "options/train/demo_DFSQ.yml", "network=edsr_baseline"
 NUM_CROPS, CROP_SIZE = 32, 48
 SELECTIONS = {
     "kmeans, 3 restarts (as published)": {"selection": "kmeans"},
@@ -56,7 +56,12 @@ class Selected:
 
 def run() -> str:
     """Return the two tables for 4, 3 and 2 bits."""
-    changes = ["calibration:data=null", f"calibration:num_images={NUM_CROPS}", f"calibration:crop_size={CROP_SIZE}"]
+    changes = [
+        NETWORK,
+        "calibration:data=null",
+        f"calibration:num_images={NUM_CROPS}",
+        f"calibration:crop_size={CROP_SIZE}",
+    ]
     return report(load_options(OPTIONS_FILE, changes), (4, 3, 2))
 
 

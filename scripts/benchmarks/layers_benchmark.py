@@ -19,7 +19,7 @@ from basicsr.training.calibration.network_calibration import calibrate_network
 from basicsr.utils.devices import select_device
 from basicsr.utils.options import CalibrationOptions, Options, load_options
 
-OPTIONS_FILE = "options/train/demo_DOBI_x4.yml"
+OPTIONS_FILE = "options/train/demo_DOBI.yml"
 NUM_CROPS = 8
 CALIBRATORS = {
     "MinMax": {"type": "MinMax"},

@@ -27,11 +27,11 @@ BATCH, SIDE = 4, 24  # of a step of training, LR pixels
 INFERENCE_SIDE = 128
 ROOT = Path(__file__).resolve().parents[2]
 WORK = {
-    "SwinIR-light, step of full-precision training": "train_SwinIR_x4",
-    "SwinIR-light, step of distillation (2DQuant)": "demo_2DQuant_x4",
-    "EDSR-baseline, step of full-precision training": "train_EDSR_x4",
-    "EDSR-baseline, step of distillation (2DQuant)": "demo_EDSR_2DQuant_x4",
-    f"EDSR-baseline, inference on {INFERENCE_SIDE} x {INFERENCE_SIDE}": "demo_EDSR_2DQuant_x4",
+    "SwinIR-light, step of full-precision training": ("train_FP", "swinir_light"),
+    "SwinIR-light, step of distillation (2DQuant)": ("demo_2DQuant", "swinir_light"),
+    "EDSR-baseline, step of full-precision training": ("train_FP", "edsr_baseline"),
+    "EDSR-baseline, step of distillation (2DQuant)": ("demo_2DQuant", "edsr_baseline"),
+    f"EDSR-baseline, inference on {INFERENCE_SIDE} x {INFERENCE_SIDE}": ("demo_2DQuant", "edsr_baseline"),
 }
 
 
@@ -66,7 +66,8 @@ def median_seconds(work: str, keep: bool) -> float:
     logging.getLogger("basicsr").setLevel(logging.ERROR)
     if keep:
         keep_freed_memory()
-    options = load_options(ROOT / f"options/train/{WORK[work]}.yml", list(overrides(WORK[work])))
+    recipe, network = WORK[work]
+    options = load_options(ROOT / f"options/train/{recipe}.yml", [f"network={network}", *overrides(recipe)])
     action = inference(options) if "inference" in work else training(options)
     times = []
     for _ in range(REPEATS + 2):

@@ -30,6 +30,7 @@ OPTIONS = {
     "+ CUDA graph": ("train:cuda_graphs=true",),
 }
 NETWORKS = {"SwinIR-light": "SwinIR", "EDSR-baseline": "EDSR"}
+OPTIONS_OF = {"SwinIR": "swinir_light", "EDSR": "edsr_baseline"}  # in options/networks/
 SIZES = {  # crops in a batch and their side in LR pixels
     ("SwinIR", "cpu"): (2, 32),
     ("EDSR", "cpu"): (8, 24),
@@ -122,8 +123,9 @@ def why_not(option: str, architecture: str, device: torch.device) -> str:
 def start(architecture: str, device: torch.device, batch: int, side: int, overrides: list[str]) -> Candidate:
     """Build a training run as `basicsr/train.py` does, and take the first steps."""
     options = load_options(
-        ROOT / f"options/train/train_{architecture}_x4.yml",
+        ROOT / "options/train/train_FP.yml",
         [
+            f"network={OPTIONS_OF[architecture]}",
             f"datasets:train:dataroot_gt={ROOT / 'datasets/demo/train/HR'}",
             "datasets:train:dataroot_lq=null",
             f"datasets:train:lq_size={side}",

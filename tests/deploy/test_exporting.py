@@ -89,14 +89,14 @@ def test_graphs_are_written_run_and_reported(tmp_path):
     for package in ("onnx", "onnxscript", "openvino", "onnxruntime"):
         pytest.importorskip(package)
     options = tiny.train_overrides(tmp_path, "train:total_iter=0", architecture="EDSR")
-    train_options = tiny.ROOT / "options/train/demo_EDSR_DOBI_x4.yml"
+    train_options = tiny.ROOT / "options/train/demo_DOBI.yml"
     assert train.main(["-opt", str(train_options), "--root", str(tmp_path), "--force_yml", *options]) == 0
     network = tmp_path / "experiments/tiny/models/net_Q_latest.pth"
     test_options = tiny.overrides(
         tmp_path, "name=packed", *TEST_SET, "datasets:test_1:num_images=1", f"path:pretrain_network_Q={network}",
         "datasets:test_1:type=PairedImageDataset", "datasets:test_1:name=demo", architecture="EDSR",
     )  # fmt: skip
-    command = ["-opt", str(tiny.ROOT / "options/test/test_EDSR_2DQuant_x4.yml"), "--root", str(tmp_path), "--onnx"]
+    command = ["-opt", str(tiny.ROOT / "options/test/test_2DQuant.yml"), "--root", str(tmp_path), "--onnx"]
     assert export_main([*command, "--force_yml", *test_options, "datasets:test_1:dataroot_lq=null"]) == 0
     folder = tmp_path / "results/packed"
     report = json.loads((folder / "export.json").read_text())

@@ -125,7 +125,7 @@ def test_a_model_is_found_from_its_file_alone(packed, tmp_path):
     full_precision = load_model(weights)
     assert full_precision.scale == 3 and not full_precision.training
     with pytest.raises(CheckpointError, match="embed_dim"):  # the options of a file come before what shapes tell
-        load_model(weights, tiny.ROOT / "options/test/test_SwinIR_x3.yml")
+        load_model(weights, tiny.ROOT / "options/test/test_FP.yml", ["scale=3"])
     torch.save({"params": {"a": torch.zeros(2)}}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="no architecture that is known here"):
         load_model(tmp_path / "other.pth")

@@ -22,8 +22,9 @@ def folder(tmp_path_factory):
 
 
 def build(folder, recipe, suffix="", *more):
-    overrides = tiny.overrides(folder, "calibration:batch_size=2", *more, architecture="EDSR")
-    options = load_options(tiny.ROOT / f"options/train/train_EDSR_{recipe}_x4{suffix}.yml", overrides)
+    variant = [f"recipe={recipe}{suffix}"] if suffix else []
+    overrides = tiny.overrides(folder, "calibration:batch_size=2", *variant, *more, architecture="EDSR")
+    options = load_options(tiny.ROOT / f"options/train/train_{recipe}.yml", overrides)
     return build_model(options, torch.device("cpu"))
 
 

@@ -16,15 +16,13 @@ from basicsr.utils.options import load_options
 from tests import tiny
 from tests.test_resume import assert_same, final_files
 
-SWINIR = tiny.ROOT / "options/train/demo_DBDC_Pac_x4.yml"
-EDSR = tiny.ROOT / "options/train/demo_EDSR_DBDC_Pac_x4.yml"
+OPTIONS = tiny.ROOT / "options/train/demo_DBDC_Pac.yml"
 ITERATIONS = 6
 
 
-def load(folder, *more, opt=SWINIR):
-    architecture = "EDSR" if opt == EDSR else "SwinIR"
+def load(folder, *more, architecture="SwinIR"):
     changes = tiny.train_overrides(folder, *more, architecture=architecture, optimizers=())
-    return load_options(opt, changes)
+    return load_options(OPTIONS, changes)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +56,9 @@ def num_changed(before, after):
     return sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("opt", [SWINIR, EDSR])
-def test_each_stage_trains_its_bounds_only(tmp_path, crops, opt):
-    model = build(load(tmp_path, opt=opt), crops)
+@pytest.mark.parametrize("architecture", ["SwinIR", "EDSR"])
+def test_each_stage_trains_its_bounds_only(tmp_path, crops, architecture):
+    model = build(load(tmp_path, architecture=architecture), crops)
     weights = copy.deepcopy(model.full_precision.state_dict())
     states = [bounds(model)]
     rates = []
@@ -95,7 +93,7 @@ def test_the_groups_hold_every_bound_once(options, crops):
 
 
 def test_the_ends_of_edsr_have_eight_bits(tmp_path, crops):
-    model = build(load(tmp_path, opt=EDSR), crops)
+    model = build(load(tmp_path, architecture="EDSR"), crops)
     bits = {name: quantizer.spec.bits for name, quantizer in named_quantizers(model.network)}
     eight = {name.rsplit(".", 1)[0] for name, b in bits.items() if b == 8}
     assert eight == {"conv_first", "conv_last"} and set(bits.values()) == {4, 8}
@@ -179,7 +177,7 @@ def test_continuing_at_any_iteration_gives_the_same_bits(tmp_path, options, crop
 def test_a_run_that_stops_at_the_switch_continues(tmp_path, monkeypatch):
     def run(folder, *more):
         changes = tiny.train_overrides(folder, "logger:save_checkpoint_freq=3", optimizers=())
-        return train_command.main(["-opt", str(SWINIR), "--root", str(folder), *more, "--force_yml", *changes])
+        return train_command.main(["-opt", str(OPTIONS), "--root", str(folder), *more, "--force_yml", *changes])
 
     folders = tmp_path / "whole", tmp_path / "stopped"
     for folder in folders:

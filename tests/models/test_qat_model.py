@@ -16,7 +16,7 @@ from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.options import load_options
 from tests import tiny
 
-OPTIONS = tiny.ROOT / "options/train/demo_EDSR_ODM_x4.yml"
+OPTIONS = tiny.ROOT / "options/train/demo_ODM.yml"
 NETWORK = {"type": "EDSR", "num_feat": 6, "num_block": 2, "img_range": 1.0}
 BATCH = {"lq": (4, 3, 6, 5), "gt": (4, 3, 24, 20)}
 ODM = {"mismatch_loss": {"type": "MismatchLoss", "loss_weight": 1e-2}, "gradient_rule": {"type": "CosineGate"}}
@@ -34,7 +34,7 @@ def make_network():
 
 
 def make(*overrides, **arguments):
-    options = load_options(OPTIONS, ["bit=2", *overrides])
+    options = load_options(OPTIONS, ["network=edsr_baseline", "bit=2", *overrides])
     model = QATModel(make_network(), options, torch.device("cpu"), **{**ADAM, **arguments})
     model.calibrate(make_batch()["lq"])
     return model
@@ -298,9 +298,7 @@ def test_rows_of_a_weight_move_by_the_step_of_their_own_quantizer():
     network = build_network({"type": "SwinIR", **tiny.NETWORK}).eval()
     weight = network.layers[0].residual_group.blocks[0].attn.qkv.weight
     weight.data *= torch.tensor([1.0, 4.0, 0.5]).repeat_interleave(len(weight) // 3)[:, None]
-    options = load_options(
-        tiny.ROOT / "options/train/demo_ODM_x4.yml", ["bit=4", "quantization:weight_quantizer={type: Affine}"]
-    )
+    options = load_options(OPTIONS, ["bit=4", "quantization:weight_quantizer={type: Affine}"])
     model = QATModel(network, options, torch.device("cpu"), relative_weight_lr=0.5)
     model.calibrate(torch.rand(2, 3, 16, 16))
     after = model.network.layers[0].residual_group.blocks[0].attn.qkv

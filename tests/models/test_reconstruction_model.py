@@ -23,7 +23,7 @@ from basicsr.utils.options import load_options
 from tests import tiny
 
 CPU = torch.device("cpu")
-BRECQ, QDROP = (tiny.ROOT / f"options/train/demo_{name}_x4.yml" for name in ("BRECQ", "QDrop"))
+BRECQ, QDROP = (tiny.ROOT / f"options/train/demo_{name}.yml" for name in ("BRECQ", "QDrop"))
 NETWORKS = {
     "SwinIR": ({"type": "SwinIR", **tiny.NETWORK}, "2dquant"),
     "EDSR": ({"type": "EDSR", "num_feat": 6, "num_block": 3, "img_range": 1.0, "upscale": 2}, "body"),

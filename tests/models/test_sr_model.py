@@ -12,12 +12,12 @@ from basicsr.utils.options import load_options
 from tests import tiny
 
 CPU = torch.device("cpu")
-RECIPE = tiny.ROOT / "options/train/train_SwinIR_x2.yml"
+RECIPE = tiny.ROOT / "options/train/train_FP.yml"
 
 
 @pytest.fixture(scope="module")
 def options():
-    return load_options(RECIPE, [f"network_g:{key}={value}" for key, value in tiny.NETWORK.items()])
+    return load_options(RECIPE, ["scale=2", *(f"network_g:{key}={value}" for key, value in tiny.NETWORK.items())])
 
 
 def model(options, **arguments):

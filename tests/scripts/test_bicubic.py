@@ -11,7 +11,7 @@ from tests import tiny
 def measure(load_script, folder, *test_set):
     overrides = [f"datasets:test_1:{text}" for text in test_set]
     main = load_script("bicubic").main
-    arguments = ["-opt", str(tiny.ROOT / "options/test/demo_FP_x4.yml"), "--root", str(folder)]
+    arguments = ["-opt", str(tiny.ROOT / "options/test/demo_FP.yml"), "--root", str(folder)]
     assert main([*arguments, "--force_yml", "name=bicubic", *overrides]) == 0
     return json.loads((folder / "results/bicubic/metrics.json").read_text())
 
@@ -35,6 +35,6 @@ def test_its_file_is_like_that_of_a_network(load_script, tmp_path):
 
 def test_without_pictures_there_is_an_explanation(load_script, tmp_path, capsys):
     main = load_script("bicubic").main
-    arguments = ["-opt", str(tiny.ROOT / "options/test/demo_FP_x4.yml"), "--root", str(tmp_path)]
+    arguments = ["-opt", str(tiny.ROOT / "options/test/demo_FP.yml"), "--root", str(tmp_path)]
     assert main([*arguments, "--force_yml", "datasets:test_1:dataroot_gt=absent"]) == 2
     assert "None of the test sets is on disk" in capsys.readouterr().err

@@ -25,8 +25,12 @@ def rows_of(table):
 
 def test_the_tables_of_a_tiny_network(benchmark, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny.ROOT)
-    changes = (*tiny.train_overrides(tmp_path, architecture="EDSR"), "quantization:coverage=body")
-    case = benchmark.Case("tiny", tiny.ROOT / "options/train/demo_EDSR_DOBI_x4.yml", changes)
+    changes = (
+        "network=edsr_baseline",
+        *tiny.train_overrides(tmp_path, architecture="EDSR"),
+        "quantization:coverage=body",
+    )
+    case = benchmark.Case("tiny", tiny.ROOT / "options/train/demo_DOBI.yml", changes)
     report = benchmark.report([case], (4,))
     sizes, latency, instructions, psnr, *kernels = (
         rows_of(part) for part in re.split(r"\n\n(?=\| bits|\| kernel|\| instructions)", report)[1:]

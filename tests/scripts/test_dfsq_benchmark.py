@@ -15,7 +15,7 @@ def benchmark(load_benchmark):
 
 def test_the_tables_of_a_tiny_network(benchmark, tmp_path):
     changes = tiny.train_overrides(tmp_path, architecture="EDSR")
-    report = benchmark.report(load_options(tiny.ROOT / benchmark.OPTIONS_FILE, changes), (3, 2))
+    report = benchmark.report(load_options(tiny.ROOT / benchmark.OPTIONS_FILE, [benchmark.NETWORK, *changes]), (3, 2))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines() if line.startswith("| ")]
     errors = [row for row in rows if row[1] in ("mean and max", "max (after ReLU)")]
     times = [row for row in rows if row[1] in benchmark.SELECTIONS]

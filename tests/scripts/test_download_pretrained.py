@@ -25,8 +25,9 @@ def test_the_networks_have_the_official_numbers_of_parameters(script):
 
 def test_the_options_files_name_these_files(script):
     named = {f"experiments/pretrained_models/{entry.file}" for entry in script.OFFICIAL_FILES.values()}
-    for file in ("test_SwinIR_x2", "test_SwinIR_x4"):
-        assert load_options(tiny.ROOT / f"options/test/{file}.yml").path.pretrain_network_FP in named
+    for scale in (2, 4):
+        options = load_options(tiny.ROOT / "options/test/test_FP.yml", [f"scale={scale}"])
+        assert options.path.pretrain_network_FP in named
 
 
 def small(script, monkeypatch, weights, digest=""):

@@ -24,7 +24,7 @@ def test_work_runs(benchmark, name):
 
 def test_the_ratio_is_the_median_of_pairs(benchmark, monkeypatch):
     times = {False: iter([3.0, 8.0, 2.0]), True: iter([1.0, 2.0, 2.0])}
-    monkeypatch.setattr(benchmark, "WORK", {EDSR_STEP: "train_EDSR_x4"})
+    monkeypatch.setattr(benchmark, "WORK", {EDSR_STEP: ("train_FP", "edsr_baseline")})
     monkeypatch.setattr(benchmark, "ROUNDS", 3)
     monkeypatch.setattr(benchmark, "measure", lambda work, keep: next(times[keep]))
     assert benchmark.run().splitlines()[-1] == f"| {EDSR_STEP} | 3.000 | 2.000 | 3.00 |"

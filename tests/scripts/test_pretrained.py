@@ -7,7 +7,7 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = "options/test/demo_EDSR_FP_x4.yml"
+OPTIONS, OVERRIDES = "options/test/demo_FP.yml", ["network=edsr_baseline"]
 CARDS = sorted((tiny.ROOT / "experiments/pretrained_models").glob("*.json"))
 
 
@@ -16,7 +16,7 @@ def packed(load_script, tmp_path, monkeypatch):
     """Folder with a packed EDSR-baseline of random weights and its card."""
     monkeypatch.chdir(tiny.ROOT)
     weights = tiny.save_network(tmp_path / "fp.pth", architecture="EDSR", num_feat=64, num_block=16, img_range=255.0)
-    command = ["--name", "EDSR_x4", "--weights", str(weights), "--options", OPTIONS]
+    command = ["--name", "EDSR_x4", "--weights", str(weights), "--options", OPTIONS, "--force_yml", *OVERRIDES]
     load_script("pack_pretrained").main([*command, "--training", "none", "--folder", str(tmp_path)])
     return tmp_path
 
@@ -46,7 +46,10 @@ def test_networks_of_the_repository(card_file, load_script, shared, tmp_path):
     ]
     others = [f"datasets:test_{i}:dataroot_gt=absent" for i in range(2, 6)]
     results = script.tested(
-        card_file.with_suffix(".safetensors"), tiny.ROOT / card.options, tmp_path, [*overrides, *others, "device=cpu"]
+        card_file.with_suffix(".safetensors"),
+        tiny.ROOT / card.options,
+        tmp_path,
+        [*card.overrides, *overrides, *others, "device=cpu"],
     )
     assert results["Set5"]["psnr"] == pytest.approx(card.results["Set5"]["psnr"], abs=0.01)
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = tiny.ROOT / "scripts/sweep.py"
 FAILING = {
     "label": "Broken",
-    "options": f"{tiny_grid.OPTIONS}/demo_MinMax_x{{scale}}.yml",
+    "options": f"{tiny_grid.OPTIONS}/demo_MinMax.yml",
     "overrides": {"calibration": {"data": "absent_calibration_set.json"}},
 }
 SHORT = {"total_iter": 24}

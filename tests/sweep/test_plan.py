@@ -18,7 +18,7 @@ def runs_of(folder, **changes):
     return plan(load_grid(tiny_grid.write(folder, **changes)), folder)
 
 
-def method(label, file="demo_MinMax_x4.yml", **overrides):
+def method(label, file="demo_MinMax.yml", **overrides):
     return {"label": label, "options": f"{tiny_grid.OPTIONS}/{file}", "overrides": overrides}
 
 
@@ -43,7 +43,7 @@ def test_commands(tmp_path, monkeypatch):
     folder = "tiny_SwinIR-tiny_A_x4_bit4"
     axes = f"val:val_freq=7 name={folder} method=A scale=4 bit=4"
     assert describe(run.train, Path(".")) == (
-        f"python basicsr/train.py -opt {tiny_grid.OPTIONS}/demo_MinMax_x4.yml --force_yml {axes}"
+        f"python basicsr/train.py -opt {tiny_grid.OPTIONS}/demo_MinMax.yml --force_yml {axes}"
     )
     assert " --auto_resume --force_yml " in describe(run.train, Path("."), auto_resume=True)
     words = shlex.split(describe(run.evaluate, tmp_path))
@@ -73,7 +73,7 @@ def test_overrides_of_a_method_for_an_architecture_win(tmp_path):
 
 
 def test_all_methods_get_the_same_share_of_their_iterations(tmp_path):
-    longer, short = (method(name, "demo_2DQuant_x4.yml", train={"total_iter": n}) for name, n in (("A", 300), ("B", 3)))
+    longer, short = (method(name, "demo_2DQuant.yml", train={"total_iter": n}) for name, n in (("A", 300), ("B", 3)))
     runs = runs_of(tmp_path, share=0.02, methods=[longer, short, method("C")])[2:]
     assert [run.options.train.total_iter for run in runs] == [6, 1, 0]  # MinMax has nothing to train
     assert runs[0].share == 0.02 and "train:total_iter=6" in runs[0].train.overrides
@@ -89,7 +89,7 @@ def test_the_benchmarks_take_one_share_of_the_published_iterations(monkeypatch, 
     blocks = {"SwinIR-light": 24, "EDSR-baseline": 16, "RDN-small": 4}
     recipes = {"DBDC+Pac": "DBDC_Pac", "2DQuant": "2DQuant_as_published", "2DQuant as published": "2DQuant_as_published",
                "2DQuant as released": "2DQuant_as_released", "LSQ": "QAT", "ODM": "QAT"}  # fmt: skip
-    whole = {label: read_with_bases(Path(f"options/base/{name}.yml"))["train"] for label, name in recipes.items()}
+    whole = {label: read_with_bases(Path(f"options/methods/{name}.yml"))["train"] for label, name in recipes.items()}
     for run in (run for run in plan(grid, tmp_path) if run.kind == "quantized"):
         if run.method in ("BRECQ", "QDrop"):
             expected = 20000 * blocks[run.arch]
@@ -127,13 +127,13 @@ def test_what_cannot_be_run_is_refused(tmp_path, methods, message):
 
 def test_bits_that_a_file_fixes_are_noticed(tmp_path):
     file = tmp_path / "fixed.yml"
-    file.write_text(f"base: {tiny_grid.OPTIONS}/demo_MinMax_x4.yml\nquantization: {{w_bits: 3}}\n")
+    file.write_text(f"base: {tiny_grid.OPTIONS}/demo_MinMax.yml\nquantization: {{w_bits: 3}}\n")
     with pytest.raises(OptionsError, match="fixes the bits at 3/4"):
         runs_of(tmp_path, methods=[{"label": "A", "options": str(file)}])
 
 
 def test_methods_are_left_out_where_they_have_no_options(tmp_path):
-    other = {"label": "B", "options": {"second": f"{tiny_grid.OPTIONS}/demo_MinMax_x4.yml"}}
+    other = {"label": "B", "options": {"second": f"{tiny_grid.OPTIONS}/demo_MinMax.yml"}}
     runs = runs_of(tmp_path, architectures=["first", "second"], methods=[method("A"), other])
     assert [run.name for run in runs if run.kind == "quantized"] == [
         "first_A_x4_bit4",

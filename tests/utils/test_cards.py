@@ -17,7 +17,7 @@ def weights(tmp_path):
     save_file(state, file)
     card = Card(
         file=file.name, parameters=sum(v.numel() for v in state.values()), dtype="float32", training="none",
-        options="options/test/test_EDSR_x4.yml", sha256=sha256_of(file),
+        options="options/test/test_FP.yml", sha256=sha256_of(file),
     )  # fmt: skip
     write_json(file.with_suffix(".json"), card.model_dump())
     return file

@@ -178,7 +178,7 @@ def test_values_of_models_are_read_by_their_constructors():
         "train:optim_bound=null",
     ]
     changes = [*changes[:3], "datasets:train:lq_size=6.4e1"]
-    options = load_options(ROOT / "options/train/demo_EDSR_QAT_x4.yml", changes)
+    options = load_options(ROOT / "options/train/demo_QAT.yml", changes)
     assert (
         options.train.model_extra["diagnostics_freq"] == 100 and options.train.model_extra["teacher_autocast"] == "off"
     )

@@ -1,0 +1,88 @@
+"""Show that options files of earlier versions and what replaces them mean the same.
+
+    python scripts/compare_options.py               # a table: old file, new command, equal or what differs
+    python scripts/compare_options.py --only 'train/*RDN*'
+
+From the root of the repository. `options/replaced.yml` names what replaces each file; a file that is not in it lies where it lay.
+`tests/snapshots/replaced_options.json` holds what the old files resolved to, every section once. Both sides are completed with the
+defaults of today. Three differences are intended: `gt_size` is `lq_size` now, `network` and `recipe` are new and say only where options
+came from, and the training of a full-precision network from scratch no longer names full-precision weights of another network, which
+it does not read. The exit code is 1 if anything else differs.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from basicsr.sweep.records import options_of
+from basicsr.utils.options import Options, load_options
+from basicsr.utils.yaml_loader import read_yaml
+
+SNAPSHOT = ROOT / "tests/snapshots/replaced_options.json"
+ORIGIN = {"network", "recipe"}
+NOT_READ = {"train/demo_train_EDSR_x4.yml": {"path:pretrain_network_FP"}}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", metavar="GLOB", help="old files, such as 'train/*RDN*'")
+    glob = parser.parse_args(argv).only
+    before, commands = old_options(), new_commands()
+    chosen = [file for file in before if fnmatchcase(file, glob)]
+    different = 0
+    print("| old file | new command | options |\n|---|---|---|")
+    for file in chosen:
+        found = differences(file, before[file], commands.get(file, file))
+        different += bool(found)
+        print(f"| {file} | {commands.get(file, file)} | {'; '.join(found) or 'equal'} |")
+    print(f"\n{len(chosen) - different} of {len(chosen)} are equal.")
+    return 1 if different or not chosen else 0
+
+
+def old_options() -> dict[str, dict[str, Any]]:
+    """Return what each old file resolved to."""
+    snapshot = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+    return {
+        file: {key: snapshot["sections"][key][number] for key, number in numbers.items()}
+        for file, numbers in snapshot["files"].items()
+    }
+
+
+def new_commands() -> dict[str, str]:
+    """Return what replaces each old file: a file under options/, and overrides."""
+    return read_yaml(ROOT / "options/replaced.yml")
+
+
+def differences(file: str, before: dict[str, Any], command: str) -> list[str]:
+    """Return `section:key: old -> new` for every option that differs.
+
+    Args:
+        file: the old file, for differences that are intended.
+        before: what it resolved to.
+        command: what replaces it.
+    """
+    name, *overrides = shlex.split(command)
+    old, new = _flat(options_of(before)), _flat(load_options(ROOT / "options" / name, overrides))
+    keys = sorted((old.keys() | new.keys()) - NOT_READ.get(file, set()))
+    return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
+
+
+def _flat(options: Options) -> dict[str, Any]:
+    def walk(value: Any, path: str) -> dict[str, Any]:
+        if not isinstance(value, dict) or not value:
+            return {path: value}
+        return {k: v for key, item in value.items() for k, v in walk(item, f"{path}:{key}".lstrip(":")).items()}
+
+    return walk(json.loads(json.dumps(options.model_dump(exclude=ORIGIN))), "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
