@@ -58,17 +58,19 @@ class _StrictLoader(yaml.SafeLoader):
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
+        self._as_written: set[int] = set()  # ids of nodes without quotation marks and without a tag
         self.deep_construct = True  # nodes are built at once, so that one that contains itself is noticed
 
     def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
         event = self.peek_event()
         node = super().compose_scalar_node(anchor)
-        node.as_written = event.implicit[0]  # without quotation marks and without a tag
+        if event.implicit[0]:
+            self._as_written.add(id(node))
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         value = super().construct_object(node, deep)
-        if getattr(node, "as_written", False) and value is not None and not isinstance(value, str | Written):
+        if id(node) in self._as_written and value is not None and not isinstance(value, str | Written):
             return Written(node.value, value)
         return value
 
@@ -77,7 +79,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
-            key_node.as_written = False  # keys are compared, not read by an option
+            self._as_written.discard(id(key_node))  # keys are compared, not read by an option
             key = self.construct_object(key_node, deep=True)
             _check_blank(key, value_node, key_node.start_mark)
             if not isinstance(key, str | int | float):
