@@ -158,7 +158,7 @@ def test_the_recipe_is_that_of_the_command(crops):
     from basicsr.utils.options import load_options
 
     network = shipped("EDSR_x4")
-    options = load_options(tiny.ROOT / "options/train/demo_DOBI.yml", ["bit=3"])
+    options = load_options(tiny.ROOT / "options/train/demo_DOBI.yml", ["network=edsr_baseline", "bit=3"])
     expected, _ = quantized_copy(network, options, share_weights=False)
     calibrate_network(expected, crops, options.calibration)
     quantized = basicsr.quantize(network, crops, bits=3, method="DOBI")

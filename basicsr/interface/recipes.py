@@ -18,7 +18,9 @@ _MEANT_FOR_FILES = ("data", "dataroot_gt", "dataroot_lq")  # of the section `cal
 
 def recipe_folder() -> Path:
     """Return the folder of recipes: `options/methods`, beside the package in a checkout, inside it once it is installed."""
-    return next(folder for folder in (_PACKAGE / "options/methods", _PACKAGE.parent / "options/methods") if folder.is_dir())
+    return next(
+        folder for folder in (_PACKAGE / "options/methods", _PACKAGE.parent / "options/methods") if folder.is_dir()
+    )
 
 
 @cache
