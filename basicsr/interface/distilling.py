@@ -199,7 +199,7 @@ def _batches(
         "type": "PairedImageDataset",
         "name": "images",
         "dataroot_gt": str(images),
-        "gt_size": scale * min(lr.shape[-2:]),
+        "lq_size": min(lr.shape[-2:]),
     }
     return training_batches(build_dataset(section, scale, "train", "images"), train, seed, 0)
 
