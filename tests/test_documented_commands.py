@@ -35,7 +35,7 @@ SHORTER = {
     "train:total_iter": 2,
     "train:batch_size": 2,
     "train:num_workers": 0,
-    "datasets:train:gt_size": 32,
+    "datasets:train:lq_size": 8,
     "logger:use_tb_logger": "false",
     "calibration:num_images": 2,
     "calibration:crop_size": 16,

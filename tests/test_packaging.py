@@ -54,7 +54,7 @@ def test_an_installed_package_has_the_recipes_of_the_checkout(tmp_path):
 
 
 def test_every_recipe_is_found_by_its_label_and_by_its_file():
-    assert recipe_folder() == tiny.ROOT / "options/base"
+    assert recipe_folder() == tiny.ROOT / "options/methods"
     for label, file in recipe_files().items():
         assert read_recipe(label) == read_recipe(file.stem) == read_recipe(label.upper())
     assert {"MinMax", "Percentile", "DOBI", "DBDC", "DBDC+Pac", "DFSQ", "2DQuant", "BRECQ", "QDrop", "LSQ"} <= set(
