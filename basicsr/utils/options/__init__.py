@@ -1,8 +1,6 @@
-"""The options of a run: their schema, files and overrides merged over each other, components checked against constructors.
+"""The options of a run: schema.py lists them, merging.py reads files and overrides, loading.py goes from there to checked values.
 
-schema.py is the list of all options; merging.py lays files and overrides over each other and fills placeholders; written.py reads
-values by the type of their option; old_names.py knows what was called otherwise; checking.py holds components against their
-constructors; loading.py does all of it in order. May import the rest of utils.
+written.py reads a value by the type of its option, old_names.py knows earlier names. May import the rest of utils.
 """
 
 from basicsr.utils.options.checking import check_components, check_method, metric_arguments
