@@ -186,7 +186,7 @@ num_threads: 1
 plugins: [{plugins}]
 network_g: {{type: OutsideNet, width: 5}}
 datasets:
-  train: {{name: train, type: OutsideDataset, dataroot_gt: {demo}/train/HR, num_images: 2, gt_size: 64}}
+  train: {{name: train, type: OutsideDataset, dataroot_gt: {demo}/train/HR, num_images: 2, lq_size: 16}}
   val: {{name: val, type: OutsideDataset, dataroot_gt: {demo}/val/HR, num_images: 1}}
   test_1: {{name: test, type: OutsideDataset, dataroot_gt: {demo}/test/HR, num_images: 2}}
 path: {{pretrain_network_FP: {root}/fp.pth, pretrain_network_Q: {network}}}

@@ -11,6 +11,7 @@ from basicsr.utils.yaml_loader import guessed, read_yaml
 
 FOLDER = Path(__file__).resolve().parents[3] / "options"
 REPLACED = FOLDER / "replaced.yml"
+_RENAMED = "PairedImageDataset"  # data sets of plugins may have a gt_size of their own
 
 
 def with_new_names(content: Mapping[str, Any], scale: Any, tell: bool = True) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def with_new_names(content: Mapping[str, Any], scale: Any, tell: bool = True) ->
 
 
 def _with_lq_size(dataset: Any, scale: int, where: str, tell: bool) -> Any:
-    if not isinstance(dataset, dict) or "gt_size" not in dataset:
+    if not isinstance(dataset, dict) or "gt_size" not in dataset or dataset.get("type", _RENAMED) != _RENAMED:
         return dataset
     size = guessed(dataset["gt_size"])
     others = {key: value for key, value in dataset.items() if key != "gt_size"}

@@ -14,6 +14,7 @@ from basicsr.utils.registry import (
     ARCH_REGISTRY,
     CALIBRATOR_REGISTRY,
     DATASET_REGISTRY,
+    METRIC_REGISTRY,
     MODEL_REGISTRY,
     QUANTIZER_REGISTRY,
     Registry,
@@ -29,6 +30,7 @@ _COMPONENTS = {  # `*` stands for every entry of a section
     ("quantization", "activation_quantizer"): QUANTIZER_REGISTRY,
     ("calibration", "weights"): CALIBRATOR_REGISTRY,
     ("calibration", "activations"): CALIBRATOR_REGISTRY,
+    ("val", "metrics", "*"): METRIC_REGISTRY,
 }
 
 
@@ -113,7 +115,7 @@ def _read_scalar(written: Written, kinds: list[Any]) -> Any:
         return value
     if _is_whole(value, kinds):
         return int(value)
-    if isinstance(value, list) and not any(kind is str for kind in kinds):
+    if isinstance(value, list) and any(typing.get_origin(kind) in (list, tuple) for kind in kinds):
         return read_as(value, Union[tuple(kinds)])  # noqa: UP007 -- of types that are known at run time only
     return written.text if str in kinds else guessed(written)
 
