@@ -303,8 +303,8 @@ def test_a_plugin_folder_adds_a_component(tmp_path, monkeypatch):
         monkeypatch.setattr(registry, "_components", dict(registry._components))
     write(
         tmp_path / "my_loss.py",
-        "import torch\nfrom basicsr.utils.registry import LOSS_REGISTRY\n"
-        "@LOSS_REGISTRY.register()\nclass MyLoss(torch.nn.Module):\n    def __init__(self, *, power: float = 3.0): super().__init__()\n",
+        "from basicsr.losses.base import Loss\nfrom basicsr.utils.registry import LOSS_REGISTRY\n"
+        "@LOSS_REGISTRY.register()\nclass MyLoss(Loss):\n    def __init__(self, *, power: float = 3.0): super().__init__()\n    def forward(self, x, y): return x\n",
     )
     load_options(TRAIN, [f"plugins=[{tmp_path}]"])
     assert LOSS_REGISTRY.build({"type": "MyLoss", "power": 2.0}, where="x") is not None
