@@ -20,7 +20,6 @@ from basicsr.sweep.execution import Pool, Summary
 from basicsr.sweep.goals import Goal, Measured, Trained
 from basicsr.sweep.grid import Grid, load_grid
 from basicsr.sweep.plan import Run, describe, plan, select
-from basicsr.sweep.plot import require_matplotlib
 from basicsr.sweep.records import Places, absent_weights
 from basicsr.sweep.results import write_tables
 from basicsr.utils.arguments import integer_from
@@ -75,8 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = unfinished(select(runs, arguments.only), goal, places, arguments.rerun, arguments.dry_run)
         if arguments.dry_run:
             return 0
-        if not arguments.train_only:
-            require_matplotlib()
         summary = work(grid, chosen, goal, places, arguments)
         if not arguments.train_only:
             finish(grid, runs, places, arguments)

@@ -1,6 +1,5 @@
 """Metrics such as PSNR and fidelity against bits, one row of panels for each architecture and scale."""
 
-import importlib.util
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 from basicsr.metrics.base import MetricTraits
 from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
 from basicsr.sweep.rows import Row, metrics_of
-from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import atomic_path
 
 # Okabe and Ito's palette, which readers with any kind of colour vision tell apart; markers for more methods than colours
@@ -24,12 +22,6 @@ LABELS = {"fidelity": "fidelity to FP (dB)"}
 """Of axes, where it is not the heading of the metric."""
 
 
-def require_matplotlib() -> None:
-    """Raise an OptionsError if matplotlib is not installed; it is not imported, which takes a second."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise OptionsError("The plots of a sweep need matplotlib: pip install matplotlib.")
-
-
 def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
     """Draw the metrics that are meant for plots on a dataset against bits, one curve for each method.
 
@@ -37,12 +29,8 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
         rows: see rows.py; those of other datasets are passed over.
         dataset: name of the dataset.
         file: the SVG to write.
-
-    Raises:
-        OptionsError: matplotlib is not installed.
     """
-    require_matplotlib()
-    import matplotlib
+    import matplotlib  # takes a second, which sweeps without plots do not wait for
 
     matplotlib.use("Agg")
     from matplotlib import pyplot

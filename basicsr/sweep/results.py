@@ -28,7 +28,6 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
 
     Raises:
         CheckpointError: a record is damaged, or a file cannot be written.
-        OptionsError: matplotlib is not installed.
     """
     records, missing = [], []
     for run in runs:

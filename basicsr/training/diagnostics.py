@@ -1,6 +1,5 @@
 """What happens inside a quantization-aware training: agreement of gradients, mismatch and bounds over the iterations."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from basicsr.quant.insertion.insert import learned_by_quantizers
 from basicsr.quant.observe.capture import tap_activations
 from basicsr.training.gradient_rules.agreement import conflicting_share, cosines
-from basicsr.utils.errors import OptionsError
 
 _PROBE_IMAGES = 4
 _BINS = 256
@@ -32,17 +30,9 @@ class Diagnostics:
     Args:
         network: the quantized network.
         every: number of iterations from one record to the next; the first iteration is recorded too.
-
-    Raises:
-        OptionsError: matplotlib, which draws the figures, is not installed.
     """
 
     def __init__(self, network: nn.Module, every: int) -> None:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise OptionsError(
-                f"Option 'train:diagnostics_freq' is {every}, but matplotlib, which draws the figures, is not installed. "
-                "Install it (pip install matplotlib), or set the option to 0."
-            )
         self._every = every
         self._records: dict[str, Any] = {"iterations": [], "cosine": [], "conflict": [], "mismatch": {}, "learned": {}}
         self._probe: Tensor | None = None

@@ -1,6 +1,5 @@
 """Tables, CSV and plots of fixed records; published results stand beside ours only where the protocol is the same."""
 
-import copy
 import csv
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +10,6 @@ from basicsr.sweep import plot
 from basicsr.sweep.published import PublishedResults
 from basicsr.sweep.rows import COLUMNS, rows_of, write_csv
 from basicsr.sweep.tables import markdown
-from basicsr.utils.errors import OptionsError
 
 GOLDEN = Path(__file__).parent / "golden_tables.md"
 SET5 = {"SwinIR-light": 32.2, "EDSR-baseline": 31.9, None: 28.42}
@@ -170,12 +168,6 @@ def test_values_far_below_the_others_leave_the_panel(records, tmp_path, monkeypa
     assert whole.get_ylim()[0] < 31.7 and not whole.texts
     assert 31 < cut.get_ylim()[0] < 31.7 and cut.get_ylim()[1] > 32.2
     assert sorted(text.get_text().split()[-2] for text in cut.texts) == ["12.50", "28.42"]
-
-
-def test_a_missing_matplotlib_is_named(records, tmp_path, monkeypatch):
-    monkeypatch.setattr(plot.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(OptionsError, match="pip install matplotlib"):
-        plot.draw(rows_of(copy.deepcopy(records), PublishedResults.load()), "Set5", tmp_path / "a.svg")
 
 
 MAE = {"label": "MAE", "unit": "levels", "decimals": 1, "higher_is_better": False, "compares": "hr", "in_plots": True}

@@ -1,7 +1,5 @@
 """What diagnostics record, and the figures."""
 
-import importlib.util
-
 import cv2
 import pytest
 import torch
@@ -9,7 +7,6 @@ import torch
 from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
 from basicsr.quant.observe.capture import tap_activations
 from basicsr.training.diagnostics import Diagnostics, activation_histograms
-from basicsr.utils.errors import OptionsError
 from tests.quant.helpers import set_min_max_bounds
 from tests.quant.networks import TinyEdsr
 
@@ -80,9 +77,3 @@ def test_figures_are_pictures_and_records_survive_a_resume(network, x, tmp_path)
     fresh.draw(network, tmp_path)
     for name in ("diagnostics.png", "activations.png"):
         assert cv2.imread(str(tmp_path / name)).std() > 1
-
-
-def test_without_matplotlib_there_is_a_message(network, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(OptionsError, match=r"'train:diagnostics_freq' is 3.*pip install matplotlib"):
-        Diagnostics(network, 3)
