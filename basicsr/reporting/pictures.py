@@ -24,8 +24,9 @@ MOST_PICTURES = 6
 _SIDES = (None, 512, 384, 288, 256, 224, 192, 160, 128, 96, 64)
 """Sides of the squares that are tried, in HR pixels, the whole picture first."""
 _SAMPLE = 128
-"""Side of what is encoded to learn about how much a picture takes, for encoding takes long."""
-_LOSSLESS = [cv2.IMWRITE_WEBP_QUALITY, 101]
+"""Side of what is encoded to learn about how much a picture takes, before all of them are encoded."""
+_QUICK_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+"""Without a search for repetitions, which photos hardly have: a quarter more bytes than WebP in a twentieth of its time."""
 
 _logger = logging.getLogger(__name__)
 
@@ -206,8 +207,8 @@ def _place(views: Views, side: int | None) -> tuple[int, int, int, int]:
 
 
 def _data_address(image: np.ndarray) -> str:
-    _, encoded = cv2.imencode(".webp", np.ascontiguousarray(image[..., ::-1]), _LOSSLESS)
-    return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+    _, encoded = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), _QUICK_PNG)
+    return "data:image/png;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def side_by_side(group: Group, views: Sequence[Views]) -> np.ndarray:

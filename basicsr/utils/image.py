@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 _SUFFIXES_OF_16_BITS = (".png", ".tif", ".tiff")
 _SUFFIXES_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
-_SMALLEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 9]
+_SMALLEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6]  # 9 saves 2 % more of enlarged crops, and takes ten times as long
 _LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
 _JPEG_SIGNATURE = b"\xff\xd8"
 
@@ -115,7 +115,7 @@ def write_image(path: str | Path, image: np.ndarray, *, smallest: bool = False) 
     Args:
         path: ends in one of `IMAGE_SUFFIXES`; its folder is made if absent.
         image: H,W,3 RGB, uint8, or uint16 for PNG and TIFF.
-        smallest: take the time to compress a PNG as far as possible, for pictures that are kept.
+        smallest: take the time to compress a PNG well, for pictures that are kept.
 
     Raises:
         DataError: the suffix names no format or one without 16 bits, or the file cannot be written.
