@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from basicsr.archs.base import scale_of
+from basicsr.deploy.folders import upscale_files
 from basicsr.deploy.runtimes import Precision, RuntimeName
-from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model, upscale_files
+from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model
 from basicsr.utils.command_line import guarded
 from basicsr.utils.devices import KNOWN_DEVICES, select_device
 from basicsr.utils.errors import OptionsError
@@ -31,6 +32,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "-i", "--input", required=True, type=Path, metavar="PATH", help="a picture or a folder of pictures"
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where <name>_x<scale> goes")
+    parser.add_argument(
+        "--recursive", action="store_true", help="take the pictures in subfolders, too, and keep the tree of folders"
+    )
+    parser.add_argument(
+        "--skip_existing", action="store_true", help="leave out pictures whose enlargement is there already"
+    )
     parser.add_argument(
         "-opt",
         metavar="FILE",
@@ -90,8 +97,15 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         network, device = _load(arguments)
         enlarge = enlarger(network, device, arguments.tile or None, arguments.tile_overlap)
-        failed = upscale_files(arguments.input, arguments.output, enlarge, scale_of(network))
-        return FAILED_PICTURES if failed else 0
+        outcome = upscale_files(
+            arguments.input,
+            arguments.output,
+            enlarge,
+            scale_of(network),
+            recursive=arguments.recursive,
+            skip_existing=arguments.skip_existing,
+        )
+        return FAILED_PICTURES if outcome.failed else 0
 
     return guarded(work)
 

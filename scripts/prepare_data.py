@@ -6,6 +6,9 @@
 The layout is HR/<image> and LR_bicubic/X<scale>/<image>x<scale>.png. HR files are copied as they are. LR images are Matlab's
 bicubic reduction of the HR image cropped at the bottom and right to a multiple of the scale. An interrupted run is
 continued by the same command; files that exist are never overwritten.
+
+With --recursive each folder of images below becomes a data set of its own, in the same place below --out:
+my_photos/birds/a.png goes to <out>/birds/HR/a.png. Images that differ only in suffix get different names.
 """
 
 import argparse
@@ -34,10 +37,12 @@ from basicsr.data.pairs import NAME_TEMPLATES, files_by_name, lq_name, match_nam
 from basicsr.utils.arguments import integer_from
 from basicsr.utils.errors import DataError, UserError, explained
 from basicsr.utils.files import atomic_path
-from basicsr.utils.image import image_files, read_image, write_image
+from basicsr.utils.image import read_image, write_image
+from basicsr.utils.image_folders import distinct_names, image_files
 from basicsr.utils.resize import crop_to_multiple, downscale_image
 
 Result = TypeVar("Result")
+_RECURSIVE = "Give --recursive to make a data set of each."
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         if options.check:
-            return _report(check_layout(Layout(options.check), options.workers), f"'{options.check}' is in order.")
-        layout = Layout(options.out)
-        problems = lay_out(options.hr, layout, options.scales, options.link, options.workers)
+            layouts = layouts_below(options.check) if options.recursive else [Layout(options.check)]
+            problems = [problem for layout in layouts for problem in check_layout(layout, options.workers)]
+            return _report(problems, f"'{options.check}' is in order.")
+        files = image_files(options.hr, recursive=options.recursive, leave_out=options.out, remedy=_RECURSIVE)
+        problems = []
+        for folder in sorted({file.parent for file in files}):
+            layout = Layout(options.out / folder.relative_to(options.hr))
+            own = [file for file in files if file.parent == folder]
+            problems += lay_out(own, layout, options.scales, options.link, options.workers)
         return _report(problems, f"'{options.out}' is ready for the scale factors {options.scales}.")
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -84,42 +95,58 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def lay_out(source: Path, layout: Layout, scales: list[int], link: bool, workers: int) -> list[str]:
-    """Bring the images of `source` into the layout; return what went wrong, one sentence an image.
+def lay_out(files: list[Path], layout: Layout, scales: list[int], link: bool, workers: int) -> list[str]:
+    """Bring the images of a folder into the layout; return what went wrong, one sentence an image.
 
     Raises:
-        DataError: the source is unusable, or the layout holds other images already.
+        DataError: the folder is unusable, or the layout holds other images already.
     """
-    files = files_by_name(image_files(source))
+    source = files[0].parent
     if any(source.resolve() == layout.lr(scale).resolve() for scale in scales):
         raise DataError(f"The HR images in '{source}' lie where the LR images would go. Choose another --out.")
-    in_place = source.resolve() == layout.hr.resolve()
-    if not in_place and layout.hr.is_dir():
-        foreign = sorted({file.name for file in _images_if_any(layout.hr)} - {file.name for file in files.values()})
+    if source.resolve() == layout.hr.resolve():
+        targets = {file: file for file in files_by_name(files).values()}  # names that collide can only be refused here
+    else:
+        names = distinct_names(files, lambda _: ".png").items()
+        targets = {file: layout.hr / f"{name}{file.suffix}" for file, name in names}
+        foreign = sorted({file.name for file in _images_if_any(layout.hr)} - {file.name for file in targets.values()})
         if foreign:
             raise DataError(
                 f"'{layout.hr}' holds files that are not in '{source}', such as {foreign[0]}. Choose another --out."
             )
-    prepare = functools.partial(prepare_image, layout=layout, scales=scales, in_place=in_place, link=link)
-    return [problem for problem in _parallel(prepare, files.values(), workers) if problem]
+    prepare = functools.partial(prepare_image, layout=layout, scales=scales, link=link)
+    return [problem for problem in _parallel(prepare, targets.items(), workers) if problem]
 
 
-def prepare_image(file: Path, layout: Layout, scales: list[int], in_place: bool, link: bool) -> str | None:
-    """Make the files of one image that are not there yet; return what went wrong."""
+def prepare_image(job: tuple[Path, Path], layout: Layout, scales: list[int], link: bool) -> str | None:
+    """Make those files of an image, for its place among the HR images, that are not there yet; return what went wrong."""
+    file, target = job
     try:
-        missing = {scale: layout.lr(scale) / f"{lq_name(file.stem, NAME_TEMPLATES[0], scale)}.png" for scale in scales}
-        missing = {scale: target for scale, target in missing.items() if not target.exists()}
+        lr_names = {scale: lq_name(target.stem, NAME_TEMPLATES[0], scale) for scale in scales}
+        missing = {scale: layout.lr(scale) / f"{name}.png" for scale, name in lr_names.items()}
+        missing = {scale: lr for scale, lr in missing.items() if not lr.exists()}
         image = read_image(file) if missing else None
-        if not in_place:
-            _copy(file, layout.hr / file.name, link)
-        for scale, target in missing.items():
-            cropped = crop_to_multiple(image, scale)
-            if not cropped.size:
-                return f"The image '{file}' has {size_of(image)} pixels, too few for scale factor {scale}."
-            write_image(target, downscale_image(cropped, scale))
+        if image is not None and min(image.shape[:2]) < max(missing):
+            return f"The image '{file}' has {size_of(image)} pixels, too few for scale factor {max(missing)}; it is left out."
+        if target != file:
+            _copy(file, target, link)
+        for scale, lr in missing.items():
+            write_image(lr, downscale_image(crop_to_multiple(image, scale), scale))
     except UserError as error:
         return str(error)
     return None
+
+
+def layouts_below(root: Path) -> list[Layout]:
+    """Return the layouts in a folder and below.
+
+    Raises:
+        DataError: there is none.
+    """
+    layouts = [Layout(folder.parent) for folder in sorted(root.rglob("HR")) if folder.is_dir()]
+    if not layouts:
+        raise DataError(f"'{root}' holds no folder named HR, and neither do its subfolders. Check the path.")
+    return layouts
 
 
 def check_layout(layout: Layout, workers: int) -> list[str]:
@@ -256,6 +283,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--scales", type=integer_from(2), nargs="+", default=[2, 3, 4], help="scale factors, by default 2 3 4"
     )
     parser.add_argument("--link", action="store_true", help="link to the HR images instead of copying them")
+    parser.add_argument("--recursive", action="store_true", help="make or check a data set of each folder below, too")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="check a folder that is laid out")
     parser.add_argument(
         "--workers", type=integer_from(1), default=os.cpu_count(), help="processes, by default one a core"

@@ -16,7 +16,8 @@ from basicsr.sweep.tables import markdown
 from basicsr.test import main as evaluate_main
 from basicsr.train import main as train_main
 from basicsr.upscale import main as upscale_main
-from basicsr.utils.image import image_files, read_image
+from basicsr.utils.image import read_image
+from basicsr.utils.image_folders import image_files
 from basicsr.utils.options import load_options
 from basicsr.utils.registry import ALL_REGISTRIES
 from tests import tiny

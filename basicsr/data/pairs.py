@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from basicsr.utils.errors import DataError
-from basicsr.utils.image import image_files, read_image
+from basicsr.utils.image import read_image
+from basicsr.utils.image_folders import image_files
 from basicsr.utils.resize import crop_to_multiple, downscale_image
 
 # How the field names the LR file of an HR image: `{}` is the name of the HR image without suffix.

@@ -1,13 +1,12 @@
 """Enlarge one's own pictures: any size, alpha channel, grey and 16 bits kept."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from basicsr.archs import build_network
 from basicsr.archs.base import detect_options
@@ -17,8 +16,8 @@ from basicsr.deploy.packed_format import is_packed
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
 from basicsr.evaluation.inference import upscale
 from basicsr.quant.spec import QuantizationError
-from basicsr.utils.errors import CheckpointError, DataError
-from basicsr.utils.image import Picture, image_files, image_to_tensor, read_picture, tensor_to_image, write_picture
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.image import Picture, image_to_tensor, tensor_to_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import load_options
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -28,7 +27,6 @@ from basicsr.utils.weights import load_network_weights, load_weights_file
 Enlarge = Callable[[Tensor], Tensor]
 ONNX_SUFFIX = ".onnx"
 DEFAULT_OVERLAP = 48
-_SUFFIXES_KEPT = (".png", ".tif", ".tiff", ".webp", ".bmp")
 
 
 def load_model(path: str | Path, options_file: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
@@ -149,52 +147,3 @@ def enlarge_picture(picture: Picture, enlarge: Enlarge, scale: int) -> Picture:
     if alpha is not None:
         alpha = upscale_image(np.ascontiguousarray(alpha)[..., None], scale)[..., 0]
     return Picture(rgb, alpha, picture.grey)
-
-
-def output_files(inputs: Iterable[Path], folder: Path, scale: int) -> dict[Path, Path]:
-    """Return where each enlarged picture goes: `<name>_x<scale>` in `folder`, JPEG as PNG.
-
-    Raises:
-        DataError: an output would overwrite an input, or two pictures would get one name.
-    """
-    inputs = list(inputs)
-    taken = {path.resolve() for path in inputs}
-    outputs: dict[Path, Path] = {}
-    for path in inputs:
-        suffix = path.suffix if path.suffix.lower() in _SUFFIXES_KEPT else ".png"
-        output = folder / f"{path.stem}_x{scale}{suffix}"
-        if output.resolve() in taken:
-            raise DataError(
-                f"The enlarged '{path}' would overwrite '{output}', which is an input or the enlargement of another picture. "
-                "Choose another output folder, or rename one of the two."
-            )
-        taken.add(output.resolve())
-        outputs[path] = output
-    return outputs
-
-
-def upscale_files(source: Path, folder: Path, enlarge: Enlarge, scale: int) -> int:
-    """Enlarge a picture, or all pictures of a folder; one that fails is reported, and the others go on.
-
-    Args:
-        source: a picture, or a folder of pictures.
-        folder: where the enlarged pictures go; made if absent.
-        enlarge: see `enlarger`.
-        scale: the scale factor.
-
-    Returns:
-        The number of pictures that failed.
-
-    Raises:
-        DataError: there is no picture, or an output would overwrite an input.
-    """
-    inputs = image_files(source) if source.is_dir() else [source]
-    failed = 0
-    for path, output in tqdm(output_files(inputs, folder, scale).items(), desc="upscale", unit="picture", disable=None):
-        try:
-            write_picture(output, enlarge_picture(read_picture(path), enlarge, scale))
-            get_logger().info("Wrote '%s'.", output)
-        except DataError as error:
-            failed += 1
-            get_logger().error("%s", error)
-    return failed

@@ -4,49 +4,40 @@ The order of channels is changed from and to OpenCV's BGR here and nowhere else.
 """
 
 import functools
+import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
 from basicsr.utils.errors import DataError, explained
 from basicsr.utils.files import atomic_path
 
-IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif")
+"""What is read. All but GIF are written, too."""
 
 _SUFFIXES_OF_16_BITS = (".png", ".tif", ".tiff")
 _SUFFIXES_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
 _SMALLEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6]  # 9 saves 2 % more of enlarged crops, and takes ten times as long
 _LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
-_JPEG_SIGNATURE = b"\xff\xd8"
+_JPEG_SIGNATURE, _GIF_SIGNATURE = b"\xff\xd8", b"GIF8"
+_ENCODERS = {suffix: suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif"} | {
+    ".jfif": ".jpg",
+    ".jpe": ".jpg",
+}  # as OpenCV names them
+# of libwebp and of libjpeg
+_LONGEST_SIDE = {".webp": 16383} | dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), 65500)
 
 _logger = logging.getLogger(__name__)
 
 
-def image_files(folder: str | Path) -> list[Path]:
-    """Return the images directly in `folder`, sorted by name; subfolders and names with a leading dot are left out.
-
-    Raises:
-        DataError: the folder is missing, is no folder, cannot be listed or holds no image.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"The image folder '{folder}' {problem}. Check the path in the options or on the command line.")
-    with explained(DataError, f"The image folder '{folder}' cannot be listed", "Check its permissions."):
-        entries = sorted(folder.iterdir())
-    files = [entry for entry in entries if _has_image_name(entry) and not entry.is_dir()]
-    if not files:
-        raise DataError(f"The folder '{folder}' holds no image. Images end in {', '.join(IMAGE_SUFFIXES)}.")
-    return files
-
-
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a PNG, WebP, JPEG, BMP or TIFF file.
+    """Read a PNG, WebP, JPEG, BMP, TIFF or GIF file, of a GIF the first picture.
 
     Grey images are repeated into three channels; an alpha channel is dropped, with one warning per process. The orientation
     tag (EXIF) of a JPEG photo is applied, so that it looks as in a viewer; PNG, WebP and BMP files are read as stored.
@@ -100,8 +91,7 @@ def write_picture(path: str | Path, picture: Picture) -> None:
     """
     path = Path(path)
     if picture.alpha is not None:
-        if path.suffix.lower() not in _SUFFIXES_WITH_ALPHA:
-            raise DataError(f"The image '{path}' has an alpha channel, which its format cannot hold; use .png.")
+        check_writable(path, *picture.rgb.shape[:2], picture.rgb.dtype, alpha=True)
         _write_pixels(path, np.dstack([picture.rgb[..., ::-1], picture.alpha]))
     elif picture.grey:
         _write_pixels(path, cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY))
@@ -113,7 +103,7 @@ def write_image(path: str | Path, image: np.ndarray, *, smallest: bool = False) 
     """Write an image atomically, in the format that the suffix names; WebP is written lossless, JPEG at OpenCV's quality.
 
     Args:
-        path: ends in one of `IMAGE_SUFFIXES`; its folder is made if absent.
+        path: ends in one of `IMAGE_SUFFIXES` but .gif; its folder is made if absent.
         image: H,W,3 RGB, uint8, or uint16 for PNG and TIFF.
         smallest: take the time to compress a PNG well, for pictures that are kept.
 
@@ -122,6 +112,36 @@ def write_image(path: str | Path, image: np.ndarray, *, smallest: bool = False) 
     """
     parameters = _SMALLEST_PNG if smallest and Path(path).suffix.lower() == ".png" else None
     _write_pixels(Path(path), image[..., ::-1], parameters)
+
+
+def check_writable(path: Path, height: int, width: int, dtype: np.dtype, alpha: bool = False) -> None:
+    """Refuse an image that `path` cannot hold, so that nothing is computed in vain.
+
+    Args:
+        path: the file to write.
+        height, width: in pixels.
+        dtype: type of the pixels.
+        alpha: whether there is an alpha channel.
+
+    Raises:
+        DataError: the suffix names no format that is written, or the format cannot hold such an image; `path` is a folder.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _ENCODERS:
+        raise DataError(f"The image '{path}' cannot be written: its name must end in {', '.join(_ENCODERS)}.")
+    if path.is_dir():
+        raise DataError(
+            f"The image '{path}' cannot be written, since a folder has this name. Rename or remove the folder."
+        )
+    if dtype == np.uint16 and suffix not in _SUFFIXES_OF_16_BITS:
+        raise DataError(f"The image '{path}' has 16 bits, which its format cannot hold; use .png or .tif.")
+    if alpha and suffix not in _SUFFIXES_WITH_ALPHA:
+        raise DataError(f"The image '{path}' has an alpha channel, which its format cannot hold; use .png.")
+    if max(height, width) > (longest := _LONGEST_SIDE.get(suffix, max(height, width))):
+        raise DataError(
+            f"The image '{path}' would have {width}x{height} pixels, but {suffix} holds at most {longest} on a side. "
+            "Use .png: an input that is PNG stays PNG."
+        )
 
 
 def image_to_tensor(image: np.ndarray) -> Tensor:
@@ -138,10 +158,6 @@ def tensor_to_image(tensor: Tensor, dtype: type[np.unsignedinteger] = np.uint8) 
     largest = np.iinfo(dtype).max
     pixels = tensor.detach().float().clamp(0, 1).mul(largest).round()
     return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy().astype(dtype))  # 3,H,W -> H,W,3
-
-
-def _has_image_name(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _read_pixels(path: Path) -> np.ndarray:
@@ -163,11 +179,15 @@ def _as_rgb(pixels: np.ndarray) -> np.ndarray:
 def _write_pixels(path: Path, pixels: np.ndarray, parameters: list[int] | None = None) -> None:
     """Encode what OpenCV takes (grey, BGR or BGRA) and write it; parameters are those of its encoder."""
     suffix = path.suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise DataError(f"The image '{path}' cannot be written: its name must end in {', '.join(IMAGE_SUFFIXES)}.")
-    if pixels.dtype == np.uint16 and suffix not in _SUFFIXES_OF_16_BITS:
-        raise DataError(f"The image '{path}' has 16 bits, which its format cannot hold; use .png or .tif.")
-    _, encoded = cv2.imencode(suffix, pixels, parameters or _LOSSLESS.get(suffix, []))
+    check_writable(path, pixels.shape[0], pixels.shape[1], pixels.dtype)
+    try:
+        written, encoded = cv2.imencode(_ENCODERS[suffix], pixels, parameters or _LOSSLESS.get(suffix, []))
+    except cv2.error:
+        written = False
+    if not written:
+        raise DataError(
+            f"The image '{path}' of {pixels.shape[1]}x{pixels.shape[0]} pixels cannot be encoded; use .png."
+        )
     with explained(DataError, f"The image '{path}' cannot be written"), atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
@@ -186,15 +206,32 @@ def _decode(data: bytes, path: str | Path) -> np.ndarray:
     """Decode into H,W or H,W,3 BGR or H,W,4 BGRA; from memory, since OpenCV cannot open every non-ASCII path itself."""
     # IMREAD_UNCHANGED shows whether there is alpha but ignores orientation tags, IMREAD_COLOR the reverse; JPEG has no alpha
     is_jpeg = data.startswith(_JPEG_SIGNATURE)
+    if data.startswith(_GIF_SIGNATURE):
+        return _decode_gif(data, path)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise DataError(
-            f"The file '{path}' is damaged or is not an image. Copy or download it again, or take it out of the folder."
-        )
+        raise _damaged(path)
     return pixels
+
+
+def _decode_gif(data: bytes, path: str | Path) -> np.ndarray:
+    """Decode the first picture of a GIF as `_decode` does, with Pillow, since OpenCV reads GIF from 4.11 on only."""
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as image:
+            transparent = image.has_transparency_data
+            pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _damaged(path) from error
+    return cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if transparent else cv2.COLOR_RGB2BGR)
+
+
+def _damaged(path: str | Path) -> DataError:
+    return DataError(
+        f"The file '{path}' is damaged or is not an image. Copy or download it again, or take it out of the folder."
+    )
 
 
 @functools.cache

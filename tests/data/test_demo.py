@@ -6,7 +6,7 @@ import pytest
 
 from basicsr.data.calibration import load_calibration_set
 from basicsr.data.paired_image_dataset import PairedImageDataset
-from basicsr.utils.image import image_files
+from basicsr.utils.image_folders import image_files
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "datasets" / "demo"

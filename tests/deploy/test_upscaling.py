@@ -19,7 +19,6 @@ from basicsr.deploy.upscaling import (
     enlarger,
     load_for_runtime,
     load_model,
-    output_files,
 )
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError
@@ -129,30 +128,6 @@ def test_a_model_is_found_from_its_file_alone(packed, tmp_path):
     torch.save({"params": {"a": torch.zeros(2)}}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="no architecture that is known here"):
         load_model(tmp_path / "other.pth")
-
-
-def test_inputs_are_never_overwritten(tmp_path):
-    names = ["a.png", "a_x2.png"]
-    with pytest.raises(DataError, match="would overwrite"):
-        output_files([tmp_path / name for name in names], tmp_path, 2)
-    with pytest.raises(DataError, match="enlargement of another"):
-        output_files([tmp_path / "a.png", tmp_path / "a.jpg"], tmp_path / "out", 2)
-    outputs = output_files([tmp_path / "a.jpg", tmp_path / "b.tif"], tmp_path, 2)
-    assert [path.name for path in outputs.values()] == ["a_x2.png", "b_x2.tif"]
-
-
-def test_a_folder_goes_on_after_a_picture_that_cannot_be_read(packed, tmp_path):
-    source = tmp_path / "in"
-    source.mkdir()
-    for name, kind in (("a.png", "colour"), ("c.png", "grey"), ("d.tif", "16 bits")):
-        cv2.imwrite(str(source / name), picture(kind))
-    (source / "b.png").write_bytes(b"no picture")
-    before = {path.name: path.read_bytes() for path in source.iterdir()}
-    code = upscale.main(["-i", str(source), "-o", str(tmp_path / "out"), "--model", str(packed), "--device", "cpu"])
-    assert code == upscale.FAILED_PICTURES
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_x2.png", "c_x2.png", "d_x2.tif"]
-    assert before == {path.name: path.read_bytes() for path in source.iterdir()}
-    assert cv2.imread(str(tmp_path / "out/d_x2.tif"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
 
 
 def test_the_command_line_reports_what_is_wrong(packed, tmp_path):

@@ -118,6 +118,49 @@ def test_unusable_images_are_named_and_the_others_done(run, photos, tmp_path):
     assert (tmp_path / "out" / "LR_bicubic" / "X2" / "bx2.png").exists()
 
 
+def test_an_image_too_small_for_one_scale_leaves_nothing(run, photos, tmp_path):
+    write_image(photos / "small.png", np.zeros((3, 9, 3), np.uint8))
+    printed = run("--hr", photos, "--out", tmp_path / "out", "--scales", 2, 3, 4, code=1)
+    assert "small.png' has 9x3 pixels, too few for scale factor 4; it is left out." in printed
+    assert sorted(_contents(tmp_path / "out")) == sorted(
+        ["HR/a.png", "HR/b.png", *(f"LR_bicubic/X{scale}/{name}x{scale}.png" for scale in (2, 3, 4) for name in "ab")]
+    )
+    run("--check", tmp_path / "out")
+
+
+def test_images_of_one_stem_keep_apart(run, photos, tmp_path, caplog):
+    write_image(photos / "a.bmp", read_image(photos / "a.png")[::-1])
+    run("--hr", photos, "--out", tmp_path / "out", "--scales", 2)
+    assert "a.bmp' has the name of another image; its result is named 'a_bmp'" in caplog.text
+    assert sorted(_contents(tmp_path / "out" / "HR")) == ["a.png", "a_bmp.bmp", "b.png"]
+    run("--check", tmp_path / "out")
+    assert "is ready" in run("--hr", photos, "--out", tmp_path / "out", "--scales", 2)
+
+
+def test_each_folder_below_becomes_a_data_set(run, photos, layout, tmp_path):
+    source = tmp_path / "tree"
+    (source / "deep").mkdir(parents=True)
+    photos.rename(source / "deep" / "photos")
+    refused = run("--hr", source, "--out", tmp_path / "out", code=1)
+    assert "its subfolders hold 2, such as" in refused and "Give --recursive to make a data set of each." in refused
+    assert not (tmp_path / "out").exists()
+    write_image(source / "c.jfif", np.full((8, 8, 3), 9, np.uint8))
+    out = source / "out"  # its images are no sources of a second start
+    for _ in range(2):
+        run("--hr", source, "--out", out, "--scales", 2, 4, "--recursive")
+        assert _contents(out / "deep/photos") == _contents(layout)
+        assert sorted(_contents(out)) == sorted(
+            [
+                *("HR/c.jfif", "LR_bicubic/X2/cx2.png", "LR_bicubic/X4/cx4.png"),
+                *(f"deep/photos/{file}" for file in _contents(layout)),
+            ]
+        )
+    assert "is in order" in run("--check", out, "--recursive")
+    (out / "deep/photos/LR_bicubic/X2/bx2.png").unlink()
+    assert "has no LR image in X2" in run("--check", out, "--recursive", code=1)
+    assert "no folder named HR" in run("--check", source / "deep", "--recursive", code=1)
+
+
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_unusable_folders_are_named(run, tmp_path, name):
     (tmp_path / "empty").mkdir()

@@ -4,6 +4,7 @@ import os
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from basicsr.utils import image as image_module
 from basicsr.utils.errors import DataError
-from basicsr.utils.image import image_files, image_to_tensor, read_image, tensor_to_image, write_image
+from basicsr.utils.image import image_to_tensor, read_image, tensor_to_image, write_image
 
 
 @pytest.fixture
@@ -111,7 +112,6 @@ def test_paths_need_not_be_ascii(tmp_path, smooth):
     path = tmp_path / "Größe 图像" / "日本.png"
     write_image(path, smooth)
     np.testing.assert_array_equal(read_image(path), smooth)
-    assert image_files(path.parent) == [path]
 
 
 def test_a_missing_image_is_named(tmp_path):
@@ -147,6 +147,40 @@ def test_text_is_no_image(tmp_path):
         read_image(tmp_path / "text.png")
 
 
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JFIF"])
+def test_other_names_of_jpeg_are_read_and_written(tmp_path, smooth, suffix):
+    write_image(tmp_path / "a.jpg", smooth)
+    write_image(tmp_path / f"a{suffix}", smooth)
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / "a.jpg").read_bytes()
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), read_image(tmp_path / "a.jpg"))
+
+
+def test_a_gif_is_read_but_not_written(tmp_path):
+    colours = np.array([[[250, 10, 20], [0, 200, 30]], [[7, 8, 9], [90, 0, 255]]], np.uint8)
+    PIL.Image.fromarray(colours).save(tmp_path / "a.gif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.gif"), colours)
+    with pytest.raises(DataError, match=r"b\.gif' cannot be written: its name must end in \.png"):
+        write_image(tmp_path / "b.gif", colours)
+    data = (tmp_path / "a.gif").read_bytes()
+    (tmp_path / "a.gif").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"a\.gif' is damaged"):
+        read_image(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [(".webp", 16383), (".jpg", 65500), (".jfif", 65500)])
+def test_formats_hold_as_much_as_is_said(tmp_path, suffix, longest):
+    write_image(tmp_path / f"a{suffix}", np.zeros((1, longest, 3), np.uint8))
+    with pytest.raises(
+        DataError, match=rf"would have {longest + 1}x1 pixels, but \{suffix} holds at most {longest} on a"
+    ):
+        write_image(tmp_path / f"b{suffix}", np.zeros((1, longest + 1, 3), np.uint8))
+
+
+def test_what_an_encoder_refuses_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(DataError, match=r"a\.png' of 4x0 pixels cannot be encoded"):
+        write_image(tmp_path / "a.png", np.zeros((0, 4, 3), np.uint8))
+
+
 def test_pixels_of_other_types_are_refused(tmp_path):
     _write_with_opencv(tmp_path / "float.tif", np.zeros((4, 4, 3), np.float32))
     with pytest.raises(DataError, match="float32; convert it to 8 or 16 bits"):
@@ -175,23 +209,6 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
         write_image(tmp_path / "file" / "image.png", np.zeros((4, 4, 3), np.uint8))
-
-
-def test_image_files_are_sorted_and_nothing_else(tmp_path):
-    for name in ("b.png", "a.JPG", "c.webp", "notes.txt", ".hidden.png"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    assert [file.name for file in image_files(tmp_path)] == ["a.JPG", "b.png", "c.webp"]
-
-
-def test_unusable_folders_are_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"missing' does not exist"):
-        image_files(tmp_path / "missing")
-    with pytest.raises(DataError, match=r"file' is not a folder"):
-        image_files(tmp_path / "file")
-    with pytest.raises(DataError, match="holds no image"):
-        image_files(tmp_path)
 
 
 def test_tensors_have_the_full_range():

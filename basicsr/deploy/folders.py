@@ -1,0 +1,114 @@
+"""Work through a folder of pictures: where each enlargement goes, what is there already, and what goes wrong with one of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from basicsr.deploy.upscaling import Enlarge, enlarge_picture
+from basicsr.utils.errors import DataError
+from basicsr.utils.image import check_writable, read_picture, write_picture
+from basicsr.utils.image_folders import distinct_names, image_files
+from basicsr.utils.logger import get_logger
+
+_SUFFIXES_KEPT = (".png", ".tif", ".tiff", ".webp", ".bmp")
+_RECURSIVE = "Give --recursive to take them all; the tree of folders is kept."
+
+
+@dataclass
+class Outcome:
+    """How many pictures were enlarged, were there already, or failed."""
+
+    enlarged: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+def output_files(inputs: Iterable[Path], folder: Path, scale: int, root: Path | None = None) -> dict[Path, Path]:
+    """Return where each enlarged picture goes: `<name>_x<scale>` in `folder`, JPEG and GIF as PNG.
+
+    Pictures that differ only in suffix get different names, see `distinct_names`.
+
+    Args:
+        inputs: the pictures.
+        folder: where the enlarged pictures go.
+        scale: the scale factor.
+        root: folder that the inputs lie in or below; what is below keeps its subfolder.
+
+    Raises:
+        DataError: an output would overwrite an input.
+    """
+    inputs = list(inputs)
+    taken = {path.resolve() for path in inputs}
+    outputs: dict[Path, Path] = {}
+    for path, name in distinct_names(inputs, _result_suffix).items():
+        place = folder / path.parent.relative_to(root) if root else folder
+        output = place / f"{name}_x{scale}{_result_suffix(path)}"
+        if output.resolve() in taken:
+            raise DataError(
+                f"The enlarged '{path}' would overwrite '{output}', which is an input. Choose another output folder, or rename "
+                "one of the two."
+            )
+        outputs[path] = output
+    return outputs
+
+
+def upscale_files(
+    source: Path, folder: Path, enlarge: Enlarge, scale: int, *, recursive: bool = False, skip_existing: bool = False
+) -> Outcome:
+    """Enlarge a picture, or all pictures of a folder; one that fails is reported, and the others go on.
+
+    Args:
+        source: a picture, or a folder of pictures.
+        folder: where the enlarged pictures go; made if absent.
+        enlarge: see `enlarger`.
+        scale: the scale factor.
+        recursive: take the pictures in subfolders, too; `folder` itself is left out where it is one of them.
+        skip_existing: leave out pictures whose enlargement is there.
+
+    Returns:
+        What became of the pictures.
+
+    Raises:
+        DataError: there is no picture, or an output would overwrite an input.
+    """
+    root = source if source.is_dir() else None
+    inputs = image_files(source, recursive=recursive, leave_out=folder, remedy=_RECURSIVE) if root else [source]
+    outcome = Outcome()
+    for path, output in tqdm(
+        output_files(inputs, folder, scale, root).items(), desc="upscale", unit="picture", disable=None
+    ):
+        if skip_existing and output.is_file():
+            outcome.skipped += 1
+            continue
+        try:
+            _upscale_file(path, output, enlarge, scale)
+            outcome.enlarged += 1
+        except DataError as error:
+            outcome.failed += 1
+            get_logger().error("%s", error)
+    if root:
+        get_logger().info(
+            "%d pictures enlarged, %d there already, %d failed.", outcome.enlarged, outcome.skipped, outcome.failed
+        )
+    return outcome
+
+
+def _result_suffix(path: Path) -> str:
+    return path.suffix if path.suffix.lower() in _SUFFIXES_KEPT else ".png"
+
+
+def _upscale_file(path: Path, output: Path, enlarge: Enlarge, scale: int) -> None:
+    picture = read_picture(path)
+    height, width = (side * scale for side in picture.rgb.shape[:2])
+    check_writable(output, height, width, picture.rgb.dtype, alpha=picture.alpha is not None)
+    try:
+        write_picture(output, enlarge_picture(picture, enlarge, scale))
+    except (MemoryError, RuntimeError) as error:  # torch says it with the second
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        raise DataError(
+            f"The memory does not suffice to enlarge '{path}' to {width}x{height} pixels. Give a smaller --tile, or cut it."
+        ) from error
+    get_logger().info("Wrote '%s'.", output)
