@@ -29,7 +29,7 @@ from basicsr.networks.build import full_precision_network, network_to_test, quan
 from basicsr.networks.quantized import load_quantized
 from basicsr.reporting.attempt import attempt
 from basicsr.reporting.entries import read_folder
-from basicsr.training.calibration.network_calibration import total_error
+from basicsr.training.calibration.network_calibration import describe_errors
 from basicsr.training.loop import TrainingLoop
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError, explained
@@ -211,11 +211,7 @@ def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment
     seconds = time.monotonic() - started
     experiment.write_json("calibration.json", [row.as_dict() for row in report])
     get_logger().info(
-        "Calibrated %d quantizers on %d crops in %.1f s; geometric mean of their squared errors %.3e.",
-        len(report),
-        len(crops),
-        seconds,
-        total_error(report),
+        "Calibrated %d quantizers on %d crops in %.1f s. %s", len(report), len(crops), seconds, describe_errors(report)
     )
     return seconds
 

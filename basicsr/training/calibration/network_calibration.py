@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -166,7 +166,17 @@ def _named(name: str) -> Iterator[None]:
         raise QuantizationError(f"The quantizer '{name}' cannot be calibrated. {error}") from error
 
 
-def total_error(report: list[CalibratedQuantizer]) -> float:
-    """Return the geometric mean of the mean squared errors that the calibrators know; nan where none does."""
-    logs = [math.log(e) for row in report if (e := row.result.mean_squared_error)]
-    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+def describe_errors(report: Sequence[CalibratedQuantizer]) -> str:
+    """Return a sentence on the squared errors, with their geometric mean and of how many quantizers it is.
+
+    Calibrators that do not choose bounds by the squared error, such as MinMax, do not measure it. Errors of 0, which have no logarithm, are left out.
+    """
+    known = [row.result.mean_squared_error for row in report if row.result.mean_squared_error is not None]
+    errors = [error for error in known if error > 0]
+    if not known:
+        return "Their calibrators do not measure squared errors."
+    if not errors:
+        return "All squared errors that were measured are 0."
+    mean = math.exp(sum(map(math.log, errors)) / len(errors))
+    some = "" if len(errors) == len(report) else f" of {len(errors)} of them"
+    return f"The geometric mean of the squared errors{some} is {mean:.3e}."

@@ -4,10 +4,16 @@ import pytest
 import torch
 
 from basicsr.archs import build_network
+from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion.insert import insert_quantizers
 from basicsr.quant.observe.capture import count_codes
 from basicsr.quant.spec import QuantizationError
-from basicsr.training.calibration.network_calibration import calibrate_network, check_calibrators, total_error
+from basicsr.training.calibration.network_calibration import (
+    CalibratedQuantizer,
+    calibrate_network,
+    check_calibrators,
+    describe_errors,
+)
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import CalibrationOptions
 from tests import tiny
@@ -94,7 +100,7 @@ def test_dfsq_of_a_network_with_constant_channels(selection):
     assert not report[f"{block}.attn.av.b_quantizer"].result.post_relu
     line = report[f"{block}.mlp.fc1.act_quantizer"].as_dict()
     assert len(line["points"]) == 12 and len(line["points"][0]) == 8
-    assert 0 < total_error(list(report.values())) < 0.1
+    assert 0 < float(describe_errors(list(report.values())).split()[-1].rstrip(".")) < 0.1
     with count_codes(network) as counts:
         assert network(CROPS).isfinite().all()
     assert max(counts.values()) <= 8
@@ -140,3 +146,23 @@ def test_dfsq_does_not_depend_on_the_batch_size():
 def test_calibrators_that_cannot_work_are_refused_before_any_data(arguments, section, error, message):
     with pytest.raises(error, match=message):
         check_calibrators(quantized(**arguments), section)
+
+
+@pytest.mark.parametrize(
+    ("errors", "sentence"),
+    [
+        ([0.01, 0.0001], "The geometric mean of the squared errors is 1.000e-03."),
+        ([0.5, None, 0.0], "The geometric mean of the squared errors of 1 of them is 5.000e-01."),
+        ([None, None], "Their calibrators do not measure squared errors."),
+        ([0.0], "All squared errors that were measured are 0."),
+    ],
+)
+def test_the_squared_errors_are_described_as_far_as_they_are_known(errors, sentence):
+    zero = torch.zeros(())
+    report = [CalibratedQuantizer("a", Bounds(zero, zero + 1, mean_squared_error=error)) for error in errors]
+    assert describe_errors(report) == sentence
+
+
+def test_min_max_claims_no_error():
+    report = calibrate_network(quantized(), CROPS, options("MinMax"))
+    assert describe_errors(report) == "Their calibrators do not measure squared errors."
