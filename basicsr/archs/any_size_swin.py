@@ -4,6 +4,9 @@ The layouts of `window_attention` are tables made for one size, and its groups o
 itself computes places of tokens and kinds of windows from the size of the map. Parameters and results are the same.
 """
 
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +15,7 @@ from basicsr.archs.swin_layers import SwinLayers
 from basicsr.archs.window_attention import Order, WindowAttention
 
 
-class AnySizeSwinLayers(nn.Module):
+class AnySizeSwinLayers(SwinLayers):
     """`SwinLayers` for maps of any size; takes and returns tokens (n, h * w, dim) in the order of the image.
 
     Args:
@@ -20,9 +23,7 @@ class AnySizeSwinLayers(nn.Module):
     """
 
     def __init__(self, source: SwinLayers) -> None:
-        super().__init__()
-        self.window_size = source.window_size
-        self.blocks = source.blocks
+        super().__init__(source.blocks, source.window_size)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         order: Order = "image"
@@ -33,6 +34,11 @@ class AnySizeSwinLayers(nn.Module):
             x = x + block.drop_path(_attend(block.attn, block.norm1(x), kinds if order == "shifted" else None))
             x = x + block.drop_path(block.mlp(block.norm2(x)))
         return _reorder(x, size, self.window_size, order, "image")
+
+
+@runtime_checkable
+class _GivesProjections(Protocol):
+    def projections(self, x: Tensor) -> list[Tensor]: ...
 
 
 def _reorder(x: Tensor, size: tuple[int, int], window: int, old: Order, new: Order) -> Tensor:
@@ -76,17 +82,18 @@ def _attend(attention: WindowAttention, x: Tensor, kinds: Tensor | None) -> Tens
     q, k, v = (_heads(projection, attention) for projection in _projections(attention.qkv, x))
     logits = attention.qk(q * attention.scale, k.transpose(-2, -1)) + attention.position_bias()
     if kinds is not None:
+        assert attention.masks is not None  # `kinds` are given to shifted windows, which have masks
         mask = attention.masks.index_select(0, kinds)  # windows, 1, window tokens, window tokens
         logits = logits + (mask if n == 1 else mask.repeat(n, 1, 1, 1))
     attended = attention.av(logits.softmax(dim=-1), v)
     return attention.proj(attended.transpose(1, 2).reshape(n, tokens, dim))
 
 
-def _projections(qkv: nn.Module, x: Tensor) -> list[Tensor]:
+def _projections(qkv: nn.Linear, x: Tensor) -> list[Tensor]:
     """Return q, k and v, each (n, tokens, dim): three small products, which runtimes need not take apart again."""
-    if hasattr(qkv, "projections"):  # a layer that was built for a runtime
+    if isinstance(qkv, _GivesProjections):  # a layer that was built for a runtime
         return qkv.projections(x)
-    biases = [None] * 3 if qkv.bias is None else qkv.bias.split(x.shape[-1])
+    biases: Sequence[Tensor | None] = [None] * 3 if qkv.bias is None else qkv.bias.split(x.shape[-1])
     return [F.linear(x, weight, bias) for weight, bias in zip(qkv.weight.split(x.shape[-1]), biases, strict=True)]
 
 

@@ -65,6 +65,8 @@ class EDSR(SRNetwork):
         OptionsError: numbers of channels that contradict each other.
     """
 
+    mean: Tensor
+
     def __init__(
         self,
         *,

@@ -1,5 +1,8 @@
 """Layers of SwinIR between its convolutions; see window_attention for the order of their tokens."""
 
+from collections.abc import Sequence
+from typing import cast
+
 from torch import Tensor, nn
 
 from basicsr.archs.window_attention import Order, WindowAttention, token_layouts
@@ -74,10 +77,12 @@ class SwinLayer(nn.Module):
 class SwinLayers(nn.Module):
     """Swin layers with aligned and shifted windows in turn. Takes and returns tokens in the order of the image."""
 
-    def __init__(self, layers: list[SwinLayer], window_size: int) -> None:
+    blocks: Sequence[SwinLayer]  # an nn.ModuleList
+
+    def __init__(self, layers: Sequence[SwinLayer], window_size: int) -> None:
         super().__init__()
         self.window_size = window_size
-        self.blocks = nn.ModuleList(layers)
+        self.blocks = cast("Sequence[SwinLayer]", nn.ModuleList(layers))
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         layouts = token_layouts(*size, self.window_size, x.device)

@@ -6,8 +6,8 @@ Names of parameters and their order are those of the official implementation; it
 
 import copy
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,9 @@ class SwinIR(SRNetwork):
         OptionsError: options that contradict each other.
     """
 
+    mean: Tensor
+    layers: Sequence[ResidualSwinGroup]  # an nn.ModuleList
+
     def __init__(
         self,
         *,
@@ -85,7 +88,7 @@ class SwinIR(SRNetwork):
         self.conv_first = nn.Conv2d(in_chans, embed_dim, 3, 1, 1)
         self.patch_embed = TokenNorm(embed_dim)
         drop_rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
-        self.layers = nn.ModuleList()
+        groups = nn.ModuleList()
         for depth, heads in zip(depths, num_heads, strict=True):
             swin_layers = []
             for i in range(depth):
@@ -93,7 +96,8 @@ class SwinIR(SRNetwork):
                 rate = drop_rates.pop(0)
                 swin_layers.append(SwinLayer(embed_dim, window_size, heads, order, mlp_ratio, qkv_bias, rate))
             group = ResidualSwinGroup(SwinLayers(swin_layers, window_size), _residual_conv(embed_dim, resi_connection))
-            self.layers.append(group)
+            groups.append(group)
+        self.layers = cast("Sequence[ResidualSwinGroup]", groups)
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = _residual_conv(embed_dim, resi_connection)
         self._add_upsampler(embed_dim, in_chans)
@@ -116,9 +120,8 @@ class SwinIR(SRNetwork):
     def for_any_size(self) -> nn.Module:
         """Return a twin that shares the parameters and can be traced into a graph for images of any size; see any_size_swin."""
         twin = copy.copy(self)
-        twin._modules = {**self._modules, "layers": nn.ModuleList()}
-        for group in self.layers:
-            twin.layers.append(ResidualSwinGroup(AnySizeSwinLayers(group.residual_group), group.conv))
+        groups = (ResidualSwinGroup(AnySizeSwinLayers(group.residual_group), group.conv) for group in self.layers)
+        twin._modules = {**self._modules, "layers": nn.ModuleList(groups)}
         return twin
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,8 +134,8 @@ class SwinIR(SRNetwork):
             (n, in_chans, h * upscale, w * upscale), not clipped.
         """
         h, w = x.shape[-2:]
-        padded = (-(-side // self.size_multiple) * self.size_multiple for side in (h, w))
-        x = mirror_to_size(x, *padded, repeat_edge=False)
+        padded_h, padded_w = (-(-side // self.size_multiple) * self.size_multiple for side in (h, w))
+        x = mirror_to_size(x, padded_h, padded_w, repeat_edge=False)
         # channels_last is the layout of tokens: from here on, maps and tokens are views of each other
         x = ((x - self.mean) * self.img_range).contiguous(memory_format=torch.channels_last)
         shallow = self.conv_first(x)
@@ -191,7 +194,8 @@ class SwinIR(SRNetwork):
             KeyError: the state dict is not one of a SwinIR.
         """
         embed_dim, in_chans = state_dict["conv_first.weight"].shape[:2]
-        depths, heads = [], []
+        depths: list[int] = []
+        heads: list[int] = []
         while f"layers.{len(depths)}.residual_group.blocks.0.norm1.weight" in state_dict:
             group = f"layers.{len(depths)}.residual_group.blocks"
             depth = 0

@@ -62,8 +62,8 @@ class TokenLayouts:
         shift = window // 2
         aligned = _cut(image, window)
         shifted = _cut(image.roll((-shift, -shift), (0, 1)), window)
-        parts = (shifted[:-1, :-1], shifted[:-1, -1], shifted[-1, :-1], shifted[-1, -1])
-        parts = [part.reshape(-1, window * window) for part in parts]  # windows, tokens
+        regions = (shifted[:-1, :-1], shifted[:-1, -1], shifted[-1, :-1], shifted[-1, -1])
+        parts = [part.reshape(-1, window * window) for part in regions]  # windows, tokens
         self.groups: dict[Order, tuple[int, ...]] = {
             "aligned": (aligned.shape[0] * aligned.shape[1],),
             "shifted": tuple(len(part) for part in parts),
@@ -144,6 +144,9 @@ class WindowAttention(nn.Module):
         order: order of the tokens that this attention gets.
         qkv_bias: whether q, k and v have a bias.
     """
+
+    relative_position_index: Tensor
+    masks: Tensor | None
 
     def __init__(self, dim: int, window_size: int, num_heads: int, order: Order, qkv_bias: bool) -> None:
         super().__init__()

@@ -158,17 +158,18 @@ def calibration_crops(options: CalibrationOptions, training: Component | None, s
         OptionsError: there is neither a file nor a training folder.
         DataError: the file or folders cannot be used.
     """
-    folders = {"dataroot_gt": options.dataroot_gt, "dataroot_lq": options.dataroot_lq}
+    dataroot_gt, dataroot_lq = options.dataroot_gt, options.dataroot_lq
     if options.data is not None:
-        return load_calibration_set(options.data, scale=scale, **folders)
+        return load_calibration_set(options.data, scale=scale, dataroot_gt=dataroot_gt, dataroot_lq=dataroot_lq)
     template = None
-    if options.dataroot_gt is None:
-        if training is None:
+    if dataroot_gt is None:
+        if training is None or training.get("dataroot_gt") is None:
             raise OptionsError("Calibration needs 'calibration:data', 'calibration:dataroot_gt' or 'datasets:train'.")
-        template = training.get("filename_tmpl") if options.dataroot_lq is None else None
-        folders = {key: given or training.get(key) for key, given in folders.items()}
+        template = training.get("filename_tmpl") if dataroot_lq is None else None
+        dataroot_gt, dataroot_lq = training["dataroot_gt"], dataroot_lq or training.get("dataroot_lq")
     chosen = make_calibration_set(
-        **folders,
+        dataroot_gt,
+        dataroot_lq,
         scale=scale,
         num_images=options.num_images,
         crop_size=options.crop_size,

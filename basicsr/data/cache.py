@@ -1,14 +1,15 @@
 """Decoded images kept in memory, up to a number of bytes."""
 
 from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
-Images = tuple[np.ndarray, ...]
+ImagesT = TypeVar("ImagesT", bound=tuple[np.ndarray, ...])
 
 
-class ImageCache:
+class ImageCache(Generic[ImagesT]):
     """Keeps what was loaded first until the budget is used up; nothing is thrown out again.
 
     Training visits all images equally often, so that a full cache that keeps what it has serves as many requests as any
@@ -22,9 +23,9 @@ class ImageCache:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._used = 0
-        self._entries: dict[Hashable, Images] = {}
+        self._entries: dict[Hashable, ImagesT] = {}
 
-    def get(self, key: Hashable, load: Callable[[], Images]) -> Images:
+    def get(self, key: Hashable, load: Callable[[], ImagesT]) -> ImagesT:
         """Return the images under `key`, calling `load` where they are not in memory."""
         images = self._entries.get(key)
         if images is None:

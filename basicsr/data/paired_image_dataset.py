@@ -72,7 +72,7 @@ class PairedImageDataset(PairedDataset):
         self.use_hflip = use_hflip
         self.use_rot = use_rot
         self._pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl)[:num_images]
-        self._cache = ImageCache(cache_budget_mb * 2**20)
+        self._cache: ImageCache[tuple[np.ndarray, np.ndarray]] = ImageCache(cache_budget_mb * 2**20)
         if dataroot_lq is None:
             _logger.info(
                 "Data set %s: %d images of '%s', LR made by bicubic reduction.", name, len(self._pairs), dataroot_gt

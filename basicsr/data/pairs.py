@@ -119,15 +119,13 @@ def match_names(
 ) -> NameMatch:
     """Find the LR name of every HR name, with the given template or the one of `NAME_TEMPLATES` that fits most names."""
     known = set(lq_names)
-    best = None
+    matches = []
     for template in NAME_TEMPLATES if filename_tmpl is None else (filename_tmpl,):
         expected = {name: lq_name(name, template, scale) for name in gt_names}
         without_lq = [name for name, partner in expected.items() if partner not in known]
         without_gt = sorted(known.difference(expected.values()))
-        match = NameMatch(template, expected, without_lq, without_gt)
-        if best is None or len(without_lq) < len(best.without_lq):
-            best = match
-    return best
+        matches.append(NameMatch(template, expected, without_lq, without_gt))
+    return min(matches, key=lambda match: len(match.without_lq))  # the first of equals
 
 
 def size_of(image: np.ndarray) -> str:

@@ -39,7 +39,8 @@ class DatasetResult:
     def _values(self) -> dict[str, list[float]]:
         metrics = next(iter(self.images.values()))
         return {
-            metric: [image[metric] for image in self.images.values() if image[metric] is not None] for metric in metrics
+            metric: [value for image in self.images.values() if (value := image[metric]) is not None]
+            for metric in metrics
         }
 
     def describe(self) -> str:

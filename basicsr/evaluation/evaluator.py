@@ -1,7 +1,7 @@
 """The metrics of a network on a dataset, image by image."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Evaluator:
         compares = full_precision is not None and any(m.traits.compares == "full_precision" for m in metrics.values())
         self.metrics = {k: m for k, m in metrics.items() if compares or m.traits.compares == "hr"}
         self._full_precision = full_precision
-        self._references = ReferenceOutputs(full_precision, options) if compares else None
+        self._references = ReferenceOutputs(full_precision, options) if compares and full_precision else None
 
     def evaluate(self, network: nn.Module, dataset: Any, folder: Path | None = None) -> DatasetResult:
         """Evaluate a network on a dataset of pairs; several processes share the images.
@@ -104,8 +104,8 @@ class Evaluator:
 
     def _reference(
         self, dataset: str, names: list[str], lq: torch.Tensor, network: nn.Module, outputs: torch.Tensor
-    ) -> Sequence[torch.Tensor] | None:
-        if self._references is None:
+    ) -> torch.Tensor | list[torch.Tensor] | None:
+        if self._references is None or self._full_precision is None:
             return None
         known = self._references.find(dataset, names, lq)
         if known is not None:

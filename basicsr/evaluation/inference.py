@@ -5,7 +5,8 @@ A network is any module with the attributes `scale` (an image of h x w becomes o
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -90,14 +91,15 @@ def upscale(
 
 def _ensemble(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
     """Return the mean over flips and rotations, each undone: "enhanced prediction" of Timofte et al. 2016."""
-    total = None
-    for turns in range(4):
-        turned = lr.rot90(turns, (-2, -1))
-        for flipped in (False, True):
-            sr = enlarge(turned.flip(-1)).flip(-1) if flipped else enlarge(turned)
-            sr = sr.rot90(-turns, (-2, -1))
-            total = sr if total is None else total + sr
-    return total / 8
+
+    def views() -> Iterator[Tensor]:
+        for turns in range(4):
+            turned = lr.rot90(turns, (-2, -1))
+            for flipped in (False, True):
+                sr = enlarge(turned.flip(-1)).flip(-1) if flipped else enlarge(turned)
+                yield sr.rot90(-turns, (-2, -1))
+
+    return reduce(torch.add, views()) / 8  # one view after the other, so that two at most are held
 
 
 def _check_tiles(tile: int, overlap: int, multiple: int) -> None:
@@ -112,7 +114,8 @@ def _check_tiles(tile: int, overlap: int, multiple: int) -> None:
 def _by_tiles(network: nn.Module, x: Tensor, tile: int, overlap: int) -> Tensor:
     scale = scale_of(network)
     n, _, height, width = x.shape
-    total, weights = None, x.new_zeros(height * scale, width * scale)
+    total: Tensor | None = None
+    weights = x.new_zeros(height * scale, width * scale)
     rows, columns = _tile_starts(height, tile, overlap), _tile_starts(width, tile, overlap)
     for top in rows:
         row_weight = _tile_weight(top, height, tile, overlap, scale).to(x)
@@ -128,6 +131,7 @@ def _by_tiles(network: nn.Module, x: Tensor, tile: int, overlap: int) -> Tensor:
             )
             total[place] += sr * weight
             weights[place] += weight
+    assert total is not None  # there is at least one tile
     return total / weights
 
 

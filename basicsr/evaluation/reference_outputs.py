@@ -39,8 +39,9 @@ class ReferenceOutputs:
 
     def find(self, dataset: str, names: Sequence[str], lq: Tensor) -> list[Tensor] | None:
         """Return the outputs (3, scale h, scale w) for images (N, 3, h, w), or None unless all are there."""
-        outputs = [self._find(dataset, name, image) for name, image in zip(names, lq, strict=True)]
-        return outputs if all(output is not None for output in outputs) else None
+        found = [self._find(dataset, name, image) for name, image in zip(names, lq, strict=True)]
+        outputs = [output for output in found if output is not None]
+        return outputs if len(outputs) == len(found) else None
 
     def keep(self, dataset: str, names: Sequence[str], lq: Tensor, outputs: Tensor) -> None:
         """Keep the outputs (N, 3, scale h, scale w) of images (N, 3, h, w).
@@ -51,13 +52,13 @@ class ReferenceOutputs:
         for name, image, output in zip(names, lq, outputs, strict=True):
             self._remember(dataset, name, output)
             if self._folder is not None:
-                self._write(self._file(image), output)
+                self._write(self._file(self._folder, image), output)
 
     def _find(self, dataset: str, name: str, image: Tensor) -> Tensor | None:
         known = self._in_memory.get((dataset, name))
         if known is not None or self._folder is None:
             return known
-        file = self._file(image)
+        file = self._file(self._folder, image)
         if not file.is_file():
             return None
         try:
@@ -82,13 +83,13 @@ class ReferenceOutputs:
         ):
             np.save(temporary, output.numpy())
 
-    def _file(self, image: Tensor) -> Path:
+    def _file(self, folder: Path, image: Tensor) -> Path:
         if self._common is None:
             self._common = self._digest_of_network()
         digest = hashlib.sha256(self._common)
         digest.update(repr(tuple(image.shape)).encode())
         digest.update(image.contiguous().numpy().tobytes())
-        return self._folder / f"{digest.hexdigest()[:32]}.npy"
+        return folder / f"{digest.hexdigest()[:32]}.npy"
 
     def _digest_of_network(self) -> bytes:
         protocol = [getattr(self._options, key) for key in _WHAT_DECIDES]

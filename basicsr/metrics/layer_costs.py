@@ -202,8 +202,7 @@ def _cost(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, ow
         kind, macs = OTHER, own_flops // 2
     else:
         return None
-    weight = getattr(module, "weight", None)
-    weights = weight.numel() if kind in ("linear", "conv") else 0
+    weights = _weight_of(module).numel() if kind in ("linear", "conv") else 0
     return LayerCost(name, kind, macs, weights, FULL_PRECISION_BITS, float(FULL_PRECISION_BITS**2), quantized=False)
 
 
@@ -224,7 +223,13 @@ Rule = Callable[[nn.Module, tuple[Any, ...], Any], int]
 
 
 def _sums_over_rows(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> int:
-    return output.numel() * module.weight[0].numel()
+    return output.numel() * _weight_of(module)[0].numel()
+
+
+def _weight_of(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)  # the rules are of layers that have one
+    return weight
 
 
 _RULES: dict[str, tuple[str, Rule]] = {

@@ -54,7 +54,9 @@ def load_torch(path: Path) -> Any:
 
 def rng_state() -> dict[str, Any]:
     """Return the state of all global random number generators as plain values."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state = np.random.get_state(legacy=True)
+    assert isinstance(state, tuple)  # what legacy=True asks for
+    name, keys, position, has_gauss, cached = state
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),

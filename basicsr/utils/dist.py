@@ -93,10 +93,12 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     if world_size() == 1:
         return
     parameters = [p for p in parameters if p.requires_grad]
+    gradients = []
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    average_tensors([parameter.grad for parameter in parameters])
+        gradients.append(parameter.grad)
+    average_tensors(gradients)
 
 
 def average_tensors(tensors: Sequence[torch.Tensor]) -> None:

@@ -67,7 +67,7 @@ class Registry:
         """Return the names of all components, imported or not."""
         return sorted(set(self._components) | set(self._files_by_name()))
 
-    def get(self, name: str, where: str = "type") -> Any:
+    def get(self, name: str | None, where: str = "type") -> Any:
         """Return the component called `name`, importing its file if that has not happened.
 
         Raises:
@@ -176,6 +176,8 @@ def _import_module_of(file: Path) -> None:
         return
     name = f"basicsr_plugin_{abs(hash(file))}_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"Python does not know how to load '{file}'")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

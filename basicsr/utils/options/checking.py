@@ -37,10 +37,7 @@ def check_components(options: Options) -> None:
 def check_method(options: Options) -> None:
     """Check the components of quantization, calibration and training, and fill in their defaults."""
     if options.quantization is not None:
-        if options.w_bits is None or options.a_bits is None:
-            raise OptionsError(
-                "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
-            )
+        options.required_bits()
         rules = options.quantization.coverage
         for index, rule in enumerate(() if isinstance(rules, str) else rules):
             QMODULE_REGISTRY.get(rule.type, f"quantization:coverage:{index}:type")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from basicsr.utils.devices import KNOWN_DEVICES, is_device_name
+from basicsr.utils.errors import OptionsError
 
 Component = dict[str, Any]
 Bits = Annotated[int, pydantic.Field(ge=2, le=8)]
@@ -246,12 +247,24 @@ class Options(_Section):
     @property
     def w_bits(self) -> int | None:
         """Bits of the weights; None without quantization."""
-        return self.quantization and (self.quantization.w_bits or self.bit)
+        return None if self.quantization is None else self.quantization.w_bits or self.bit
 
     @property
     def a_bits(self) -> int | None:
         """Bits of the activations; None without quantization."""
-        return self.quantization and (self.quantization.a_bits or self.bit)
+        return None if self.quantization is None else self.quantization.a_bits or self.bit
+
+    def required_bits(self) -> tuple[int, int]:
+        """Return the bits of the weights and of the activations of a run with quantization.
+
+        Raises:
+            OptionsError: the options do not say them.
+        """
+        if self.w_bits is None or self.a_bits is None:
+            raise OptionsError(
+                "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
+            )
+        return self.w_bits, self.a_bits
 
     @property
     def method_name(self) -> str:
