@@ -46,8 +46,8 @@ class ImagesInMemory:
         self._dataset = dataset
         self._device = device
         pairs = _load_all(dataset, budget)
-        self._lq = _Pixels([lq for lq, _ in pairs], dataset.lq_size, device)
-        self._gt = _Pixels([gt for _, gt in pairs], dataset.lq_size * dataset.scale, device)
+        self._lq = _Pixels([lq for lq, _ in pairs], dataset.crop_size(), device)
+        self._gt = _Pixels([gt for _, gt in pairs], dataset.crop_size() * dataset.scale, device)
         get_logger().info(
             "Data set %s: %d pairs of images are held in memory on '%s', %d MiB.",
             dataset.name, len(pairs), device, sum(map(_bytes_of, pairs)) // _MIB,
@@ -138,7 +138,7 @@ def _load_all(dataset: PairedImageDataset, budget: int) -> list[Pair]:
 def _load(dataset: PairedImageDataset, index: int) -> Pair:
     lq, gt = dataset.load(index)
     name = dataset.file_of(index)
-    check_crop_fits(gt, dataset.lq_size, dataset.scale, name)
+    check_crop_fits(gt, dataset.crop_size(), dataset.scale, name)
     if (lq.dtype, gt.dtype) != (np.uint8, np.uint8):
         raise DoesNotFitError(f"The image '{name}' or its LR image has 16 bits per channel; 8 bits are held in memory.")
     return lq, gt

@@ -62,13 +62,11 @@ class PairedImageDataset(PairedDataset):
         num_images: Annotated[int, Field(gt=0)] | None = None,
         cache_budget_mb: Annotated[int, Field(ge=0)] = 1024,
     ) -> None:
-        if phase == "train" and lq_size is None:
-            raise OptionsError(
-                f"The training data set '{name}' needs the option lq_size, the side of its LR crops in pixels."
-            )
         self.name = name
         self.scale = scale
         self.lq_size = lq_size
+        if phase == "train":
+            self.crop_size()
         self.use_hflip = use_hflip
         self.use_rot = use_rot
         self._pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl)[:num_images]
@@ -79,6 +77,18 @@ class PairedImageDataset(PairedDataset):
             )
         else:
             _logger.info("Data set %s: %d images of '%s' and '%s'.", name, len(self._pairs), dataroot_gt, dataroot_lq)
+
+    def crop_size(self) -> int:
+        """Return the side of the LR crops in pixels.
+
+        Raises:
+            OptionsError: the data set has no option `lq_size`.
+        """
+        if self.lq_size is None:
+            raise OptionsError(
+                f"The training data set '{self.name}' needs the option lq_size, the side of its LR crops in pixels."
+            )
+        return self.lq_size
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -106,7 +116,7 @@ class PairedImageDataset(PairedDataset):
         """
         lq, gt = self._load(index)
         random = np.random.default_rng(seed)
-        lq, gt = paired_random_crop(lq, gt, self.lq_size, self.scale, random, self.file_of(index))
+        lq, gt = paired_random_crop(lq, gt, self.crop_size(), self.scale, random, self.file_of(index))
         orientation = random_orientation(random, self.use_hflip, self.use_rot)
         return {"lq": image_to_tensor(orient(lq, **orientation)), "gt": image_to_tensor(orient(gt, **orientation))}
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basicsr.evaluation.inference import device_of, upscale
+from basicsr.evaluation.inference import PadMode, device_of, upscale
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.observe.capture import observe_activations, observe_quantizer_inputs
 from basicsr.quant.quantizers.base import Quantizer
@@ -50,13 +50,14 @@ class _Input:
         self.squares += float(x.square().sum())
 
     def see_quantized(self, x: Tensor, output: Tensor) -> None:
+        assert self.range is not None  # the input was seen in full precision before
         self.quantized += torch.histc(x.float(), BINS, *self.range).cpu()
         low, high = (float(bound) for bound in output.aminmax())
         self.gives = (low, high) if self.gives is None else (min(low, self.gives[0]), max(high, self.gives[1]))
 
 
 @torch.no_grad()
-def activation_statistics(network: nn.Module, dataset: Any, pad: str) -> dict[str, Any]:
+def activation_statistics(network: nn.Module, dataset: Any, pad: PadMode) -> dict[str, Any]:
     """Look at the activations of a quantized network on the middle of a few LR pictures.
 
     The relative error of a quantizer is that on its input while all quantizers let their inputs through; so it is its own, not
@@ -129,5 +130,6 @@ def _bounds(quantizer: Quantizer) -> list[float] | None:
     return _rounded([float(lower.min()), float(upper.max())])
 
 
-def _rounded(values: Sequence[float]) -> list[float]:
+def _rounded(values: Sequence[float] | None) -> list[float]:
+    assert values is not None  # the quantizers without inputs are left out
     return [float(f"{value:.{_DIGITS}g}") for value in values]

@@ -61,7 +61,7 @@ class _StrictLoader(yaml.SafeLoader):
         self._as_written: set[int] = set()  # ids of nodes without quotation marks and without a tag
         self.deep_construct = True  # nodes are built at once, so that one that contains itself is noticed
 
-    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         event = self.peek_event()
         node = super().compose_scalar_node(anchor)
         if event.implicit[0]:

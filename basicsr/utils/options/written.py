@@ -4,6 +4,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Literal, Union
 
 import pydantic
@@ -47,7 +48,7 @@ def read_options(raw: dict[str, Any]) -> dict[str, Any]:
     are left out: so an inherited data set is removed.
     """
     for path, registry in _COMPONENTS.items():
-        raw = _replaced(raw, path, lambda value, registry=registry: _read_component(value, registry))
+        raw = _replaced(raw, path, partial(_read_component, registry=registry))
     if isinstance(raw.get("train"), dict):
         raw = {**raw, "train": _read_arguments(raw["train"], MODEL_REGISTRY, raw.get("model_type", "PTQModel"))}
     return read_as(raw, Options)
