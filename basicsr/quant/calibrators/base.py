@@ -87,7 +87,7 @@ class StreamingCalibrator(Calibrator[ResultT]):
         super().__init__(spec)
         self._num_channels: int | None = None
         self._elements_of_pass = 0
-        self._elements_of_first_pass: int | None = None
+        self._elements_of_first_pass = 0  # until it is over
         self._complete = False
 
     def update(self, tensor: Tensor) -> None:
@@ -119,7 +119,7 @@ class StreamingCalibrator(Calibrator[ResultT]):
             return False
         if self._elements_of_pass == 0:
             raise QuantizationError("The calibrator saw no data in this pass; call update() with at least one batch.")
-        if self._elements_of_first_pass is None:
+        if not self._elements_of_first_pass:
             self._elements_of_first_pass = self._elements_of_pass
         elif self._elements_of_pass != self._elements_of_first_pass:
             raise QuantizationError(
@@ -173,7 +173,7 @@ class BoundsCalibrator(StreamingCalibrator[Bounds]):
         spec: the quantizer; with `symmetric`, the bounds are -u and u.
     """
 
-    gives = Bounds
+    gives: ClassVar[type[Bounds]] = Bounds
     _lowest: Tensor  # (C,) float32, over all batches so far; set by the first one
     _highest: Tensor
 
@@ -220,7 +220,7 @@ class BoundsCalibrator(StreamingCalibrator[Bounds]):
     def _look_at(self, tensor: Tensor) -> None:
         rows = self._as_rows(tensor)
         lowest, highest = finite_range(rows)
-        if self._elements_of_first_pass is None:
+        if not self._elements_of_first_pass:
             self._widen_range(lowest, highest)
         else:
             rows = self._within_range(rows, lowest, highest)

@@ -87,6 +87,7 @@ class DBDCCalibrator(BoundsCalibrator):
         if self._batches == "mean":
             lower, upper = (total / self._num_batches for total in self._sums)
         else:
+            assert self._counts is not None  # made after the first pass
             lower, upper = self._clip(self._counts, self._lowest.double(), self._highest.double())
         if self.spec.symmetric:
             upper = torch.maximum(lower.abs(), upper.abs())

@@ -32,7 +32,7 @@ class DDTBCalibrator(PercentileCalibrator):
     def update(self, tensor: Tensor) -> None:
         """Look at one batch, whose samples lie along axis 0; see `BoundsCalibrator.update`."""
         super().update(tensor)
-        if self._elements_of_first_pass is None:
+        if not self._elements_of_first_pass:
             samples = by_sample(tensor.detach().float(), None).squeeze(1)  # N, elements
             self._extremes.append(torch.stack(samples.aminmax(dim=1)).double())
 

@@ -78,7 +78,7 @@ class DOBICalibrator(BoundsCalibrator):
             return any([search.narrow() for search in self._searches])
 
     def _find_bounds(self) -> FoundBounds:
-        results = [search.result for search in self._searches]
+        results = [search.result for search in self._searches if search.result is not None]  # all of them
         pairs = torch.tensor([(result.lower, result.upper) for result in results], dtype=torch.float64)
         lower, upper = pairs.to(self._lowest.device).T  # (C,), (C,)
         return FoundBounds(

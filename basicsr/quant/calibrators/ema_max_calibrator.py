@@ -46,4 +46,5 @@ class EMAMaxCalibrator(BoundsCalibrator):
         self._average = mean if self._average is None else torch.lerp(mean, self._average, self._decay)
 
     def _find_bounds(self) -> FoundBounds:
+        assert self._average is not None  # there was a batch, or the pass would not have ended
         return FoundBounds(-self._average, self._average)

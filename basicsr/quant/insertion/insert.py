@@ -23,6 +23,7 @@ from basicsr.utils.errors import suggestion
 from basicsr.utils.registry import QMODULE_REGISTRY, QUANTIZER_REGISTRY
 
 _AFFINE = {"type": "Affine"}
+_EntryOfRole = Mapping[Role, Callable[[QuantizerSlot, int], QuantizerEntry]]
 
 
 def insert_quantizers(
@@ -70,7 +71,7 @@ def insert_quantizers(
     _adjust(selected, exclude, overrides)
     weights = partial(_quantizer_entry, weight_quantizer, weight_symmetric, weight_granularity)
     activations = partial(_quantizer_entry, activation_quantizer, activation_symmetric, activation_granularity)
-    entry_of_role = {"weight": weights, "activation": activations}
+    entry_of_role: _EntryOfRole = {"weight": weights, "activation": activations}
     entries = (_module_entry(name, module, entry_of_role) for name, module in selected.items())
     quantization_map = QuantizationMap(tuple(entries))
     apply_quantization_map(network, quantization_map)
@@ -171,9 +172,7 @@ def _refuse_quantized(network: nn.Module) -> None:
         )
 
 
-def _module_entry(
-    name: str, module: SelectedModule, entry_of_role: Mapping[Role, Callable[[QuantizerSlot, int], QuantizerEntry]]
-) -> ModuleEntry:
+def _module_entry(name: str, module: SelectedModule, entry_of_role: _EntryOfRole) -> ModuleEntry:
     quantizers = {
         slot.name: entry_of_role[slot.role](slot, module.bits[slot.name])
         for slot in module.slots
@@ -236,6 +235,7 @@ def _build_module(source: nn.Module, entry: ModuleEntry) -> QModule:
         full_name = f"{entry.name}.{name}"
         options = {"type": quantizer.type, **quantizer.options}
         channels = [slots[name].channels] if QUANTIZER_REGISTRY.get(quantizer.type, full_name).takes_channels else []
-        quantizers[name] = QUANTIZER_REGISTRY.build(options, quantizer.spec, num_channels, *channels, where=full_name)
-        quantizers[name].name = full_name
+        built = QUANTIZER_REGISTRY.build(options, quantizer.spec, num_channels, *channels, where=full_name)
+        built.name = full_name
+        quantizers[name] = built
     return qmodule(source, quantizers)

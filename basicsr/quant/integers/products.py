@@ -18,6 +18,7 @@ from basicsr.quant.integers.containers import (
 from basicsr.quant.integers.frozen import freeze_weight
 from basicsr.quant.integers.operators import from_int8, through_uint8
 from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.spec import QuantizationError
 
 Containers = Callable[[float, float, int], ActivationContainer | None]
 """Gives the grid for an input with the lower bound, the upper bound and the bits of its quantizer; None where there is no good one."""
@@ -32,12 +33,13 @@ class GridValues(nn.Module):
 
     def __init__(self, quantizer: Quantizer) -> None:
         super().__init__()
-        self.lower, self.upper, self.step = _grid(quantizer)
+        self.grid: tuple[float, float, float] | tuple[Tensor, Tensor, Tensor] = _numbers(quantizer) or _rows(quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the nearest values, in the shape of `x`."""
-        codes = ((x.clamp(self.lower, self.upper) - self.lower) * (1 / self.step)).round()
-        return codes * self.step + self.lower
+        lower, upper, step = self.grid
+        codes = ((x.clamp(lower, upper) - lower) * (1 / step)).round()  # type: ignore[arg-type]  # the stubs know no unions
+        return codes * step + lower
 
 
 class ContainedValues(nn.Module):
@@ -46,11 +48,19 @@ class ContainedValues(nn.Module):
     Args:
         quantizer: calibrated and per tensor, with a static uniform grid.
         container: the grid; its step is that of the quantizer or a whole fraction of it.
+
+    Raises:
+        QuantizationError: the quantizer is per channel.
     """
 
     def __init__(self, quantizer: Quantizer, container: ActivationContainer) -> None:
         super().__init__()
-        self.lower, self.upper, self.step = _grid(quantizer)
+        numbers = _numbers(quantizer)
+        if numbers is None:
+            raise QuantizationError(
+                f"The quantizer '{quantizer.name}' has bounds for each channel; a container holds one grid."
+            )
+        self.lower, self.upper, self.step = numbers
         self.container = container
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,6 +75,8 @@ class ContainedValues(nn.Module):
 
 class FloatWeight(nn.Module):
     """A weight that stays in floating point, at most rounded to the values of its quantizer."""
+
+    values: Tensor
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()
@@ -81,6 +93,9 @@ class IntegerWeight(nn.Module):
     Attributes:
         moved: largest distance of a value from that of the quantizer, in steps of the quantizer.
     """
+
+    codes: Tensor
+    steps: Tensor
 
     def __init__(self, weight: WeightContainer) -> None:
         super().__init__()
@@ -103,6 +118,8 @@ class Product(nn.Module):
         shift: by how much `inputs` moves the values.
     """
 
+    bias: Tensor | None
+
     def __init__(
         self, inputs: nn.Module, weight: FloatWeight | IntegerWeight, bias: Tensor | None, shift: float
     ) -> None:
@@ -114,12 +131,21 @@ class Product(nn.Module):
         self.register_buffer("bias", bias)
 
 
-def _grid(quantizer: Quantizer) -> tuple[float, float, float] | tuple[Tensor, Tensor, Tensor]:
-    """Return lower bound, upper bound and step: numbers, or where there is one for each channel, tensors that broadcast."""
+def _grid(quantizer: Quantizer) -> tuple[Tensor, Tensor, Tensor]:
+    """Return lower bound, upper bound and step, each of the shape () or (C,)."""
     lower, upper = (bound.detach().float() for bound in quantizer.affine_bounds())
-    step = (upper - lower) / quantizer.spec.max_code
-    if lower.dim() == 0:
-        return lower.item(), upper.item(), step.item()
+    return lower, upper, (upper - lower) / quantizer.spec.max_code
+
+
+def _numbers(quantizer: Quantizer) -> tuple[float, float, float] | None:
+    """Return lower bound, upper bound and step as numbers; None where there is one for each channel."""
+    lower, upper, step = _grid(quantizer)
+    return None if lower.dim() else (lower.item(), upper.item(), step.item())
+
+
+def _rows(quantizer: Quantizer) -> tuple[Tensor, Tensor, Tensor]:
+    """Return lower bounds, upper bounds and steps of the channels, so that they broadcast."""
+    lower, upper, step = _grid(quantizer)
     shape = (-1, 1, 1) if quantizer.spec.channel_axis == 1 else (-1,)  # of a convolution, of a linear layer
     return lower.view(shape), upper.view(shape), step.view(shape)
 
@@ -151,9 +177,8 @@ def product_of(
         container_for: gives the grid for an input; floating point where it is None or gives None.
     """
     if container_for and isinstance(act_quantizer, Quantizer) and isinstance(weight_quantizer, Quantizer):
-        lower, upper, _ = _grid(act_quantizer)
-        bits = act_quantizer.spec.bits
-        container = None if isinstance(lower, Tensor) else container_for(lower, upper, bits)
+        numbers, bits = _numbers(act_quantizer), act_quantizer.spec.bits
+        container = None if numbers is None else container_for(numbers[0], numbers[1], bits)
         if container is not None:
             integers = weight_container(freeze_weight(weight_quantizer, weight), largest_codes(bits)[1])
             return Product(ContainedValues(act_quantizer, container), IntegerWeight(integers), bias, container.shift)

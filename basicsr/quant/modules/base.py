@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError
 
 Role = Literal["weight", "activation"]
+SourceT = TypeVar("SourceT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,12 @@ class QuantizerSlot:
     @property
     def channels(self) -> Channels | None:
         """Number and axis of the channels; None where the tensor has none."""
-        return None if self.num_channels is None else Channels(self.num_channels, self.channel_axis)
+        if self.num_channels is None or self.channel_axis is None:
+            return None
+        return Channels(self.num_channels, self.channel_axis)
 
 
-class QModule(nn.Module, ABC):
+class QModule(nn.Module, ABC, Generic[SourceT]):
     """A module whose inputs pass through quantizers.
 
     It shares the parameters of the module that it replaces: the same objects under the same names, so that the keys of
@@ -55,7 +58,7 @@ class QModule(nn.Module, ABC):
 
     source_type: ClassVar[str]
 
-    def __init__(self, source: nn.Module, quantizers: Mapping[str, nn.Module], /) -> None:
+    def __init__(self, source: SourceT, quantizers: Mapping[str, nn.Module], /) -> None:
         super().__init__()
         for name, parameter in source._parameters.items():  # with those that are None, such as an absent bias
             self.register_parameter(name, parameter)
@@ -65,7 +68,7 @@ class QModule(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def slots(cls, source: nn.Module, split: tuple[str, ...], /) -> list[QuantizerSlot]:
+    def slots(cls, source: SourceT, split: tuple[str, ...], /) -> list[QuantizerSlot]:
         """Return the places for quantizers in the quantized twin of `source`.
 
         Args:
@@ -109,7 +112,8 @@ class QModule(nn.Module, ABC):
 
     def weights(self) -> dict[str, Tensor]:
         """Return what each weight quantizer quantizes, by the name of its slot: the weight, or rows of it."""
-        return {"weight_quantizer": self.weight} if "weight" in self._parameters else {}
+        weight = self._parameters.get("weight")
+        return {} if weight is None else {"weight_quantizer": weight}
 
     def slots_with_same_input(self) -> tuple[str, ...]:
         """Return the slots of activations that quantize one and the same tensor; one calibration serves them all."""

@@ -17,7 +17,7 @@ from basicsr.utils.registry import QMODULE_REGISTRY
 
 
 @QMODULE_REGISTRY.register("QConv2d")
-class QConv2d(QModule):
+class QConv2d(QModule[nn.Conv2d]):
     """A convolution with quantized input and weight; the bias stays in full precision.
 
     The zero padding is added after the quantization, as in the published methods: the border is exactly 0, whether or not
@@ -36,7 +36,7 @@ class QConv2d(QModule):
         self.dilation, self.groups = source.dilation, source.groups
 
     @classmethod
-    def slots(cls, source: nn.Module, split: tuple[str, ...], /) -> list[QuantizerSlot]:
+    def slots(cls, source: nn.Conv2d, split: tuple[str, ...], /) -> list[QuantizerSlot]:
         """Return a slot for the weight and one for the input."""
         refuse_split("QConv2d", split)
         if source.padding_mode != "zeros":
@@ -140,4 +140,6 @@ class RuntimeConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
-        return F.conv2d(self.product.inputs(x), self.product.weight(), self.product.bias, *self.geometry)
+        stride, padding, dilation, groups = self.geometry
+        inputs, weight = self.product.inputs(x), self.product.weight()
+        return F.conv2d(inputs, weight, self.product.bias, stride, padding, dilation, groups)

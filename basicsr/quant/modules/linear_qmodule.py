@@ -1,12 +1,13 @@
 """Quantized linear layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from basicsr.quant.integers.products import offset_codes, product_of
+from basicsr.quant.integers.products import Product, offset_codes, product_of
 from basicsr.quant.integers.sums import ActivationCodes, WeightCodes, affine_sum
 from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_slot
 from basicsr.quant.modules.cost import Cost, bits_of, weighted_cost
@@ -16,7 +17,7 @@ from basicsr.utils.registry import QMODULE_REGISTRY
 
 
 @QMODULE_REGISTRY.register("QLinear")
-class QLinear(QModule):
+class QLinear(QModule[nn.Linear]):
     """A linear layer with quantized input and weight; the bias stays in full precision."""
 
     source_type = "Linear"
@@ -26,7 +27,7 @@ class QLinear(QModule):
     act_quantizer: Quantizer
 
     @classmethod
-    def slots(cls, source: nn.Module, split: tuple[str, ...], /) -> list[QuantizerSlot]:
+    def slots(cls, source: nn.Linear, split: tuple[str, ...], /) -> list[QuantizerSlot]:
         """Return a slot for the weight and one for the input."""
         refuse_split("QLinear", split)
         return [
@@ -61,7 +62,7 @@ class Projection(nn.Module):
 
 
 @QMODULE_REGISTRY.register("QSplitLinear")
-class QSplitLinear(QModule):
+class QSplitLinear(QModule[nn.Linear]):
     """A linear layer whose rows are several projections of the same size, each with its own two quantizers.
 
     The `attn.qkv` layer of a Swin transformer is one: split into q, k and v it has the children `q`, `k` and `v`, which
@@ -83,7 +84,7 @@ class QSplitLinear(QModule):
             getattr(self, part).add_module(name, quantizer)
 
     @classmethod
-    def slots(cls, source: nn.Module, split: tuple[str, ...], /) -> list[QuantizerSlot]:
+    def slots(cls, source: nn.Linear, split: tuple[str, ...], /) -> list[QuantizerSlot]:
         """Return a slot for the weight and one for the input of each part."""
         rows = source.weight.shape[0]
         if len(split) < 2 or len(set(split)) < len(split) or rows % len(split):
@@ -100,6 +101,11 @@ class QSplitLinear(QModule):
             )
         ]
 
+    @property
+    def parts(self) -> list[Projection]:
+        """The quantizers of each part, in the order of `split`."""
+        return [getattr(self, part) for part in self.split]
+
     def slots_with_same_input(self) -> tuple[str, ...]:
         """Return the slots of the input of each part: it is the input of the layer for all of them."""
         return tuple(f"{part}.act_quantizer" for part in self.split)
@@ -111,8 +117,7 @@ class QSplitLinear(QModule):
 
     def cost(self, _inputs: tuple[Tensor, ...], output: Tensor, /) -> Cost:
         """Return one MAC for each output value and input feature; each part has its own bits."""
-        parts = [self.get_submodule(part) for part in self.split]
-        pairs = [(bits_of(part.weight_quantizer), bits_of(part.act_quantizer)) for part in parts]
+        pairs = [(bits_of(part.weight_quantizer), bits_of(part.act_quantizer)) for part in self.parts]
         return weighted_cost("linear", self.weight, output, pairs)
 
     def integer_twin(self) -> nn.Module:
@@ -152,11 +157,13 @@ class IntegerSplitLinear(nn.Module):
 
     def __init__(self, source: QSplitLinear) -> None:
         super().__init__()
-        parts = [source.get_submodule(part) for part in source.split]
+        parts = source.parts
         self.activations = [ActivationCodes(part.act_quantizer) for part in parts]
         weights = source.weights().values()
         self.weights = [WeightCodes(part.weight_quantizer, w) for part, w in zip(parts, weights, strict=True)]
-        self.biases = [None] * len(parts) if source.bias is None else list(source.bias.chunk(len(parts)))
+        self.biases: list[None] | list[Tensor] = (
+            [None] * len(parts) if source.bias is None else list(source.bias.chunk(len(parts)))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
@@ -175,15 +182,17 @@ def _integer_linear(activation: ActivationCodes, weight: WeightCodes, bias: Tens
 class RuntimeLinear(nn.Module):
     """Runtime twin of QLinear, and of QSplitLinear: one product, or one for each part that rounds its input differently."""
 
+    products: Sequence[Product]  # an nn.ModuleList
+
     def __init__(self, source: QLinear | QSplitLinear, integers: bool) -> None:
         super().__init__()
-        parts = [source] if isinstance(source, QLinear) else [source.get_submodule(part) for part in source.split]
+        parts: Sequence[QLinear | Projection] = [source] if isinstance(source, QLinear) else source.parts
         biases = [None] * len(parts) if source.bias is None else source.bias.chunk(len(parts))
         products = [
             product_of(part.act_quantizer, part.weight_quantizer, weight, bias, offset_codes if integers else None)
             for part, weight, bias in zip(parts, source.weight.chunk(len(parts)), biases, strict=True)
         ]
-        self.products = nn.ModuleList(products)
+        self.products = cast("Sequence[Product]", nn.ModuleList(products))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""

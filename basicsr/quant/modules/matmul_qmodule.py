@@ -14,7 +14,7 @@ _ROW_MULTIPLE = 8  # heads of SwinIR-light have 10 channels: products of such ro
 
 
 @QMODULE_REGISTRY.register("QMatMul")
-class QMatMul(QModule):
+class QMatMul(QModule[nn.Module]):
     """A matrix product with two quantized factors.
 
     It replaces the parameter-free `MatMul` modules of the architectures, whose `forward(a, b)` returns `a @ b`.

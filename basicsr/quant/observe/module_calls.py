@@ -64,7 +64,9 @@ def observe_calls(
             def report(
                 _module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any, name: str = name
             ) -> None:
-                callback(name, ModuleCall({**dict(enumerate(inputs)), **keywords}, output))
+                arguments: dict[int | str, Any] = dict(enumerate(inputs))
+                arguments.update(keywords)
+                callback(name, ModuleCall(arguments, output))
 
             module = find_module(network, name)
             hooks.callback(module.register_forward_hook(report, with_kwargs=True).remove)

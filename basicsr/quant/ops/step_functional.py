@@ -29,7 +29,8 @@ def quantize_by_step(
     """
     with torch.no_grad():
         value, step = _in_common_type(x, step, channel_axis)
-        return (value / step).clamp_(lowest, highest).round_().sub_(lowest).to(torch.uint8)
+        codes = (value / step).clamp_(lowest, highest)  # type: ignore[arg-type]  # the stubs have no bounds of either kind
+        return codes.round_().sub_(lowest).to(torch.uint8)
 
 
 def fake_quantize_by_step(

@@ -76,20 +76,30 @@ class AdaRoundQuantizer(AffineQuantizer):
 
     def finish_rounding(self) -> None:
         """Fix the rounding that was learned."""
-        if self.is_learned:
-            self.rounding = self._rounds_up()
+        if self.rounding is not None:
+            self.rounding = _rounds_up(self.rounding)
 
     def rounding_regularizer(self, beta: float) -> Tensor:
-        """Return sum(1 - |2 h(V) - 1|**beta), which is 0 where all h(V) are 0 or 1 (equation 24)."""
+        """Return sum(1 - |2 h(V) - 1|**beta), which is 0 where all h(V) are 0 or 1 (equation 24).
+
+        Raises:
+            QuantizationError: the rounding has not been started.
+        """
+        if self.rounding is None:
+            raise QuantizationError(
+                f"The quantizer '{self.name}' does not learn its rounding; call start_rounding first."
+            )
         return (1 - (2 * rectified_sigmoid(self.rounding) - 1).abs().pow(beta)).sum()
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return the values that the codes of `x` stand for, with gradients to V in `soft_rounding`, to `x` and the bounds."""
         if self.rounding is None:
             return super().fake_quantize(x)
-        self._require_shape(x)
+        self._require_shape(x, self.rounding)
         position, lower, step = functional.grid_positions(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
-        codes = self._learned_codes(position.detach())
+        soft = self.soft and self.is_learned
+        up = rectified_sigmoid(self.rounding) if soft else _rounds_up(self.rounding)
+        codes = (position.detach().floor() + up).clamp(0, self.spec.max_code)
         # a zero that carries the gradients of the clipped position: straight-through, as in `Affine`
         straight_through = position.clamp(0, self.spec.max_code)
         return ((codes + (straight_through - straight_through.detach())) * step + lower).to(x.dtype)
@@ -99,24 +109,15 @@ class AdaRoundQuantizer(AffineQuantizer):
         if self.rounding is None:
             return super().codes(x)
         self.require_calibrated()
-        self._require_shape(x)
+        self._require_shape(x, self.rounding)
         with torch.no_grad():
             position, _, _ = functional.grid_positions(x, *self.bounds(), self.spec.bits, self.spec.channel_axis)
-            return (position.floor() + self._rounds_up()).clamp(0, self.spec.max_code).to(torch.uint8)
+            return (position.floor() + _rounds_up(self.rounding)).clamp(0, self.spec.max_code).to(torch.uint8)
 
-    def _learned_codes(self, position: Tensor) -> Tensor:
-        soft = self.soft and self.is_learned
-        up = rectified_sigmoid(self.rounding) if soft else self._rounds_up()
-        return (position.floor() + up).clamp(0, self.spec.max_code)
-
-    def _rounds_up(self) -> Tensor:
-        """Return where h(V) is at least 1/2, bool."""
-        return self.rounding.detach() >= 0 if self.is_learned else self.rounding
-
-    def _require_shape(self, x: Tensor) -> None:
-        if x.shape != self.rounding.shape:
+    def _require_shape(self, x: Tensor, rounding: Tensor) -> None:
+        if x.shape != rounding.shape:
             raise QuantizationError(
-                f"The quantizer '{self.name}' has learned the rounding of a weight of the shape {tuple(self.rounding.shape)}, "
+                f"The quantizer '{self.name}' has learned the rounding of a weight of the shape {tuple(rounding.shape)}, "
                 f"but is given one of the shape {tuple(x.shape)}. Load the checkpoint into the network that it was made with."
             )
 
@@ -130,6 +131,11 @@ class AdaRoundQuantizer(AffineQuantizer):
         # what is loaded is copied into a tensor that exists: make one of the kind and shape of the stored one
         self.rounding = None if stored is None else torch.empty_like(stored, device=self.upper_bound.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _rounds_up(rounding: Tensor) -> Tensor:
+    """Return where h(V) is at least 1/2, bool; V once fixed says so itself."""
+    return rounding if rounding.dtype == torch.bool else rounding.detach() >= 0
 
 
 def _is_rounding(tensor: Tensor) -> bool:

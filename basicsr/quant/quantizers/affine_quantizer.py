@@ -12,7 +12,7 @@ from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 
 @QUANTIZER_REGISTRY.register("Affine")
-class AffineQuantizer(Quantizer):
+class AffineQuantizer(Quantizer[Bounds]):
     """Uniform grid of 2**bits values from a lower to an upper bound, both learnable (2DQuant, arXiv 2406.06649).
 
     The bounds are the parameters `lower_bound` and `upper_bound`, float32, of the shape () or (C,). A symmetric quantizer
@@ -47,7 +47,7 @@ class AffineQuantizer(Quantizer):
             raise QuantizationError(
                 f"threshold_window of Affine is {threshold_window}, but must be above 0 and at most 1, a share of a step."
             )
-        self._gradient = {"exact_zeros": exact_zeros, "threshold_window": threshold_window}
+        self._exact_zeros, self._threshold_window = exact_zeros, threshold_window
         if not spec.symmetric:
             self.lower_bound = nn.Parameter(torch.full(self.bounds_shape, -1.0))
         self.upper_bound = nn.Parameter(torch.full(self.bounds_shape, 1.0))
@@ -58,7 +58,14 @@ class AffineQuantizer(Quantizer):
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return the values that the codes of `x` stand for, with gradients to `x` and to the bounds."""
-        return functional.fake_quantize(x, *self.bounds(), self.spec.bits, self.spec.channel_axis, **self._gradient)
+        return functional.fake_quantize(
+            x,
+            *self.bounds(),
+            self.spec.bits,
+            self.spec.channel_axis,
+            exact_zeros=self._exact_zeros,
+            threshold_window=self._threshold_window,
+        )
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""

@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.spec import QuantizationError, QuantSpec
+
+ResultT = TypeVar("ResultT", bound=CalibrationResult, contravariant=True)
 
 
 class Channels(NamedTuple):
@@ -18,7 +20,7 @@ class Channels(NamedTuple):
     axis: int
 
 
-class Quantizer(nn.Module, ABC):
+class Quantizer(nn.Module, ABC, Generic[ResultT]):
     """Maps a tensor to at most 2**bits distinct values (in each channel, if it is per channel).
 
     The buffers `bits` and `calibrated` and the parameters of the subclass are its whole state, so that a state dict alone
@@ -35,7 +37,7 @@ class Quantizer(nn.Module, ABC):
         takes_channels: its constructor takes a third positional argument, the `Channels` of its tensor, or None where the
             tensor has none: for parameters that each channel has, although all channels share one grid.
         dynamic: the values that codes stand for are computed anew for each sample (each index of axis 0), so that 2**bits
-            values are meant for each sample apart.
+            values are meant for each sample apart. Of the class, whether it may be so; of a quantizer, whether it is.
         name: where the quantizer sits in its network, for messages; filled in by the insertion.
         bypass: lets the full-precision tensor through. Only the context managers of `capture.py` switch it.
 
@@ -46,7 +48,7 @@ class Quantizer(nn.Module, ABC):
     takes: ClassVar[type[CalibrationResult]]
     roles: ClassVar[tuple[str, ...]] = ("weight", "activation")
     takes_channels: ClassVar[bool] = False
-    dynamic: ClassVar[bool] = False
+    dynamic: bool = False
     bits: Tensor
     calibrated: Tensor
 
@@ -86,7 +88,7 @@ class Quantizer(nn.Module, ABC):
         """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
 
     @abstractmethod
-    def load_calibration(self, result: CalibrationResult) -> None:
+    def load_calibration(self, result: ResultT) -> None:
         """Take what calibration found, a result of the kind `takes`, and mark the quantizer as calibrated.
 
         Raises:

@@ -10,9 +10,10 @@ from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.ops import functional
 from basicsr.quant.ops.step_functional import straight_through
 from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.spec import QuantizationError
 
 
-class CurrentWeightQuantizer(Quantizer):
+class CurrentWeightQuantizer(Quantizer[CalibrationResult]):
     """A quantizer of weights whose bounds are computed from the current weight in every forward pass.
 
     It has no state to calibrate: any calibrator will do, since its result is not used. The same weight
@@ -44,7 +45,16 @@ class CurrentWeightQuantizer(Quantizer):
         return functional.quantize(x, *self.bounds(x.detach()), self.spec.bits, self.spec.channel_axis)
 
     def affine_bounds(self, weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
-        """Return the bounds for a weight."""
+        """Return the bounds for a weight.
+
+        Raises:
+            QuantizationError: no weight is given.
+        """
+        if weight is None:
+            raise QuantizationError(
+                f"The grid of the quantizer '{self.name}', a {type(self).__name__}, follows from the weight that it "
+                "quantizes: give the weight."
+            )
         return self.bounds(weight.detach())
 
     def load_calibration(self, _result: CalibrationResult) -> None:

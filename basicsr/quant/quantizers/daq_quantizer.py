@@ -16,7 +16,7 @@ from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 
 @QUANTIZER_REGISTRY.register("DAQ")
-class DAQQuantizer(Quantizer):
+class DAQQuantizer(Quantizer[Bounds]):
     """Distribution-aware quantization (DAQ, WACV 2022): 2**bits values in steps of d * sigma around the mean; dynamic.
 
     Mean and standard deviation sigma are those of each channel of each sample, computed at inference; per tensor, those of each

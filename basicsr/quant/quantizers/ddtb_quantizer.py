@@ -17,7 +17,7 @@ from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 
 @QUANTIZER_REGISTRY.register("DDTB")
-class DDTBQuantizer(Quantizer):
+class DDTBQuantizer(Quantizer[VaryingBounds]):
     """Dynamic dual trainable bounds (DDTB, arXiv 2203.03844) of activations.
 
     The parameters `lower_bound` and `upper_bound`, float32 (), are the bounds. In the share `dynamic_ratio` of the quantizers
@@ -44,6 +44,7 @@ class DDTBQuantizer(Quantizer):
     takes = VaryingBounds
     roles = ("activation",)
     takes_channels = True
+    dynamic = True
     gated: Tensor
 
     def __init__(
@@ -77,34 +78,30 @@ class DDTBQuantizer(Quantizer):
         self.gate: RangeGate | None = None
         self.set_gated(channels is not None and dynamic_ratio > 0)
 
-    @property
-    def dynamic(self) -> bool:
-        """Whether there is a gate, so that the values that codes stand for differ from sample to sample."""
-        return self.gate is not None
-
     def set_gated(self, gated: bool) -> None:
         """Give the quantizer a gate, a fresh one if it has none, or take it away."""
         if gated and self.gate is None:
+            assert self._channels is not None  # who asks for a gate has looked
             self.gate = RangeGate(self._channels.number, *self._gate_options).to(self.lower_bound.device)
             self.gate.train(self.training)
         elif not gated:
             self.gate = None
+        self.dynamic = gated
         self.gated.fill_(gated)
 
     @classmethod
-    def settle(cls, quantizers: Sequence["DDTBQuantizer"]) -> None:
+    def settle(cls, quantizers: Sequence[Quantizer]) -> None:
         """Leave gates to those whose calibration data varied most."""
-        eligible = sorted(
-            (q for q in quantizers if q._channels is not None), key=lambda q: q._range_variance, reverse=True
-        )
-        chosen = {id(q) for q in eligible[: int(len(quantizers) * quantizers[0]._dynamic_ratio)]}
-        for quantizer in quantizers:
+        own = [q for q in quantizers if isinstance(q, DDTBQuantizer)]
+        eligible = sorted((q for q in own if q._channels is not None), key=lambda q: q._range_variance, reverse=True)
+        chosen = {id(q) for q in eligible[: int(len(own) * own[0]._dynamic_ratio)]}
+        for quantizer in own:
             quantizer.set_gated(id(quantizer) in chosen)
 
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the first and the last code stand for: () each, or (N,) with a gate, for the samples of `x`."""
         lower, upper = self.lower_bound, self.upper_bound
-        if self.gate is not None:
+        if self.gate is not None and self._channels is not None:
             means = by_sample(x.detach(), self._channels.axis).float().mean(dim=2)  # N, C
             factors = self.gate(means)
             lower, upper = lower * factors[:, 1], upper * factors[:, 0]

@@ -12,7 +12,7 @@ from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 
 @QUANTIZER_REGISTRY.register("LSQ")
-class LSQQuantizer(Quantizer):
+class LSQQuantizer(Quantizer[Bounds]):
     """Learned step size (LSQ, Esser et al. 2020, arXiv 1902.08153); see `step_functional` for forward and gradients.
 
     The codes are -2**(bits-1) .. 2**(bits-1) - 1 for data with negative values, and 0 .. 2**bits - 1 for data without, such as
@@ -38,7 +38,8 @@ class LSQQuantizer(Quantizer):
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return the values that the codes of `x` stand for, with gradients to `x` and to the step."""
-        step, highest = self.step, self.lowest_code + self.spec.max_code
+        step: Tensor = self.step
+        highest = self.lowest_code + self.spec.max_code
         if self._gradient_scale:
             step = scale_gradient(step, (x.numel() / step.numel() * highest).rsqrt())
         return self._fake_quantize(x, step, highest)

@@ -12,7 +12,7 @@ from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 
 @QUANTIZER_REGISTRY.register("PAMS")
-class PAMSQuantizer(Quantizer):
+class PAMSQuantizer(Quantizer[Bounds]):
     """Parameterized max scale (PAMS, arXiv 2011.04212): clip to +-alpha, then whole multiples of alpha / (2**(bits-1) - 1).
 
     These are 2**bits - 1 values, 0 among them: one code fewer than there is room for. Negative codes stay unused after a ReLU,

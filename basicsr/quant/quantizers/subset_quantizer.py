@@ -13,7 +13,7 @@ from basicsr.utils.registry import QUANTIZER_REGISTRY
 
 
 @QUANTIZER_REGISTRY.register("Subset")
-class SubsetQuantizer(Quantizer):
+class SubsetQuantizer(Quantizer[SubsetPoints]):
     """The nearest of 2**bits points after normalising each channel of each sample (DFSQ, arXiv 2305.05888); for activations.
 
     The range is dynamic: mean and largest magnitude of every channel of every sample (index of axis 0), or of every sample where

@@ -145,4 +145,5 @@ def _clusters(histogram: NormalizedHistogram, counts: Tensor, sums: Tensor, cent
     edges = torch.nn.functional.pad(edges, (1, 0))
     edges = torch.nn.functional.pad(edges, (0, 1), value=histogram.num_bins)
     flat = edges.flatten(1)
-    return tuple(below.gather(1, flat).view(edges.shape).diff(dim=-1) for below in (counts, sums))
+    number, total = (below.gather(1, flat).view(edges.shape).diff(dim=-1) for below in (counts, sums))
+    return number, total
