@@ -18,7 +18,7 @@ FLOORS_OF_QUANT = {"__init__": 9, "spec": 0, "calibration": 0} | {
     )
 }
 # utils <- {archs, data, losses, metrics, quant} <- networks <- evaluation <- training <- models <- {pipeline, deploy} <- {sweep, interface} <- commands
-# {data, utils} <- reporting <- {pipeline, sweep}
+# {data, metrics, utils} <- reporting <- {pipeline, sweep}
 GROUND = {"archs", "data", "losses", "metrics", "quant", "utils"}
 MAY_IMPORT = {
     "utils": {"utils"},
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "losses": {"losses", "utils"},
     "metrics": {"metrics", "archs", "utils"},
     "quant": {"quant"},
-    "reporting": {"reporting", "data", "utils"},
+    "reporting": {"reporting", "data", "metrics", "utils"},
     "networks": {"networks", "archs", "quant", "utils"},
     "evaluation": {"evaluation", "networks", *GROUND},
     "training": {"training", "evaluation", "networks", *GROUND},

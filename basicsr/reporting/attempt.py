@@ -19,12 +19,12 @@ def attempt(file: Path, title: str, entries: Callable[[], "Sequence[Entry]"]) ->
         entries: reads what the page shows; nothing is written where there is none.
     """
     try:
-        from basicsr.reporting.page import write_report  # needs matplotlib and jinja2, which may be missing
+        from basicsr.reporting.page import write_report  # imports matplotlib, which takes a second
 
         shown = entries()
         if shown:
             write_report(shown, file, title)
             get_logger().info("Report: %s", file)
-    except Exception as error:  # a fault of the page, or a library of it that is missing, must not cost the run
+    except Exception as error:  # a fault of the page must not cost the run
         reason = str(error).rstrip(".")
         get_logger().warning("The run has ended well, but its report '%s' could not be made: %s.", file, reason)

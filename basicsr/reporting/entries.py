@@ -1,6 +1,7 @@
 """Reading what `train.py` and `test.py` left: one entry for each line that a table of methods gets."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any
 
 import yaml
 
+from basicsr.metrics.base import MetricTraits
+from basicsr.metrics.stated import DEFAULT_METRICS, metrics_in, metrics_of_options
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import complete_lines
+from basicsr.utils.options.schema import RESERVED_KEYS
 
 FULL_PRECISION_BITS = 32
 FULL_PRECISION = "FP"
 _STAGES = {"fp": FULL_PRECISION, "calibrated": "{} calibrated", "final": "{}"}
 _PROTOCOL = ("crop_border", "test_y_channel", "pad", "self_ensemble")
-_NOT_METRICS = {"stage", "iter", "dataset", "seconds", "images"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,10 @@ class Entry:
         scale: scale factor.
         w_bits: bits of weights, 32 in full precision.
         a_bits: bits of activations, 32 in full precision.
-        datasets: means of metrics by name, for each dataset.
+        datasets: means of metrics by name, for each dataset; infinite ones are `math.inf`, None is no value.
         images: metrics by name, for each image of each dataset; empty where they are not known.
+        counted: for each dataset, the number of images in the mean, of metrics that have no value for some image.
+        traits: what the metrics state of themselves, by name; those that state nothing are not in it.
         dynamic: activations have ranges that are computed anew for each sample.
         protocol: options of the evaluation that change its numbers.
         parameters: number of parameters; None where it is not known.
@@ -71,6 +76,8 @@ class Entry:
     a_bits: int
     datasets: Mapping[str, Mapping[str, float | None]]
     images: Mapping[str, Mapping[str, Mapping[str, float | None]]] = field(default_factory=dict)
+    counted: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    traits: Mapping[str, MetricTraits] = field(default_factory=lambda: DEFAULT_METRICS)
     dynamic: bool = False
     protocol: Mapping[str, Any] = field(default_factory=dict)
     parameters: int | None = None
@@ -129,11 +136,13 @@ def entry_of_results(folder: Path, metrics: Mapping[str, Any]) -> Entry:
             scale=int(metrics["scale"]),
             w_bits=int(metrics["w_bits"]),
             a_bits=int(metrics["a_bits"]),
-            datasets={name: metric_values(means) for name, means in metrics["datasets"].items()},
+            datasets={name: _measured(metrics, means, means) for name, means in metrics["datasets"].items()},
             images={
-                name: {image: metric_values(values) for image, values in means.get("images", {}).items()}
+                name: {image: _measured(metrics, means, values) for image, values in means.get("images", {}).items()}
                 for name, means in metrics["datasets"].items()
             },
+            counted={name: means.get("counted") or {} for name, means in metrics["datasets"].items()},
+            traits=metrics_in(metrics),
             dynamic=metrics.get("activation_ranges") == "dynamic",
             protocol=metrics.get("protocol") or {},
             parameters=complexity.get("parameters"),
@@ -150,12 +159,28 @@ def entry_of_results(folder: Path, metrics: Mapping[str, Any]) -> Entry:
         ) from error
 
 
+def _measured(
+    metrics: Mapping[str, Any], means: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """Return the metrics of a dataset or an image by name.
+
+    Files hold null for a value that is absent and for one that is infinite. Those that state their metrics count the values
+    where some are absent, so null is infinite in all others; in older files it is nothing that could be told.
+    """
+    absent = means.get("counted") or {}
+    infinite = "metrics" in metrics
+    return {
+        name: math.inf if value is None and infinite and name not in absent else value
+        for name, value in metric_values(values).items()
+    }
+
+
 def metric_values(values: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the metrics among the values of a dataset, an image or a line of metrics.jsonl, by name; None is infinite."""
+    """Return the metrics among the values of a dataset, an image or a line of metrics.jsonl, by name."""
     return {
         key: value
         for key, value in values.items()
-        if key not in _NOT_METRICS
+        if key not in RESERVED_KEYS
         and (value is None or (isinstance(value, int | float) and not isinstance(value, bool)))
     }
 
@@ -247,6 +272,7 @@ def _entries_of_training(training: Training) -> list[Entry]:
                 scale=int(options.get("scale", 0)),
                 **(bits if quantized else dict.fromkeys(bits, FULL_PRECISION_BITS)),
                 datasets=datasets,
+                traits=metrics_of_options(options),
                 dynamic=quantized and quantization_map.get("activation_ranges") == "dynamic",
                 protocol={key: value for key, value in (options.get("val") or {}).items() if key in _PROTOCOL},
                 options=options,

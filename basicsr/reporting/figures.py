@@ -1,8 +1,10 @@
 """The figures of the page: metrics against bits, losses and validation over the iterations, activations with bounds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import TypeGuard
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -10,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from basicsr.reporting.activations import Layer
 from basicsr.reporting.entries import FULL_PRECISION, Training
 from basicsr.reporting.svg import AREA, COLOURS, FAINT, INK, MARKERS, inline_svg, panel
-from basicsr.reporting.tables import Group, Row, metric_text, metric_title
+from basicsr.reporting.tables import Group, Row
 
 _MOST_VALUES = 400
 """Points of a curve that are drawn; of more, evenly spaced ones."""
@@ -55,7 +57,7 @@ def metric_figures(group: Group, styles: Mapping[str, Style]) -> list[str]:
     bits = sorted({(row.entry.w_bits, row.entry.a_bits) for row in quantized}, key=lambda pair: (sum(pair), pair))
     figures = []
     for metric in group.metrics:
-        drawn = [row for row in quantized if row.values.get(metric) is not None]
+        drawn = [row for row in quantized if _is_finite(row.values.get(metric))]
         if drawn:
             draw = _against_bits if len(bits) > 1 else _ranking
             figures.append(draw(group, metric, drawn, bits, styles))
@@ -68,7 +70,12 @@ def style_name(row: Row) -> str:
 
 
 def _full_precision_value(group: Group, metric: str) -> float | None:
-    return None if group.full_precision is None else group.full_precision.values.get(metric)
+    value = None if group.full_precision is None else group.full_precision.values.get(metric)
+    return value if _is_finite(value) else None
+
+
+def _is_finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def _against_bits(
@@ -92,8 +99,8 @@ def _against_bits(
         axes.set_xticks(range(len(bits)), [f"{w}/{a}" for w, a in bits])
         axes.margins(x=0.08)
         axes.set_xlabel("bits of weights / activations")
-        axes.set_title(f"{metric_title(metric)} against bits", loc="left")
-        return inline_svg(figure, f"{metric_title(metric)} against bits, {group.title}")
+        axes.set_title(f"{group.heading(metric)} against bits", loc="left")
+        return inline_svg(figure, f"{group.heading(metric)} against bits, {group.title}")
 
 
 def _ranking(
@@ -110,14 +117,14 @@ def _ranking(
         for place, (_, value, colour) in zip(places, lines, strict=True):
             axes.plot(value, place, "o", color=colour, markersize=6)
             axes.annotate(
-                metric_text(metric, value), (value, place), (6, 0), textcoords="offset points", va="center", fontsize=8
+                group.text(metric, value), (value, place), (6, 0), textcoords="offset points", va="center", fontsize=8
             )
         axes.set_yticks(places, [_short(label) for label, _, _ in lines])
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_xlim(min(values) - margin, max(values) + 4 * margin)
         axes.grid(False, axis="y")
-        axes.set_title(f"{metric_title(metric)} at {bits[0][0]}/{bits[0][1]} bits", loc="left")
-        return inline_svg(figure, f"{metric_title(metric)} of each method, {group.title}")
+        axes.set_title(f"{group.heading(metric)} at {bits[0][0]}/{bits[0][1]} bits", loc="left")
+        return inline_svg(figure, f"{group.heading(metric)} of each method, {group.title}")
 
 
 def _short(label: str) -> str:
@@ -145,7 +152,7 @@ def loss_figure(training: Training) -> str | None:
         return inline_svg(figure, f"Losses of {training.folder.name} over the iterations")
 
 
-def validation_figure(training: Training, metric: str) -> str | None:
+def validation_figure(training: Training, metric: str, heading: str) -> str | None:
     """Return a metric on the validation sets over the iterations; None where it was measured less than twice."""
     lines = [
         line for line in training.history if line["stage"] in ("calibrated", "train") and line.get(metric) is not None
@@ -164,9 +171,9 @@ def validation_figure(training: Training, metric: str) -> str | None:
             _curve(axes, sorted(points.items()), name, styles[name])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("iteration")
-        axes.set_title(f"{metric_title(metric)} in training", loc="left")
+        axes.set_title(f"{heading} in training", loc="left")
         _legend(axes, len(datasets))
-        return inline_svg(figure, f"{metric_title(metric)} of {training.folder.name} over the iterations")
+        return inline_svg(figure, f"{heading} of {training.folder.name} over the iterations")
 
 
 def _curve(axes: Axes, points: Sequence[tuple[float, float]], label: str, style: Style) -> None:

@@ -58,8 +58,7 @@ def render(groups: Sequence[Group], entries: Sequence[Entry], title: str) -> str
         undefined=jinja2.StrictUndefined,
     )
     environment.globals |= {
-        name: getattr(tables, name)
-        for name in ("metric_title", "metric_text", "ranges_text", "size_text", "ratio_text", "seconds_text")
+        name: getattr(tables, name) for name in ("ranges_text", "size_text", "ratio_text", "seconds_text")
     }
     styles = styles_of([style_name(row) for group in groups for row in group.rows if row.entry.quantized])
     trainings = _trainings(entries)
@@ -86,7 +85,7 @@ def _sections(groups: Sequence[Group], styles: Mapping[str, Style]) -> list[dict
         sections.append(
             {
                 "group": group,
-                "best": _best(group),
+                "best": {metric: group.best(metric) for metric in group.metrics},
                 "figures": svgs,
                 "legend": shared
                 if svgs and len({row.entry.bits for row in group.rows if row.entry.quantized}) > 1
@@ -97,16 +96,6 @@ def _sections(groups: Sequence[Group], styles: Mapping[str, Style]) -> list[dict
             }
         )
     return sections
-
-
-def _best(group: Group) -> dict[str, float]:
-    """Return the largest value of each metric among the quantized rows where there are several to compare."""
-    quantized = [row for row in group.rows if row.entry.quantized]
-    values = {
-        metric: [row.values[metric] for row in quantized if row.values.get(metric) is not None]
-        for metric in group.metrics
-    }
-    return {metric: max(own) for metric, own in values.items() if len(own) > 1}
 
 
 def _for_viewer(picture: Embedded) -> dict[str, Any]:
@@ -154,9 +143,13 @@ def _trainings(entries: Sequence[Entry]) -> list[Training]:
 
 
 def _training_section(training: Training, entries: Sequence[Entry]) -> dict[str, Any]:
-    metrics = list(dict.fromkeys(key for line in training.history for key in line if key in ("psnr", "fidelity")))
-    drawn = [figures.loss_figure(training), *(figures.validation_figure(training, metric) for metric in metrics)]
     owner = next(entry for entry in entries if entry.training is not None and entry.training.folder == training.folder)
+    measured = dict.fromkeys(key for line in training.history for key in line)
+    shown = [metric for metric in measured if metric in owner.traits and owner.traits[metric].in_plots]
+    drawn = [
+        figures.loss_figure(training),
+        *(figures.validation_figure(training, metric, owner.traits[metric].heading) for metric in shown),
+    ]
     label = f"{owner.method.removesuffix(' calibrated')} {owner.bits}" if owner.quantized else owner.method
     return {
         "title": label if owner.folder != training.folder else training.folder.name,

@@ -12,7 +12,7 @@ import numpy as np
 
 from basicsr.data.pairs import find_pairs, load_pair
 from basicsr.reporting.crops import most_different, tile
-from basicsr.reporting.tables import Group, Row, metric_phrase
+from basicsr.reporting.tables import Group, Row
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import read_image
 from basicsr.utils.resize import upscale_image
@@ -116,7 +116,7 @@ def _views(group: Group, name: str, pair: Any, files: Mapping[str, Path]) -> Vie
     notes = {}
     for row in group.rows:
         values = row.entry.images.get(group.dataset, {}).get(name, {})
-        notes[row.label] = ", ".join(metric_phrase(key, value) for key, value in values.items() if value is not None)
+        notes[row.label] = ", ".join(group.phrase(key, value) for key, value in values.items())
     return Views(name, images, notes)
 
 

@@ -1,15 +1,15 @@
 """Entries side by side: rows in groups that compare like with like, as values, text and Markdown."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from basicsr.metrics.base import MetricTraits
 from basicsr.reporting.entries import Entry
 
-NOTHING = "-"
-_KNOWN = {"psnr": ("PSNR", "dB", 3), "ssim": ("SSIM", "", 4), "fidelity": ("fidelity", "dB", 2)}
-"""Name, unit and digits of metrics; others go by the name that the files have."""
-_DIGITS_OF_OTHERS = 4
+NOTHING, INFINITE = "–", "∞"
+_DECIMALS_OF_OTHERS = 4
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Row:
     Attributes:
         entry: what was measured.
         label: its name on the page, the only one of that name in its group.
-        values: metrics by name; None where one is infinite.
+        values: metrics by name; None where there is none, `math.inf` where one is infinite.
         ratio: bytes of the full-precision network of the group divided by those of this one; None where either is not known.
     """
 
@@ -46,6 +46,7 @@ class Group:
         protocol: options of the evaluation that change its numbers.
         pictures: names of the pictures, as far as they are known.
         metrics: names of all metrics of the rows.
+        traits: what metrics state of themselves, by name; those of files that state nothing are not in it.
         rows: in the order in which they were given.
     """
 
@@ -55,6 +56,7 @@ class Group:
     protocol: Mapping[str, Any]
     pictures: tuple[str, ...]
     metrics: tuple[str, ...]
+    traits: Mapping[str, MetricTraits]
     rows: tuple[Row, ...]
 
     @property
@@ -71,6 +73,45 @@ class Group:
     def dynamic(self) -> bool:
         """Whether a row has ranges that are computed anew for each sample."""
         return any(row.entry.dynamic for row in self.rows)
+
+    def best(self, metric: str) -> float | None:
+        """Return the best value of the quantized rows; None where there are not several, or no direction is stated."""
+        values = [row.values.get(metric) for row in self.rows if row.entry.quantized]
+        known = [value for value in values if value is not None]
+        return self.traits[metric].best(known) if len(known) > 1 and metric in self.traits else None
+
+    def heading(self, metric: str) -> str:
+        """Return the heading of a metric with its unit, such as `PSNR (dB)`; one that states nothing keeps its name."""
+        return metric_heading(self.traits, metric)
+
+    def text(self, metric: str, value: float | None) -> str:
+        """Return a value with the decimals of its metric; `–` for None, `∞` for an infinite one."""
+        if value is None:
+            return NOTHING
+        if math.isinf(value):
+            return INFINITE if value > 0 else f"-{INFINITE}"
+        decimals = self.traits[metric].decimals if metric in self.traits else _DECIMALS_OF_OTHERS
+        return f"{value:.{decimals}f}"
+
+    def phrase(self, metric: str, value: float | None) -> str:
+        """Return a metric with its value and unit for running text, such as `PSNR 31.18 dB`; the unit only with a value."""
+        traits = self.traits.get(metric)
+        unit = traits.unit if traits and value is not None else ""
+        return f"{traits.label if traits else metric} {self.text(metric, value)} {unit}".rstrip()
+
+    def gaps(self) -> list[str]:
+        """Return a sentence for each mean that leaves out pictures without a value."""
+        sentences = []
+        for row in self.rows:
+            pictures = len(row.entry.images.get(self.dataset, ()))
+            for metric, number in row.entry.counted.get(self.dataset, {}).items():
+                what = f"{self.traits[metric].label if metric in self.traits else metric} of {row.label}"
+                sentences.append(
+                    f"{what} is the mean over {number} of {pictures} pictures; it has no value for the others."
+                    if number
+                    else f"{what} has no value for any of {pictures} pictures."
+                )
+        return sentences
 
     def describe_protocol(self) -> str:
         """Return how it was measured, as a sentence."""
@@ -104,13 +145,16 @@ def _group(dataset: str, entries: Sequence[Entry]) -> Group:
         Row(entry, label, entry.datasets[dataset], full / entry.size if full and entry.size else None)
         for entry, label in zip(entries, _labels(entries), strict=True)
     ]
+    stated = {metric: traits for entry in reversed(entries) for metric, traits in entry.traits.items()}
+    metrics = tuple(dict.fromkeys(metric for row in rows for metric in row.values))
     return Group(
         network=first.network,
         scale=first.scale,
         dataset=dataset,
         protocol=first.protocol,
         pictures=tuple(sorted(first.images.get(dataset, ()))),
-        metrics=tuple(dict.fromkeys(metric for row in rows for metric in row.values)),
+        metrics=metrics,
+        traits={metric: stated[metric] for metric in metrics if metric in stated},
         rows=tuple(rows),
     )
 
@@ -128,27 +172,9 @@ def _labels(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def metric_title(metric: str) -> str:
-    """Return the heading of a metric with its unit, such as `PSNR (dB)`; an unknown one keeps its name."""
-    name, unit, _ = _known(metric)
-    return f"{name} ({unit})" if unit else name
-
-
-def metric_phrase(metric: str, value: float) -> str:
-    """Return a metric with its value and unit for running text, such as `PSNR 31.18 dB`."""
-    name, unit, _ = _known(metric)
-    return f"{name} {metric_text(metric, value)} {unit}".rstrip()
-
-
-def _known(metric: str) -> tuple[str, str, int]:
-    return _KNOWN.get(metric, (metric, "", _DIGITS_OF_OTHERS))
-
-
-def metric_text(metric: str, value: float | None, absent: str = NOTHING) -> str:
-    """Return a value with the digits that are usual for its metric; `absent` for None."""
-    if value is None:
-        return absent
-    return f"{value:.{_known(metric)[2]}f}"
+def metric_heading(traits: Mapping[str, MetricTraits], metric: str) -> str:
+    """Return the heading of a metric with its unit; one that is not among the traits keeps its name."""
+    return traits[metric].heading if metric in traits else metric
 
 
 def ranges_text(entry: Entry) -> str:
@@ -174,19 +200,27 @@ def seconds_text(row: Row) -> str:
 
 
 def markdown(groups: Sequence[Group]) -> str:
-    """Return one Markdown table of all groups; methods with dynamic ranges say so."""
+    """Return one Markdown table of all groups, and under it what it leaves out; methods with dynamic ranges say so."""
     metrics = list(dict.fromkeys(metric for group in groups for metric in group.metrics))
+    traits = {metric: stated for group in groups for metric, stated in group.traits.items()}
     several = len({(group.network, group.scale) for group in groups}) > 1
-    heads = ["method", "W/A bits", *(["network"] if several else []), "dataset", *map(metric_title, metrics)]
+    heads = [
+        "method",
+        "W/A bits",
+        *(["network"] if several else []),
+        "dataset",
+        *(metric_heading(traits, m) for m in metrics),
+    ]
     heads += ["size (KB)", "ratio"]
     lines = [_line(heads), "|" + "---|" * len(heads)]
     for group in groups:
         for row in group.rows:
             cells = [row.entry.method + (" (dynamic ranges)" if row.entry.dynamic else ""), row.entry.bits]
             cells += [f"{group.network} x{group.scale}"] if several else []
-            cells += [group.dataset, *(metric_text(metric, row.values.get(metric)) for metric in metrics)]
+            cells += [group.dataset, *(group.text(metric, row.values.get(metric)) for metric in metrics)]
             lines.append(_line([*cells, size_text(row), ratio_text(row)]))
-    return "\n".join(lines)
+    gaps = [sentence for group in groups for sentence in group.gaps()]
+    return "\n".join([*lines, *(["", *gaps] if gaps else [])])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from basicsr.sweep.metrics import traits_of
+from basicsr.metrics.stated import metrics_in
 from basicsr.sweep.plan import Run, Step
 from basicsr.sweep.records import Places, State, is_trained, may_continue, state_of, write_record
 
@@ -61,7 +61,7 @@ class Trained:
 
 def describe_results(record: dict[str, Any]) -> str:
     """Return the means of a record in one line: `Set5 31.770 dB, fidelity 38.20 dB`."""
-    metrics = {name: traits for name, traits in traits_of(record).items() if traits.in_plots}
+    metrics = {name: traits for name, traits in metrics_in(record["metrics"]).items() if traits.in_plots}
     parts = []
     for dataset, means in record["metrics"]["datasets"].items():
         known = {name: means[name] for name in metrics if means.get(name) is not None}

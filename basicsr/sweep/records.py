@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from basicsr.metrics.base import build_metrics
-from basicsr.sweep.metrics import traits_of
+from basicsr.metrics.stated import metrics_in
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.files import sha256_of, write_json
@@ -103,7 +103,7 @@ def state_of(run: Run, places: Places) -> tuple[State, list[str]]:
         if options["name"] not in known and Path(options["dataroot_gt"]).is_dir()
     ]
     remarks = [f"not yet measured on {', '.join(fresh)}"] if fresh else []
-    unknown = [name for name in _metrics_of(run.options) if name not in traits_of(record)]
+    unknown = [name for name in _metrics_of(run.options) if name not in metrics_in(record["metrics"])]
     remarks += [f"not yet measured by {', '.join(unknown)}"] if unknown else []
     return ("unfinished" if remarks else "finished"), remarks
 

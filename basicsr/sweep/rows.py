@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.metrics.base import MetricTraits
+from basicsr.metrics.stated import DEFAULT_METRICS, metrics_in
 from basicsr.sweep.correlation import error_correlation
-from basicsr.sweep.metrics import DEFAULT_METRICS, traits_of
 from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
 from basicsr.sweep.published import PublishedResults
 from basicsr.utils.files import atomic_path
@@ -69,7 +69,7 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
     activations = calibration.get("activations", {})
     errors = record.get("squared_error", {})
     protocol = metrics["protocol"]
-    traits = traits_of(record)
+    traits = metrics_in(record["metrics"])
     values = {
         "arch": record["arch"],
         "method": record["method"],

@@ -40,7 +40,7 @@ def test_the_table_holds_what_the_evaluations_measured(compared):
     heads, *rows = page.tables[0]
     assert heads[:6] == ["method", "W/A bits", "ranges", "PSNR (dB)", "SSIM", "fidelity (dB)"]
     assert [row[:6] for row in rows] == [
-        ["FP", "32/32", "-", "31.000", "0.7750", "-"],
+        ["FP", "32/32", "–", "31.000", "0.7750", "–"],
         ["MinMax 2/2", "2/2", "static", "25.500", "0.6375", "35.50"],
         ["DOBI 2/2", "2/2", "static", "29.250", "0.7312", "39.25"],
     ]
@@ -130,7 +130,62 @@ def test_any_metric_of_the_files_has_a_column(tmp_path):
     (folder / "metrics.json").write_text(json.dumps(metrics))
     table, page = report(tmp_path, folder)
     assert "lpips_alex" in page.tables[0][0] and "niqe" in page.tables[0][0]
-    assert "| 0.1235 | - |" in table
+    assert "| 0.1235 | – |" in table
+
+
+PSNR = {"label": "PSNR", "unit": "dB", "decimals": 1, "higher_is_better": True, "compares": "hr", "in_plots": True}
+MAE = {**PSNR, "label": "MAE", "unit": "levels", "decimals": 2, "higher_is_better": False}
+
+
+def stated(tmp_path, name, method, mae, counted=None, image=None):
+    """Write results with PSNR, infinite, and a metric that states that less is better."""
+    means = {"psnr": None, "mae": mae, **({"counted": counted} if counted else {})}
+    images = {"one": {"psnr": None, "mae": image}, "two": {"psnr": 30.25, "mae": mae}}
+    datasets = {"demo": {**means, "images": images}}
+    return folders.results(tmp_path, name, method, 2, datasets=datasets, metrics={"psnr": PSNR, "mae": MAE})
+
+
+def test_a_metric_is_shown_as_it_states_itself(tmp_path):
+    paths = [stated(tmp_path, name, name, mae, image=mae) for name, mae in (("A", 3.5), ("B", 1.256), ("C", 2.0))]
+    table, page = report(tmp_path, *paths)
+    assert page.tables[0][0][3:5] == ["PSNR (dB)", "MAE (levels)"]
+    assert [row[3:5] for row in page.tables[0][1:]] == [["∞", "3.50"], ["∞", "1.26"], ["∞", "2.00"]]
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert re.findall(r"<b>(.*?)</b>", text) == ["∞", "∞", "1.26", "∞"], "the lowest error is the best"
+    assert "| B | 2/2 | demo | ∞ | 1.26 |" in table and "mean over" not in table + page.text
+    assert "MAE (levels) at 2/2 bits" in page.text and "PSNR (dB) at 2/2 bits" not in page.text, (
+        "nothing finite to draw"
+    )
+
+
+def test_means_that_leave_pictures_out_say_so(tmp_path):
+    paths = [stated(tmp_path, "a", "A", 3.5, {"mae": 1}), stated(tmp_path, "b", "B", None, {"mae": 0})]
+    table, page = report(tmp_path, *paths)
+    assert [row[4] for row in page.tables[0][1:]] == ["3.50", "–"]
+    sentence = "MAE of A 2/2 is the mean over 1 of 2 pictures; it has no value for the others."
+    assert sentence in page.text and sentence in table.split("\n\n")[1]
+    assert "MAE of B 2/2 has no value for any of 2 pictures." in page.text
+
+
+def test_a_metric_without_a_stated_direction_has_no_best(tmp_path):
+    paths = [folders.results(tmp_path, name, name, 2) for name in "AB"]
+    for number, path in enumerate(paths):
+        metrics = json.loads((path / "metrics.json").read_text())
+        metrics["datasets"]["demo"] = {"lpips_alex": 0.25 + number}
+        (path / "metrics.json").write_text(json.dumps(metrics))
+    report(tmp_path, *paths)
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "1.2500" in text and "<b>" not in text
+
+
+def test_pictures_say_what_was_measured_on_them(tmp_path):
+    pictures = folders.hr_pictures(tmp_path / "HR")
+    images = {"one": {"psnr": None, "mae": None}, "two": {"psnr": 30.25, "mae": 2.0}}
+    datasets = {"demo": {"psnr": None, "mae": 2.0, "counted": {"mae": 1}, "images": images}}
+    common = {"hr": tmp_path / "HR", "pictures": pictures, "metrics": {"psnr": PSNR, "mae": MAE}}
+    _, page = report(tmp_path, folders.results(tmp_path, "a", "A", 2, datasets=datasets, **common))
+    notes = [picture["versions"][-1]["note"] for picture in json.loads(page.scripts[0])]
+    assert notes == ["PSNR ∞ dB, MAE –", "PSNR 30.2 dB, MAE 2.00 levels"]
 
 
 def test_two_of_one_name_are_told_apart(tmp_path):

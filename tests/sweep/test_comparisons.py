@@ -2,8 +2,8 @@
 
 import pytest
 
+from basicsr.metrics.stated import DEFAULT_METRICS
 from basicsr.sweep.comparisons import order, variants
-from basicsr.sweep.metrics import DEFAULT_METRICS
 
 
 def row(method, psnr, fidelity, search=None, error=None, **changes):
