@@ -14,12 +14,13 @@ if __package__ in (None, ""):  # run as a file from a checkout: import the packa
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from basicsr.reporting.command import make_report
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.command_line import guarded
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a folder of results/ or experiments/")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("results/report/report.html"), metavar="FILE",

@@ -18,6 +18,7 @@ from basicsr.archs.base import scale_of
 from basicsr.deploy.folders import upscale_files
 from basicsr.deploy.runtimes import Precision, RuntimeName
 from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.command_line import guarded
 from basicsr.utils.devices import KNOWN_DEVICES, select_device
 from basicsr.utils.errors import OptionsError
@@ -27,7 +28,7 @@ FAILED_PICTURES = 3
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument(
         "-i", "--input", required=True, type=Path, metavar="PATH", help="a picture or a folder of pictures"
     )

@@ -7,7 +7,6 @@ From the root of the repository. Each is tested as basicsr/test.py does with the
 code is 1 if a figure is more than 0.01 dB off.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -18,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from basicsr import test
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.cards import Card, read_card
 from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.weights import load_weights_file
@@ -28,7 +28,7 @@ TOLERANCE = 0.01  # dB
 
 def main(argv: list[str] | None = None) -> int:
     """Check cards; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="cards without .json; all by default")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args(argv)

@@ -7,7 +7,6 @@
 Nothing is downloaded unless asked for. The networks belong to their authors; read their licences on the source pages.
 """
 
-import argparse
 import sys
 import urllib.request
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from torch import nn
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from basicsr.archs import build_network
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.errors import CheckpointError, OptionsError, UserError, explained
 from basicsr.utils.files import atomic_path, sha256_of
 from basicsr.utils.weights import load_network_weights, load_weights_file
@@ -161,7 +161,7 @@ def report(name: str, entry: OfficialFile, folder: Path, checked: bool) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """List, check or download; return 2 if something is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="read the files that are in place")
     parser.add_argument("--download", nargs="+", default=[], metavar="NAME", help="names or globs to fetch")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where the files are (default: {FOLDER})")

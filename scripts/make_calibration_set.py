@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.data.calibration import make_calibration_set, save_calibration_set
-from basicsr.utils.arguments import integer_from
+from basicsr.utils.arguments import command_parser, integer_from
 from basicsr.utils.errors import UserError
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--dataroot_gt", required=True, help="folder of HR images")
     parser.add_argument("--dataroot_lq", help="folder of LR images; by default they are made by bicubic reduction")
     parser.add_argument("--scale", type=integer_from(1), required=True, help="scale factor")

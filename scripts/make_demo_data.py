@@ -6,7 +6,6 @@
 from the colour photographs that scikit-image carries. No picture is in two of the three.
 """
 
-import argparse
 import re
 import sys
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import skimage.data
 
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.errors import DataError, UserError
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image import read_image, write_image
@@ -86,7 +86,7 @@ TEST_PICTURES = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of the photos, with their LICENSES.md")
     parser.add_argument("--out", type=Path, default=Path("datasets/demo"), help="by default datasets/demo")
     options = parser.parse_args(arguments)

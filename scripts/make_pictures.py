@@ -20,6 +20,7 @@ from basicsr.sweep.grid import Grid, load_grid
 from basicsr.sweep.pictures import Place, picture
 from basicsr.sweep.plan import Run, plan
 from basicsr.sweep.records import Places, is_trained
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.image import write_image
@@ -31,7 +32,7 @@ CROPS = ("Set5/butterfly:80,150", "Set14/comic:90,100")
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("-grid", default=GRID, type=Path, metavar="FILE", help=f"the grid, by default {GRID}")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these, such as EDSR-baseline_x4")
     parser.add_argument("--methods", nargs="+", metavar="LABEL", help="only these methods of the grid")

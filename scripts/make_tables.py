@@ -5,7 +5,6 @@
 Needs no experiments: a record holds all that the tables say. The tables and plots of one sweep are made by sweep.py --tables-only.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.sweep.overview import FOLDER, overview, read_sweeps
 from basicsr.sweep.plan import REPOSITORY
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.errors import UserError
 from basicsr.utils.files import atomic_path
 
@@ -22,7 +22,7 @@ UNUSABLE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument(
         "--root", default=REPOSITORY, type=Path, metavar="FOLDER", help="folder that holds docs/results/"
     )

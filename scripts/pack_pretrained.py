@@ -7,7 +7,6 @@ From the root of the repository. The stored file is tested on the sets of the op
 <name>.json beside it tells what came out.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.cards import Card
 from basicsr.utils.files import atomic_path, sha256_of, write_json
 from basicsr.utils.weights import load_weights_file
@@ -25,7 +25,7 @@ from check_pretrained import FOLDER, ROOT, tested
 
 def main(argv: list[str] | None = None) -> None:
     """Write <name>.safetensors and <name>.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--weights", required=True, type=Path, help="full-precision weights to store")
     parser.add_argument("--options", required=True, help="options file of their test, from the root of the repository")

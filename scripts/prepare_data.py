@@ -34,7 +34,7 @@ import torch
 from tqdm import tqdm
 
 from basicsr.data.pairs import NAME_TEMPLATES, files_by_name, lq_name, match_names, size_of
-from basicsr.utils.arguments import integer_from
+from basicsr.utils.arguments import command_parser, integer_from
 from basicsr.utils.errors import DataError, UserError, explained
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image import read_image, write_image
@@ -276,7 +276,7 @@ def _report(problems: list[str], success: str) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--hr", type=Path, metavar="FOLDER", help="folder of HR images; it is only read")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to lay out")
     parser.add_argument(

@@ -28,7 +28,10 @@ class SRNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge images (n, 3, h, w) in 0..1 to (n, 3, h * scale, w * scale), not clipped."""
+        """Enlarge images (n, 3, h, w) in 0..1 to (n, 3, h * scale, w * scale), not clipped.
+
+        An architecture with options for the numbers of channels takes and returns those in place of 3.
+        """
 
     @property
     def feature_layers(self) -> tuple[str, ...]:

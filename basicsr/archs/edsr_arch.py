@@ -105,14 +105,6 @@ class EDSR(SRNetwork):
         return tuple(f"body.{i}" for i in range(len(self.body)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge images.
-
-        Args:
-            x: (n, num_in_ch, h, w) with values 0..1.
-
-        Returns:
-            (n, num_out_ch, h * upscale, w * upscale), not clipped.
-        """
         # convolutions on CPUs and tensor cores are fastest in this layout, and hand it on
         x = ((x - self.mean) * self.img_range).contiguous(memory_format=torch.channels_last)
         shallow = self.conv_first(x)

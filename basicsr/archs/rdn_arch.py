@@ -94,14 +94,6 @@ class RDN(SRNetwork):
         return tuple(f"RDBs.{i}" for i in range(len(self.RDBs)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge images.
-
-        Args:
-            x: (n, num_in_ch, h, w) with values 0..1.
-
-        Returns:
-            (n, num_out_ch, h * upscale, w * upscale), not clipped.
-        """
         # convolutions on CPUs and tensor cores are fastest in this layout, and hand it on
         shallow = self.SFENet1((x * self.img_range).contiguous(memory_format=torch.channels_last))
         features = self.SFENet2(shallow)

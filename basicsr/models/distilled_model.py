@@ -67,7 +67,6 @@ class DistilledModel(QuantizedModel):
         self.teacher = Teacher(self.full_precision, layers, teacher_autocast)
         self._feature_gradient = feature_gradient
         self._watch = LossWatch()
-        self.accumulation_steps = options.train.accumulation_steps if options.train else 1
 
     def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Take one step of the optimiser on a batch of LR crops (`lq`: N, 3, h, w); return the losses, detached.

@@ -100,11 +100,10 @@ class PacModel(DistilledModel):
             teacher_autocast=teacher_autocast,
         )
         self.gradient_scale = gradient_scale
-        total = options.train.total_iter if options.train else 0
-        first = round(activation_share * total)
+        first = round(activation_share * self.total_iter)
         self.stages = (
             self._stage("activation", first, optim_activation, scheduler_activation),
-            self._stage("weight", total - first, optim_weight, scheduler_weight),
+            self._stage("weight", self.total_iter - first, optim_weight, scheduler_weight),
         )
 
     def _stage(self, role: Role, length: int, optimizer: Component, scheduler: Component) -> Stage:

@@ -61,8 +61,7 @@ class PTQModel(DistilledModel):
             teacher_autocast=teacher_autocast,
         )
         self.parameters = quantizer_parameters(self.network)
-        total_iter = options.train.total_iter if options.train else 0
         self.optimizer = build_optimizer(optim_bound, self.parameters, "train:optim_bound")
-        self.scheduler = build_scheduler(scheduler, self.optimizer, total_iter, "train:scheduler")
+        self.scheduler = build_scheduler(scheduler, self.optimizer, self.total_iter, "train:scheduler")
         if relative_lr:
             self._relative_steps = RelativeSteps(self.optimizer, checked_units("train:relative_lr", self.network))

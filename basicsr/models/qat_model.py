@@ -117,13 +117,11 @@ class QATModel(QuantizedModel):
         self._statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._watch = LossWatch()
         self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
-        train = options.train
-        self.accumulation_steps = train.accumulation_steps if train else 1
         ratios = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
         units = self._units(relative_quantizer_lr, relative_weight_lr is not None)
         self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)
         self._relative_steps = RelativeSteps(self.optimizer, *units) if units else None
-        self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter if train else 0, "train:scheduler")
+        self.scheduler = build_scheduler(scheduler, self.optimizer, self.total_iter, "train:scheduler")
 
     def _require_a_loss(self) -> None:
         if not (self.pixel_loss or self.distillation_loss or self.feature_loss):

@@ -32,6 +32,8 @@ class QuantizedModel(Model):
         full_precision: the full-precision network.
         network: the quantized network.
         quantization_map: the record of its quantizers.
+        total_iter: iterations of the whole training; 0 where the options have no section `train`, as in a test.
+        accumulation_steps: parts that a batch goes through the network in.
 
     Raises:
         OptionsError: the section `quantization` is missing, or a calibrator does not go with a quantizer.
@@ -48,6 +50,8 @@ class QuantizedModel(Model):
         self.device = device
         self.full_precision = network.to(device).eval().requires_grad_(False)
         self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=share_weights)
+        self.total_iter = options.train.total_iter if options.train else 0
+        self.accumulation_steps = options.train.accumulation_steps if options.train else 1
         check_calibrators(self.network, options.calibration)
 
     def calibrate(self, crops: torch.Tensor) -> list[CalibratedQuantizer]:

@@ -101,13 +101,11 @@ class ReconstructionModel(QuantizedModel):
             inputs, loss == "fisher_diag", options.calibration.batch_size, None, options.manual_seed
         )
         self._cache_budget_mb, self._cache_folder = cache_budget_mb, cache_folder
-        self._accumulation_steps = options.train.accumulation_steps if options.train else 1
-        self._total_iter = options.train.total_iter if options.train else 0
         if options.debug:
-            self.blocks = self.blocks[: self._total_iter]
-        if 0 < self._total_iter < len(self.blocks):
+            self.blocks = self.blocks[: self.total_iter]
+        if 0 < self.total_iter < len(self.blocks):
             raise OptionsError(
-                f"Option 'train:total_iter' is {self._total_iter}, but there are {len(self.blocks)} blocks, which need an iteration each "
+                f"Option 'train:total_iter' is {self.total_iter}, but there are {len(self.blocks)} blocks, which need an iteration each "
                 "at least. Ask for more iterations, or name fewer blocks with 'train:blocks'."
             )
         self.scheduler = None  # each block has its own
@@ -125,7 +123,7 @@ class ReconstructionModel(QuantizedModel):
             OptionsError: the network does not run a block once, or the largest cache fits neither the budget nor the disk.
             TrainingError: a block gets or returns something that cannot be kept crop by crop.
         """
-        if self._total_iter == 0:
+        if self.total_iter == 0:
             return
         self._crops = crops
         calls = trial_calls(self.full_precision, self.blocks, crops[:1].to(self.device))
@@ -136,7 +134,7 @@ class ReconstructionModel(QuantizedModel):
         get_logger().info(
             "%d blocks to reconstruct, about %d iterations each; the largest cache takes %.0f MiB %s.",
             len(self.blocks),
-            self._total_iter // len(self.blocks),
+            self.total_iter // len(self.blocks),
             largest / 2**20,
             f"in '{folder}'" if folder else "of memory",
         )
@@ -149,7 +147,7 @@ class ReconstructionModel(QuantizedModel):
         """
         if self._current is None:
             self._begin_block()
-        losses = self._current.step(batch["index"], self._accumulation_steps)
+        losses = self._current.step(batch["index"], self.accumulation_steps)
         self._iteration += 1
         if self._block_at(self._iteration) != self._block_at(self._iteration - 1):
             self._current.finish()
@@ -158,11 +156,11 @@ class ReconstructionModel(QuantizedModel):
 
     def _block_at(self, iteration: int) -> int:
         """Return the number of the block that an iteration, from 0, belongs to; shares of blocks differ by one at most."""
-        return iteration * len(self.blocks) // self._total_iter
+        return iteration * len(self.blocks) // self.total_iter
 
     def _begin_block(self) -> None:
         number = self._block_at(self._iteration)
-        first, end = (-(-k * self._total_iter // len(self.blocks)) for k in (number, number + 1))
+        first, end = (-(-k * self.total_iter // len(self.blocks)) for k in (number, number + 1))
         name = self.blocks[number]
         cache = BlockCache(self.full_precision, self.network, name, self._crops, self._cache_options)
         block = self.network.get_submodule(name)

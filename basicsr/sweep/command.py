@@ -22,7 +22,7 @@ from basicsr.sweep.grid import Grid, load_grid
 from basicsr.sweep.plan import Run, describe, plan, select
 from basicsr.sweep.records import Places, absent_weights
 from basicsr.sweep.results import write_tables
-from basicsr.utils.arguments import integer_from
+from basicsr.utils.arguments import command_parser, integer_from
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.signals import Interrupted
 
@@ -31,7 +31,7 @@ FAILURE, UNUSABLE = 1, 2
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("-grid", required=True, type=Path, metavar="FILE", help="the grid (YAML), see options/sweep/")
     parser.add_argument("--jobs", type=integer_from(1), metavar="N", help="runs at the same time; they share the cores")
     parser.add_argument("--only", metavar="GLOB", help="only the runs whose name matches, such as '*_DOBI_x4_*'")

@@ -1,8 +1,13 @@
-"""Types of command-line arguments, for the scripts."""
+"""Command lines: their parser, and types of their arguments."""
 
 import argparse
 import re
 from collections.abc import Callable
+
+
+def command_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser without arguments, whose `--help` shows the docstring of a command line by line as it is written."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def integer_from(minimum: int) -> Callable[[str], int]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from basicsr.utils import dist
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import UserError
 from basicsr.utils.logger import close_logger, configure_logger, get_logger
@@ -27,7 +28,7 @@ def parse_arguments(
     argv: Sequence[str] | None, description: str, trains: bool, add_arguments: AddArguments | None = None
 ) -> argparse.Namespace:
     """Parse the arguments of train.py (`trains`), test.py and others that work on an options file."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(description)
     parser.add_argument("-opt", required=True, metavar="FILE", help="options file (YAML)")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="overrides such as bit=4 train:total_iter=100"
