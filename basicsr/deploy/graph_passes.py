@@ -1,8 +1,9 @@
 """Changes of an ONNX graph that leave its values as they are: smaller files, and kernels that move codes in place of floats."""
 
-import math
-from collections import Counter
+import sys
 from typing import Any
+
+from basicsr.deploy.extras import require
 
 _ROUNDING = ("Clip", "Sub", "Mul", "Round", "Add", "QuantizeLinear", "DequantizeLinear")
 """Operators, one element after another, of which `quant.integers.products.ContainedValues` consists."""
@@ -12,7 +13,7 @@ def strip_notes(model: Any) -> None:
     """Take out what the exporter notes about source files, stacks and shapes, and the name it gives itself.
 
     Args:
-        model: an `onnx.ModelProto`, changed in place; so in all functions of this file.
+        model: an `onnx.ModelProto`, changed in place.
     """
     del model.metadata_props[:]
     del model.graph.value_info[:]
@@ -24,18 +25,9 @@ def strip_notes(model: Any) -> None:
 
 
 def share_equal_constants(model: Any) -> None:
-    """Keep one of several equal initializers, such as the masks of all layers."""
-    first: dict[tuple[Any, ...], str] = {}
-    renamed: dict[str, str] = {}
-    for tensor in list(model.graph.initializer):
-        content = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
-        kept = first.setdefault(content, tensor.name)
-        if tensor.raw_data and kept != tensor.name:
-            renamed[tensor.name] = kept
-            model.graph.initializer.remove(tensor)
-    for node in model.graph.node:
-        for position, name in enumerate(node.input):
-            node.input[position] = renamed.get(name, name)
+    """Keep one of several equal initializers of an `onnx_ir.Model`, such as the masks of all layers."""
+    passes = require("onnx_ir.passes.common")
+    passes.DeduplicateInitializersPass(size_limit=sys.maxsize)(model)
 
 
 def round_before_shuffle(model: Any) -> None:
@@ -43,37 +35,44 @@ def round_before_shuffle(model: Any) -> None:
 
     The values are the same, a shuffle only moves them. The convolution before it can then give 8-bit codes by itself, and what is moved
     is a quarter of the bytes, of the largest tensors that an SR network has.
+
+    Args:
+        model: an `onnx_ir.Model`, changed in place.
     """
-    readers = Counter(name for node in model.graph.node for name in node.input)
-    readers.update(output.name for output in model.graph.output)
-    numbers = {tensor.name for tensor in model.graph.initializer if math.prod(tensor.dims) == 1}
-    for shuffle in [node for node in model.graph.node if node.op_type == "DepthToSpace"]:
-        chain = _rounding_after(shuffle, list(model.graph.node), readers, numbers)
+    for shuffle in [node for node in model.graph if node.op_type == "DepthToSpace"]:
+        chain = _rounding_after(shuffle)
         if chain:
-            _move_behind(shuffle, chain, model.graph)
+            _move_behind(shuffle, chain)
 
 
-def _rounding_after(shuffle: Any, nodes: list[Any], readers: Counter[str], numbers: set[str]) -> list[Any]:
+def _rounding_after(shuffle: Any) -> list[Any]:
     """Return the operators that round what a shuffle gives; none where they are not there or not the same for all channels."""
     chain: list[Any] = []
-    value = shuffle.output[0]
-    while readers[value] == 1:
-        node = next((node for node in nodes if value in node.input), None)
-        if node is None or node.op_type not in _ROUNDING or not numbers.issuperset(set(node.input) - {value}):
+    value = shuffle.outputs[0]
+    while len(value.uses()) == 1 and not value.is_graph_output():
+        node = value.uses()[0].node
+        if node.op_type not in _ROUNDING or not all(other is value or _is_number(other) for other in node.inputs):
             break
         chain.append(node)
-        value = node.output[0]
+        value = node.outputs[0]
         if node.op_type == "DequantizeLinear":
             return chain
     return []
 
 
-def _move_behind(shuffle: Any, chain: list[Any], graph: Any) -> None:
-    """Put a shuffle behind the operators that follow it."""
-    before, after, rounded = shuffle.input[0], shuffle.output[0], chain[-1].output[0]
-    chain[0].input[list(chain[0].input).index(after)] = before
-    chain[-1].output[0] = f"{rounded}_unshuffled"
-    moved = type(shuffle).FromString(shuffle.SerializeToString())
-    moved.input[0], moved.output[0] = chain[-1].output[0], rounded
-    graph.node.insert(list(graph.node).index(chain[-1]) + 1, moved)
-    graph.node.remove(shuffle)
+def _is_number(value: Any) -> bool:
+    return value is not None and value.const_value is not None and value.const_value.size == 1
+
+
+def _move_behind(shuffle: Any, chain: list[Any]) -> None:
+    """Put a shuffle behind the operators that follow it; what it gives then has the name of what they gave."""
+    before, after, rounded = shuffle.inputs[0], shuffle.outputs[0], chain[-1].outputs[0]
+    rounded.replace_all_uses_with(after, replace_graph_outputs=True)
+    chain[0].replace_input_with(list(chain[0].inputs).index(after), before)
+    shuffle.replace_input_with(0, rounded)
+    for node in chain:
+        node.outputs[0].shape = before.shape
+    name = rounded.name
+    rounded.name, after.name = f"{name}_unshuffled", name
+    shuffle.graph.remove(shuffle)
+    chain[-1].append(shuffle)

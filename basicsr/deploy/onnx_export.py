@@ -70,10 +70,10 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: i
         )  # fmt: skip
         # what runtimes fold when they load a graph, such as position biases, need not be stored
         require("onnxscript.optimizer").optimize(program.model, output_size_limit=_LARGEST_FOLDED)
+        share_equal_constants(program.model)
+        round_before_shuffle(program.model)
     model = program.model_proto
     strip_notes(model)
-    share_equal_constants(model)
-    round_before_shuffle(model)
     model.producer_name = FORMAT
     for key, value in {"format": FORMAT, "scale": scale, "size_multiple": multiple}.items():
         model.metadata_props.add(key=key, value=str(value))
