@@ -72,6 +72,7 @@ class OverrideOptions(_Section):
     """Other bits for the layers whose name matches a glob."""
 
     match: str
+    """Glob on the names of layers."""
     w_bits: Bits | None = None
     a_bits: Bits | None = None
 
@@ -97,14 +98,19 @@ class QuantizationOptions(_Section):
     w_bits: Bits | None = None
     a_bits: Bits | None = None
     weight_quantizer: Component = {"type": "Affine"}
+    """Quantizer of weights."""
     activation_quantizer: Component = {"type": "Affine"}
+    """Quantizer of activations."""
     weight_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
     """One pair of bounds for a weight, or one for each output channel."""
     activation_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
     """One pair of bounds for an activation, or one for each input channel of a layer."""
     weight_symmetric: bool = False
+    """Bounds of weights lie at the same distance from 0."""
     activation_symmetric: bool = False
+    """Bounds of activations lie at the same distance from 0."""
     overrides: list[OverrideOptions] = []
+    """Other bits for single layers."""
     exclude: list[str] = []
     """Globs on the names of layers, or of single quantizers (`*.conv1.act_quantizer`), that stay in full precision."""
 
@@ -118,7 +124,9 @@ class CalibrationOptions(_Section):
     """How the bounds are found, and on which crops."""
 
     weights: Component = {"type": "MinMax"}
+    """How the bounds of weights are found."""
     activations: Component = {"type": "MinMax"}
+    """How the bounds of activations are found."""
     by_output: list[str] = []
     """Quantizers of activations (globs on their names) whose bounds are then moved to where the output of their module has the
     smallest squared error, such as `*.attn.av.a_quantizer`: softmax maps, whose own squared error misleads."""
@@ -179,6 +187,7 @@ class ValOptions(_Section):
     batch_size: Positive = 1
     """Images of equal size that go through the network together."""
     save_img: bool = False
+    """Write the enlarged images."""
     histograms: bool = True
     """`test.py` records how the activations of a quantized network are distributed (activations.json), for its report."""
     full_precision: bool = True
@@ -201,15 +210,20 @@ class LoggerOptions(_Section):
     """What is written how often, in iterations."""
 
     print_freq: Positive = 10
+    """Iterations between two lines of the log."""
     save_checkpoint_freq: Positive = 100
+    """Iterations between two checkpoints."""
     use_tb_logger: bool = True
+    """Write for TensorBoard."""
 
 
 class Options(_Section):
     """All options of a run. Keys are addressed as `section:key`, also by `--force_yml`."""
 
     name: FolderName
+    """Name of the run, and of its folders in experiments/ and results/."""
     model_type: str = "PTQModel"
+    """Class that trains: PTQModel, QATModel, ReconstructionModel, PacModel or SRModel."""
     method: str | None = None
     """Label in results; by default the type of the activation calibrator, or FP."""
     network: str | None = None
@@ -217,6 +231,7 @@ class Options(_Section):
     recipe: str | None = None
     """File of options/methods/ that `base: ../methods/{recipe}.yml` names, and what `where: recipe=...` asks for."""
     scale: Literal[2, 3, 4]
+    """Factor by which images are enlarged."""
     bit: Bits | None = None
     """Short form for w_bits and a_bits together."""
     manual_seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
@@ -228,7 +243,9 @@ class Options(_Section):
     plugins: list[str] = []
     """Folders with components of one's own, in files named as in the package (`my_arch.py`, `my_loss.py`)."""
     datasets: dict[str, Component]
+    """Data sets by phase: train, val and test, the latter two with a suffix where there are several."""
     network_g: Component
+    """The network: `type` and the options of its architecture."""
     path: PathOptions = PathOptions()
     quantization: QuantizationOptions | None = None
     calibration: CalibrationOptions = CalibrationOptions()
