@@ -91,7 +91,8 @@ def write_picture(path: str | Path, picture: Picture) -> None:
     """
     path = Path(path)
     if picture.alpha is not None:
-        check_writable(path, *picture.rgb.shape[:2], picture.rgb.dtype, alpha=True)
+        height, width = picture.rgb.shape[:2]
+        check_writable(path, height, width, picture.rgb.dtype, alpha=True)
         _write_pixels(path, np.dstack([picture.rgb[..., ::-1], picture.alpha]))
     elif picture.grey:
         _write_pixels(path, cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY))
