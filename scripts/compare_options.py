@@ -10,7 +10,6 @@ came from, and the training of a full-precision network from scratch no longer n
 it does not read. The exit code is 1 if anything else differs.
 """
 
-import argparse
 import json
 import shlex
 import sys
@@ -22,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from basicsr.sweep.records import options_of
+from basicsr.utils.arguments import command_parser
 from basicsr.utils.options import Options, load_options
 from basicsr.utils.yaml_loader import read_yaml
 
@@ -32,7 +32,7 @@ NOT_READ = {"train/demo_train_EDSR_x4.yml": {"path:pretrain_network_FP"}}
 
 def main(argv: list[str] | None = None) -> int:
     """Print the table; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--only", default="*", metavar="GLOB", help="old files, such as 'train/*RDN*'")
     glob = parser.parse_args(argv).only
     before, commands = old_options(), new_commands()

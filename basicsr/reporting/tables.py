@@ -7,6 +7,7 @@ from typing import Any
 
 from basicsr.metrics.base import MetricTraits
 from basicsr.reporting.entries import Entry
+from basicsr.utils.markdown import markdown_table
 
 NOTHING, INFINITE = "–", "∞"
 _DECIMALS_OF_OTHERS = 4
@@ -212,16 +213,12 @@ def markdown(groups: Sequence[Group]) -> str:
         *(metric_heading(traits, m) for m in metrics),
     ]
     heads += ["size (KB)", "ratio"]
-    lines = [_line(heads), "|" + "---|" * len(heads)]
+    lines = [heads]
     for group in groups:
         for row in group.rows:
             cells = [row.entry.method + (" (dynamic ranges)" if row.entry.dynamic else ""), row.entry.bits]
             cells += [f"{group.network} x{group.scale}"] if several else []
             cells += [group.dataset, *(group.text(metric, row.values.get(metric)) for metric in metrics)]
-            lines.append(_line([*cells, size_text(row), ratio_text(row)]))
+            lines.append([*cells, size_text(row), ratio_text(row)])
     gaps = [sentence for group in groups for sentence in group.gaps()]
-    return "\n".join([*lines, *(["", *gaps] if gaps else [])])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    return "\n".join([markdown_table(lines), *(["", *gaps] if gaps else [])])

@@ -6,7 +6,8 @@ from typing import Any
 
 from basicsr.metrics.base import MetricTraits
 from basicsr.sweep.rows import Row, metrics_of
-from basicsr.sweep.tables import ABSENT, cells_to_table
+from basicsr.sweep.tables import ABSENT
+from basicsr.utils.markdown import markdown_table
 
 Group = dict[str, list[Row]]
 
@@ -43,7 +44,7 @@ def variants(rows: Sequence[Row], calibrator: str, searches: Sequence[str]) -> s
                 wins.add(members, first, error, datasets)
     if len(lines) == 1:
         return None
-    return cells_to_table(lines) + "\n" + wins.sentences()
+    return markdown_table(lines) + "\n\n" + wins.sentences()
 
 
 def _compared(rows: Sequence[Row]) -> dict[str, MetricTraits]:
@@ -141,7 +142,7 @@ def order(rows: Sequence[Row]) -> str | None:
     if len(lines) == 1:
         return None
     counts = (f"in {name} in {sum(values)} of {len(values)} lines" for name, values in held.items() if values)
-    return cells_to_table(lines) + f"\nThe order holds {', '.join(counts)}.\n"
+    return markdown_table(lines) + f"\n\nThe order holds {', '.join(counts)}.\n"
 
 
 def _chains(rows: Sequence[Row]) -> list[tuple[list[Row], list[Row], list[Row]]]:

@@ -14,8 +14,9 @@ from basicsr.sweep.plan import BICUBIC, FULL_PRECISION, REPOSITORY
 from basicsr.sweep.published import PublishedResults
 from basicsr.sweep.records import read_record
 from basicsr.sweep.rows import BY_OUTPUT, Row, rows_of
-from basicsr.sweep.tables import WIDTH, cells_to_table, explanation, network_table, networks_of
+from basicsr.sweep.tables import WIDTH, explanation, network_table, networks_of
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.markdown import markdown_table
 
 GRIDS = Path("options/sweep")
 FOLDER = Path("docs/results")
@@ -145,7 +146,7 @@ def _contents(sweeps: Sequence[Sweep]) -> str:
             f"[tables]({sweep.output}/tables.md), [CSV]({sweep.output}/results.csv), records in `{sweep.output}/runs`"
         )
         lines.append([f"[{sweep.name}](#{sweep.name})", networks, datasets, str(sweep.number), grid, files])
-    return cells_to_table(lines)
+    return markdown_table(lines) + "\n"
 
 
 def _sweep(sweep: Sweep, root: Path) -> list[str]:

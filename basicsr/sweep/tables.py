@@ -8,6 +8,7 @@ from typing import Any
 from basicsr.metrics.base import MetricTraits
 from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
 from basicsr.sweep.rows import Row, metrics_of
+from basicsr.utils.markdown import markdown_table
 
 SECONDS = {"calibration_seconds": "calibration (s)", "training_seconds": "training (s)"}
 ABSENT = "-"
@@ -61,12 +62,6 @@ def network_table(rows: Sequence[Row], arch: str, scale: int, with_seconds: bool
     return "\n".join([_table(own, with_seconds), *_notes(own)])
 
 
-def cells_to_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as a Markdown table; the first one is its head."""
-    head, *body = lines
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)) + "\n"
-
-
 def explanation(rows: Sequence[Row]) -> str:
     """Return a paragraph that says what the cells of tables hold and how it was measured."""
     measured = sorted({(row["on_y"], row["crop_border"], row["self_ensemble"]) for row in rows}, key=str)
@@ -109,7 +104,7 @@ def _table(rows: Sequence[Row], with_seconds: bool) -> str:
             cells += [_values(own, best, metrics), _change(own)]
         cells += [_ranges(members[0]), _iterations(members[0])]
         lines.append(cells + [_mean(members, key, 1) for key in SECONDS if with_seconds])
-    return cells_to_table(lines)
+    return markdown_table(lines) + "\n"
 
 
 def _best(

@@ -80,6 +80,25 @@ def test_a_continued_schedule_goes_on_where_it_was(kind):
         assert optimizer.param_groups[0]["lr"] == other.param_groups[0]["lr"]
 
 
+@pytest.mark.parametrize(
+    ("options", "own", "following"),
+    [
+        ({"type": "CosineAnnealingLR", "eta_min": 0.1}, {"total_iter": 10, "eta_min": 0.1}, [0.68906, 0.55, 0.41094]),
+        ({"type": "MultiStepLR", "milestones": [5]}, {"milestones": [5], "gamma": 0.5}, [1.0, 0.5, 0.5]),
+    ],
+)
+def test_a_state_of_an_earlier_run_is_continued(options, own, following):
+    """Its dictionary is that of torch 2.4: attributes of the schedule, no functions, nothing that torch added later."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = build_scheduler(options, optimizer, 10, "train:scheduler")
+    common = {"base_lrs": [1.0], "last_epoch": 3, "_step_count": 4, "_get_lr_called_within_step": False}
+    scheduler.load_state_dict({**own, "warmup_iter": 0, **common, "_last_lr": [0.8145], "verbose": False})
+    for rate in following:
+        optimizer.step()
+        scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, abs=1e-5)
+
+
 def test_options_are_checked():
     parameter = [torch.nn.Parameter(torch.zeros(1))]
     optimizer = build_optimizer({"type": "AdamW", "lr": 1e-3}, parameter, "train:optim_g")
