@@ -35,8 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
 
     def work() -> int:
-        table = make_report(arguments.folders, arguments.output, arguments.title)
-        sys.stdout.write(f"{table}\nReport: {arguments.output}\n")
+        made = make_report(arguments.folders, arguments.output, arguments.title)
+        encoding = sys.stdout.encoding or "utf-8"  # of a terminal that may lack the sign of infinity
+        sys.stdout.write(made.describe().encode(encoding, "replace").decode(encoding) + "\n")
         return 0
 
     return guarded(work)

@@ -17,5 +17,6 @@ for method in MinMax DOBI 2DQuant; do
     $python basicsr/train.py -opt "options/train/demo_$method.yml" --force_yml "${changes[@]}"
     $python basicsr/test.py -opt options/test/demo.yml --force_yml recipe="$method" bit="$bit"
 done
+echo  # the table and where its files lie are the last block, apart from the log
 $python basicsr/report.py results/demo_FP_x4 "results/demo_MinMax_x4_bit$bit" "results/demo_DOBI_x4_bit$bit" \
     "results/demo_2DQuant_x4_bit$bit" -o "results/quickstart_bit$bit/report.html" --title "SwinIR-light x4 at $bit bits"

@@ -1,5 +1,7 @@
 """The command: from folders to files and a table on stdout."""
 
+import io
+
 import pytest
 
 from basicsr import report
@@ -14,9 +16,23 @@ def test_the_command_writes_page_table_and_picture(tmp_path, capsys):
     ]
     assert report.main([*paths, "-o", str(tmp_path / "out/report.html")]) == 0
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.html", "table.md", "comparison.png"}
-    shown = capsys.readouterr().out
-    assert shown.startswith((tmp_path / "out/table.md").read_text()) and "report.html" in shown
+    table = (tmp_path / "out/table.md").read_text(encoding="utf-8")
+    page, crops = tmp_path / "out/report.html", tmp_path / "out/comparison.png"
+    assert capsys.readouterr().out == f"{table}\nPage for the browser:  {page}\nCrops side by side:    {crops}\n"
     assert "<title>out</title>" in (tmp_path / "out/report.html").read_text()
+
+
+def test_no_crops_are_named_where_there_are_no_pictures(tmp_path, capsys):
+    assert report.main([str(folders.results(tmp_path, "a", "A", 4)), "-o", str(tmp_path / "out/report.html")]) == 0
+    assert capsys.readouterr().out.endswith(f"\n\nPage for the browser:  {tmp_path / 'out/report.html'}\n")
+
+
+def test_a_terminal_without_the_signs_of_the_table_shows_the_rest(tmp_path, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert report.main([str(folders.results(tmp_path, "a", "FP")), "-o", str(tmp_path / "out/report.html")]) == 0
+    terminal.flush()
+    assert b"| FP | 32/32 | demo | 31.000 | 0.7750 | ? |" in terminal.buffer.getvalue()
 
 
 def test_a_folder_that_holds_nothing_ends_with_a_sentence(tmp_path, capsys):

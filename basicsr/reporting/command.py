@@ -1,6 +1,7 @@
 """From folders to files: what the command makes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,28 @@ from basicsr.utils.files import atomic_path
 from basicsr.utils.image import write_image
 
 
-def make_report(folders: Sequence[Path], file: Path, title: str | None = None) -> str:
+@dataclass(frozen=True)
+class Made:
+    """What the command made.
+
+    Attributes:
+        table: the table in Markdown.
+        page: the HTML file.
+        crops: the picture of crops side by side; None where there are no pictures to cut them from.
+    """
+
+    table: str
+    page: Path
+    crops: Path | None
+
+    def describe(self) -> str:
+        """Return the table and, under it, where the files lie: the last lines that a user sees."""
+        lines = [self.table, "", f"Page for the browser:  {self.page}"]
+        lines += [f"Crops side by side:    {self.crops}"] if self.crops is not None else []
+        return "\n".join(lines)
+
+
+def make_report(folders: Sequence[Path], file: Path, title: str | None = None) -> Made:
     """Write the page of some folders, and beside it `table.md` and, where there are pictures, `comparison.png`.
 
     Args:
@@ -23,7 +45,7 @@ def make_report(folders: Sequence[Path], file: Path, title: str | None = None) -
         title: heading of the page; by default the name of the folder that it goes to.
 
     Returns:
-        The table in Markdown.
+        The table, and the files.
 
     Raises:
         DataError: a folder holds no results, or a file of it is damaged.
@@ -40,9 +62,10 @@ def make_report(folders: Sequence[Path], file: Path, title: str | None = None) -
             f"'{file.with_name('table.md')}' could not be written: {error}. Free some space."
         ) from error
     picture = _crops(groups)
-    if picture is not None:
-        write_image(file.with_name("comparison.png"), picture, smallest=True)
-    return table
+    crops = file.with_name("comparison.png") if picture is not None else None
+    if crops is not None:
+        write_image(crops, picture, smallest=True)
+    return Made(table, file, crops)
 
 
 def _crops(groups: Sequence[Group]) -> np.ndarray | None:

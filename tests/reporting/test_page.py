@@ -15,8 +15,8 @@ from tests.reporting.pages import PageParser
 
 def report(tmp_path, *paths):
     """Make a report and return its table in Markdown and its parsed page."""
-    table = make_report(paths, tmp_path / "out/report.html", "Comparison")
-    return table, PageParser((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    made = make_report(paths, tmp_path / "out/report.html", "Comparison")
+    return made.table, PageParser((tmp_path / "out/report.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture

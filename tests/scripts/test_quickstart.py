@@ -36,7 +36,12 @@ def quickstart(tmp_path_factory):
 def test_it_ends_with_the_table_and_the_picture(quickstart):
     folder, done = quickstart
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    rows = (folder / "results/quickstart_bit3/table.md").read_text().splitlines()[2:]
+    table = (folder / "results/quickstart_bit3/table.md").read_text(encoding="utf-8")
+    rows = table.splitlines()[2:]
+    assert done.stdout.endswith(
+        f"\n{table}\nPage for the browser:  results/quickstart_bit3/report.html\n"
+        "Crops side by side:    results/quickstart_bit3/comparison.png\n"
+    )
     methods = [row.split("|")[1].strip() for row in rows]
     assert len(methods) == 4 and methods[1:] == ["MinMax", "DOBI", "2DQuant"]
     assert [row.split("|")[2].strip() for row in rows] == ["32/32", "3/3", "3/3", "3/3"]
