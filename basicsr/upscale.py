@@ -55,6 +55,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="packed network, full-precision weights, or with a runtime an ONNX graph",
     )
     parser.add_argument(
+        "--param_key",
+        metavar="NAME",
+        help="entry of the file that holds full-precision weights, a.b for entry b of entry a; by default a usual one",
+    )
+    _add_ways_to_compute(parser)
+    return parser.parse_args(argv)
+
+
+def _add_ways_to_compute(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how, not what, is computed."""
+    parser.add_argument(
         "--tile", type=int, default=256, help="side of the tiles in LR pixels, bounds memory; 0 for none"
     )
     parser.add_argument(
@@ -75,18 +86,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="of what does not multiply integers; bf16 needs --runtime openvino and a processor that has it",
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help=f"with --runtime torch: {KNOWN_DEVICES}")
-    return parser.parse_args(argv)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[nn.Module, torch.device]:
     if arguments.runtime == "torch":
         if arguments.precision != "f32":
             raise OptionsError(f"--precision {arguments.precision} needs --runtime openvino.")
-        return load_model(arguments.model, arguments.opt, arguments.force_yml), select_device(
-            arguments.device, "--device"
-        )
+        network = load_model(arguments.model, arguments.opt, arguments.force_yml, arguments.param_key)
+        return network, select_device(arguments.device, "--device")
     network = load_for_runtime(
-        arguments.model, arguments.runtime, arguments.opt, arguments.force_yml, precision=arguments.precision
+        arguments.model,
+        arguments.runtime,
+        arguments.opt,
+        arguments.force_yml,
+        precision=arguments.precision,
+        param_key=arguments.param_key,
     )
     return network, torch.device("cpu")
 

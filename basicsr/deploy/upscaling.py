@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +15,13 @@ from basicsr.deploy.packed_format import is_packed
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
 from basicsr.evaluation.inference import upscale
 from basicsr.quant.spec import QuantizationError
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.image import Picture, image_to_tensor, tensor_to_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import load_options
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.resize import upscale_image
+from basicsr.utils.weight_entries import likely_missing
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
 Enlarge = Callable[[Tensor], Tensor]
@@ -29,7 +29,12 @@ ONNX_SUFFIX = ".onnx"
 DEFAULT_OVERLAP = 48
 
 
-def load_model(path: str | Path, options_file: str | Path | None = None, overrides: Sequence[str] = ()) -> nn.Module:
+def load_model(
+    path: str | Path,
+    options_file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    param_key: str | None = None,
+) -> nn.Module:
     """Load a packed quantized network, or full-precision weights.
 
     Args:
@@ -37,6 +42,7 @@ def load_model(path: str | Path, options_file: str | Path | None = None, overrid
         options_file: options of a run, whose section `network_g` says what full-precision weights belong to, and whose `plugins`
             hold what a packed network is made of beyond the package. Without it names and shapes tell, except for options that leave no trace there, such as EDSR's `res_scale`; these keep their defaults.
         overrides: of these options, such as `network=rdn_small`.
+        param_key: entry of the file that holds full-precision weights; by default a usual one.
 
     Returns:
         The network in evaluation mode, on the CPU.
@@ -54,9 +60,8 @@ def load_model(path: str | Path, options_file: str | Path | None = None, overrid
     )  # with the plugins that the options name
     if is_packed(path):
         return load_packed(path)[0]
-    state_dict = load_weights_file(path)
-    options = given.network_g if given else _detect_network(state_dict, path)
-    network = build_network(options)
+    state_dict = load_weights_file(path, param_key)
+    network = build_network(given.network_g) if given else _detect_network(state_dict, path)
     load_network_weights(network, state_dict, path)
     return network.eval().requires_grad_(False)
 
@@ -68,13 +73,14 @@ def load_for_runtime(
     overrides: Sequence[str] = (),
     threads: int | None = None,
     precision: Precision = "f32",
+    param_key: str | None = None,
 ) -> RuntimeNetwork:
     """Load a graph that basicsr/export.py wrote, or trace one from a packed network or weights, which may take minutes.
 
     Args:
         path: an ONNX graph, or what `load_model` takes.
         runtime: what runs it.
-        options_file, overrides: see `load_model`.
+        options_file, overrides, param_key: see `load_model`.
         threads: number of threads; None leaves the choice to the runtime.
         precision: see `RuntimeNetwork`.
 
@@ -86,7 +92,7 @@ def load_for_runtime(
         get_logger().warning("This processor computes no bfloat16 by itself, so that it is not faster here.")
     if Path(path).suffix.lower() == ONNX_SUFFIX:
         return RuntimeNetwork(path, runtime, threads=threads, precision=precision)
-    network = load_model(path, options_file, overrides)
+    network = load_model(path, options_file, overrides, param_key)
     get_logger().info(
         "The network is traced for %s; a graph that basicsr/export.py --onnx wrote starts at once.", runtime
     )
@@ -99,14 +105,21 @@ def load_for_runtime(
     return RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
 
 
-def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> dict[str, Any]:
-    """Return type and options of the first architecture that a state dict can belong to."""
+def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> nn.Module:
+    """Build the network of the first architecture that a state dict can belong to."""
     for name in ARCH_REGISTRY.names():
         options = detect_options(ARCH_REGISTRY.get(name), state_dict)
         if options is None:
             continue
         get_logger().info("The weights '%s' are of the network %s with %s.", path, name, options)
-        return {"type": name, **options}
+        try:
+            return build_network({"type": name, **options})
+        except OptionsError:  # of a count that is too low, since a tensor is missing
+            break
+    if forgotten := likely_missing(state_dict):
+        raise CheckpointError(
+            f"The weights '{path}' are incomplete: they lack {', '.join(forgotten)}. Get the file again from where it was made."
+        )
     raise CheckpointError(
         f"The weights '{path}' are of no architecture that is known here ({', '.join(ARCH_REGISTRY.names())}). Give a packed "
         "network, or full-precision weights of one of these."

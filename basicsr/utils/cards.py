@@ -54,7 +54,7 @@ def check_card(weights: Path) -> None:
         CheckpointError: the card is damaged, or speaks of another file.
     """
     path = weights.with_suffix(".json")
-    if weights.suffix != ".safetensors" or not path.is_file():
+    if weights.suffix.lower() != ".safetensors" or not path.is_file():
         return
     card, found = read_card(path), sha256_of(weights)
     if (card.file, card.sha256) != (weights.name, found):

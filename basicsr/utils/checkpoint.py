@@ -1,7 +1,9 @@
 """Networks and training states on disk: written whole or not at all, read without running any code."""
 
+import contextlib
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ import torch
 
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import atomic_path
+
+_LFS_POINTER = b"version https://git-lfs"
+_numpy_scalar: Any = np.float64(0).__reduce__()[0]
 
 
 def save_torch(content: dict[str, Any], path: Path) -> None:
@@ -28,13 +33,14 @@ def save_torch(content: dict[str, Any], path: Path) -> None:
 
 
 def load_torch(path: Path) -> Any:
-    """Read a file of tensors, numbers, text, lists and mappings. No code of the file is ever run.
+    """Read a file of tensors, numbers (of numpy, too), text, lists and mappings. No code of the file is ever run.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds anything else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _numpy_numbers_allowed(), path.open("rb") as file:  # of a path, torch would look at the suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' does not exist; correct the path or put the file there.") from error
     except OSError as error:
@@ -42,14 +48,44 @@ def load_torch(path: Path) -> Any:
             f"'{path}' cannot be read: {error.strerror or error}. Check the path and its permissions."
         ) from error
     except Exception as error:  # the restricted unpickler meets damaged data with errors of any kind
-        if "Unsupported" in str(error):
-            raise CheckpointError(
-                f"'{path}' was refused: it holds objects that would run code when they are read. "
-                "Ask for a file with tensors only, such as {'params': state dict} or .safetensors."
-            ) from error
-        raise CheckpointError(
-            f"'{path}' cannot be read: it is damaged, cut off or no file of PyTorch; make, download or copy it again."
-        ) from error
+        raise CheckpointError(_why_refused(path, str(error))) from error
+
+
+def _numpy_numbers_allowed() -> contextlib.AbstractContextManager[None]:
+    """Allow numbers of numpy, such as the best PSNR beside the weights: data of fixed size, which run nothing when read."""
+    allowed = [np.dtype, *(type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efdg")]
+    allowed += [_scalar_called(f"numpy.{core}.multiarray") for core in ("core", "_core")]  # of numpy 1 and 2
+    if hasattr(torch.serialization, "safe_globals"):
+        return torch.serialization.safe_globals(allowed)
+    torch.serialization.add_safe_globals(allowed)  # torch 2.4 has no context for it
+    return contextlib.nullcontext()
+
+
+def _scalar_called(module: str) -> Callable[..., np.generic]:
+    """Return what numpy pickles its scalars with, under the name that it has in files of any version."""
+
+    def scalar(*arguments: Any) -> np.generic:
+        return _numpy_scalar(*arguments)
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar
+
+
+def _why_refused(path: Path, error: str) -> str:
+    """Return a sentence for what the restricted unpickler or the reader of archives said."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            return f"'{path}' is a pointer of Git LFS, not the file itself. Get it with `git lfs pull`."
+    if "Unsupported" in error:
+        found = re.search(r"GLOBAL ([\w.]+)", error)
+        named = f", such as {found[1]}" if found else ""
+        return (
+            f"'{path}' was refused: it holds objects that would run code when they are read{named}. "
+            "Ask for a file with tensors only, such as {'params': state dict} or .safetensors."
+        )
+    if "TorchScript" in error:
+        return f"'{path}' is a TorchScript archive, a program and no weights. Ask for a file with the state dict."
+    return f"'{path}' cannot be read: it is damaged, cut off or no file of PyTorch; make, download or copy it again."
 
 
 def rng_state() -> dict[str, Any]:

@@ -13,9 +13,10 @@ from basicsr.utils.cards import check_card
 from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.logger import get_logger
+from basicsr.utils.weight_entries import likely_missing, weights_in
 
-_USUAL_KEYS = ("params_ema", "params")
 _NAMES_SHOWN = 3
+_TORCH_SIGNATURE = b"PK\x03\x04"
 
 
 @runtime_checkable
@@ -39,10 +40,10 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[st
 
     Args:
         path: the file.
-        param_key: entry that holds the state dict; by default `params_ema`, else `params`, else the whole file.
+        param_key: entry that holds the state dict; by default a usual one, see `weights_in`.
 
     Returns:
-        Tensors on the CPU by name, without the prefix `module.`; float16 and bfloat16 become float32.
+        Tensors on the CPU by name, without the prefixes of wrappers such as `module.`; float16 and bfloat16 become float32.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, it needs code to be run, it holds no tensors, or a
@@ -54,9 +55,8 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[st
     if path.stat().st_size == 0:
         raise CheckpointError(f"The file of weights '{path}' is empty (0 bytes); download or copy it again.")
     check_card(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
-    tensors = _choose_entry(content, path, param_key)
-    return {name.removeprefix("module."): _as_float32(tensor) for name, tensor in tensors.items()}
+    content = _read_safetensors(path) if _is_safetensors(path) else load_torch(path)
+    return {name: _as_float32(tensor) for name, tensor in weights_in(content, path, param_key).items()}
 
 
 def load_network_weights(
@@ -121,35 +121,23 @@ def _remapped(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | 
         ) from error
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file is safetensors by its content, whatever its name; the name tells where the content is damaged."""
+    failure = f"The file of weights '{path}' cannot be read"
+    with explained(CheckpointError, failure, "Check its permissions."), path.open("rb") as file:
+        start = file.read(9)
+    length_of_header = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and length_of_header <= path.stat().st_size:
+        return True
+    return path.suffix.lower() == ".safetensors" and not start.startswith(_TORCH_SIGNATURE)
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with explained(CheckpointError, f"The file of weights '{path}' cannot be read", "Check its permissions."):
             return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"The file of weights '{path}' is damaged or cut off: {error}.") from error
-
-
-def _choose_entry(content: Any, path: Path, param_key: str | None) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"The file '{path}' holds no weights by name but an object of type {type(content).__name__}."
-        )
-    entries = ", ".join(f"'{key}'" for key in list(content)[:8]) or "none"
-    if param_key is not None:
-        if param_key not in content:
-            raise CheckpointError(f"The file '{path}' has no entry '{param_key}' (param_key). Its entries: {entries}.")
-        chosen = content[param_key]
-    else:
-        chosen = next((content[key] for key in _USUAL_KEYS if isinstance(content.get(key), Mapping)), content)
-    by_name = isinstance(chosen, Mapping) and all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in chosen.items()
-    )
-    if not by_name or not chosen:
-        raise CheckpointError(
-            f"The file '{path}' holds no tensors where weights are looked for. Its entries: {entries}; "
-            "name the one with the weights as param_key."
-        )
-    return dict(chosen)
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
@@ -167,29 +155,37 @@ def _count_names(missing: list[str], unexpected: list[str]) -> str:
 
 def _explain_mismatch(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path, details: str) -> str:
     """Return one sentence with the most likely reason why weights do not fit a network."""
-    name = type(network).__name__
-    start = f"The weights '{path}' do not fit the network {name}:"
+    start = f"The weights '{path}' do not fit the network {type(network).__name__}:"
+    reason = _reason(network, state_dict, details)
+    forgotten = likely_missing(state_dict)
+    if any(key not in reason for key in forgotten):
+        reason = f"the file is incomplete, {_count_names(forgotten, [])}. Get it again from where it was made"
+    return f"{start} {reason}."
+
+
+def _reason(network: nn.Module, state_dict: Mapping[str, Tensor], details: str) -> str:
+    """Return what tells weights and network apart, without a full stop."""
     own = network.state_dict()
     shared = [key for key in state_dict if key in own]
     if 2 * len(shared) < min(len(own), len(state_dict)):
         names = _count_names(
             [key for key in own if key not in state_dict], [key for key in state_dict if key not in own]
         )
-        return f"{start} hardly a name is the same, so they belong to another architecture; tensors: {names}."
+        return f"hardly a name is the same, so they belong to another architecture; tensors: {names}"
     differences = _differing_options(network, state_dict, own)
     if differences:
-        return f"{start} the file holds a network with {differences[0]}, the options ask for {differences[1]}."
+        return f"the file holds a network with {differences[0]}, the options ask for {differences[1]}"
     shapes = [
         f"{key} is {tuple(state_dict[key].shape)} in the file and {tuple(own[key].shape)} in the network"
         for key in shared
         if isinstance(own[key], Tensor) and state_dict[key].shape != own[key].shape
     ]
     if not shapes:
-        return f"{start} names of tensors: {details}."
+        return f"names of tensors: {details}"
     shown = "; ".join(shapes[:_NAMES_SHOWN])
     if all("upsample" in shape or "tail" in shape or "UPNet" in shape for shape in shapes):
-        return f"{start} only the upsampler differs, so they belong to another scale factor; {shown}."
-    return f"{start} {len(shapes)} shapes differ; {shown}."
+        return f"only the upsampler differs, so they belong to another scale factor; {shown}"
+    return f"{len(shapes)} shapes differ; {shown}"
 
 
 def _differing_options(

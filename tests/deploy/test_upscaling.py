@@ -1,5 +1,6 @@
 """Pictures of all kinds are enlarged, none is lost, none is overwritten."""
 
+import re
 import subprocess
 import sys
 
@@ -23,6 +24,7 @@ from basicsr.deploy.upscaling import (
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError
 from basicsr.utils.image import Picture, image_to_tensor, read_picture, write_image, write_picture
+from basicsr.utils.weights import load_weights_file
 from tests import tiny
 from tests.deploy.networks import IMAGE, SWINIR, calibrated
 
@@ -128,6 +130,30 @@ def test_a_model_is_found_from_its_file_alone(packed, tmp_path):
     torch.save({"params": {"a": torch.zeros(2)}}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="no architecture that is known here"):
         load_model(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("name", ["EDSR_x4", "RDN-small_x4", "SwinIR-light_x4"])
+def test_one_missing_tensor_is_named(name, tmp_path):
+    state_dict = load_weights_file(tiny.ROOT / f"experiments/pretrained_models/{name}.safetensors")
+    first_and_last = [*list(state_dict)[:3], *list(state_dict)[-3:]]
+    for missing in (*first_and_last, *list(state_dict)[4::23]):
+        torch.save({key: value for key, value in state_dict.items() if key != missing}, tmp_path / "file.pth")
+        with pytest.raises(CheckpointError, match=re.escape(missing)):
+            load_model(tmp_path / "file.pth")
+
+
+def test_the_command_line_takes_the_key_of_the_weights(tmp_path, capfd):
+    weights = torch.load(tiny.save_network(tmp_path / "edsr.pth", 2, "EDSR"), weights_only=True)["params"]
+    zeros = {key: torch.zeros_like(value) for key, value in weights.items()}
+    torch.save({"first": zeros, "second": weights}, tmp_path / "two.pth")
+    write_image(tmp_path / "a.png", np.full((8, 8, 3), 90, np.uint8))
+    command = ["-i", str(tmp_path / "a.png"), "--device", "cpu"]
+    assert upscale.main([*command, "-o", str(tmp_path / "no"), "--model", str(tmp_path / "two.pth")]) == 2
+    assert "Its entries: 'first', 'second'; name the one" in capfd.readouterr().err
+    with_key = ["--model", str(tmp_path / "two.pth"), "--param_key", "second"]
+    assert upscale.main([*command, "-o", str(tmp_path / "two"), *with_key]) == 0
+    assert upscale.main([*command, "-o", str(tmp_path / "one"), "--model", str(tmp_path / "edsr.pth")]) == 0
+    assert (tmp_path / "one/a_x2.png").read_bytes() == (tmp_path / "two/a_x2.png").read_bytes()
 
 
 def test_the_command_line_reports_what_is_wrong(packed, tmp_path):

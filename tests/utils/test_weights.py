@@ -1,14 +1,18 @@
 """Files of weights: what is read, what is refused, and how a mismatch is explained."""
 
+import argparse
 import pickle
 import re
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from basicsr.archs import build_network
+from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
@@ -85,12 +89,64 @@ def test_files_that_would_run_code_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"params": {}}, {"iter": 3}, {"net": {"w": torch.ones(1)}}, [1], torch.ones(2)]
+    "content",
+    [{}, {"params": {}}, {"iter": 3}, {"a": {"w": torch.ones(1)}, "b": {"w": torch.ones(1)}}, [1], torch.ones(2)],
 )
 def test_files_without_weights(tmp_path, content):
     torch.save(content, tmp_path / "file.pth")
     with pytest.raises(CheckpointError, match="holds no (tensors|weights)"):
         load_weights_file(tmp_path / "file.pth")
+
+
+def test_the_name_of_a_file_need_not_tell_its_format(tmp_path, weights):
+    for name in ("N.SAFETENSORS", "safetensors.pth", "no_suffix"):
+        save_file(weights, tmp_path / name)
+    for name in ("N.PTH", "torch.safetensors"):
+        torch.save({"params": weights}, tmp_path / name)
+    for name in ("N.SAFETENSORS", "safetensors.pth", "no_suffix", "N.PTH", "torch.safetensors"):
+        assert equal(load_weights_file(tmp_path / name), weights), name
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numbers_of_numpy_beside_weights_are_data(tmp_path, weights, module):
+    numbers = {"psnr": np.float64(31.5), "best": np.float32(2), "iter": np.int64(7), "done": np.bool_(True)}
+    torch.save({"params": weights, **numbers}, tmp_path / "file.pth", _use_new_zipfile_serialization=False)
+    name = f"c{np.float64(0).__reduce__()[0].__module__}\nscalar\n".encode()
+    data = (tmp_path / "file.pth").read_bytes()
+    assert name in data
+    (tmp_path / "file.pth").write_bytes(data.replace(name, f"c{module}\nscalar\n".encode()))
+    assert equal(load_weights_file(tmp_path / "file.pth"), weights)
+    loaded = load_torch(tmp_path / "file.pth")
+    assert {key: loaded[key] for key in numbers} == numbers
+
+
+def test_what_is_refused_is_named(tmp_path):
+    torch.save({"params": {"w": torch.ones(1)}, "log": np.ones(3)}, tmp_path / "array.pth")
+    with pytest.raises(
+        CheckpointError, match=r"would run code when they are read, such as numpy\.\w+\.multiarray\._recon"
+    ):
+        load_weights_file(tmp_path / "array.pth")
+    torch.save({"args": argparse.Namespace(lr=1), "params": {}}, tmp_path / "args.pth")
+    with pytest.raises(CheckpointError, match=r"such as argparse\.Namespace"):
+        load_weights_file(tmp_path / "args.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces the end of TorchScript
+        torch.jit.script(nn.Linear(1, 1)).save(tmp_path / "script.pt")
+        with pytest.raises(CheckpointError, match="TorchScript archive, a program and no weights"):
+            load_weights_file(tmp_path / "script.pt")
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(CheckpointError, match="pointer of Git LFS"):
+        load_weights_file(tmp_path / "pointer.pth")
+
+
+@pytest.mark.parametrize("lacks", ["whole", "in the middle"])
+def test_a_mismatch_by_a_forgotten_tensor_names_it(lacks):
+    options = {"type": "EDSR", "num_feat": 8, "num_block": 4, "upscale": 2}
+    network = build_network(options)
+    forgotten = "body.2.conv1.weight" if lacks == "in the middle" else "conv_after_body.bias"
+    state_dict = {key: value for key, value in network.state_dict().items() if key != forgotten}
+    with pytest.raises(CheckpointError, match=re.escape(f"1 missing ({forgotten})")):
+        load_network_weights(network, state_dict, "x.pth")
 
 
 def test_param_key_that_is_absent(tmp_path, weights):

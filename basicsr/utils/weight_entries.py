@@ -1,0 +1,157 @@
+"""Where the weights lie in what a file holds: entries, prefixes of wrappers, and what is missing among them."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.logger import get_logger
+
+_USUAL_KEYS = (
+    *("params_ema", "params", "state_dict", "model_state_dict", "model", "net_g", "netG", "net", "network"),
+    *("generator_ema", "generator", "weights"),
+)
+_TRAINING_KEYS = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_states", "param_groups")
+_OF_COMPILE = re.compile(r"(?:(?<=\.)|^)_orig_mod\.")  # torch.compile, of the whole network or of a part of it
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
+_OF_WRAPPERS = ("module.", "generator.", "net_g.", "netG.", "network.", "net.", "model.")
+_PARTNERS = ("discriminator.", "net_d.", "netD.")
+_MOST_ENTRIES_SHOWN = 8
+_MOST_FORGOTTEN = 8  # more are no accident but another depth
+
+
+def weights_in(content: Any, path: str | Path, param_key: str | None = None) -> dict[str, Tensor]:
+    """Return the weights in what a file holds, by name, without the prefixes of wrappers.
+
+    Args:
+        content: what was read.
+        path: the file, for messages.
+        param_key: entry that holds the weights; `a.b` is entry b of entry a. By default the first of the usual ones that holds
+            tensors, `params_ema` before `params`, else the whole file, else the only entry that holds tensors.
+
+    Raises:
+        CheckpointError: there are none where they are looked for; says which entries there are.
+    """
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"The file '{path}' holds no weights by name but an object of type {type(content).__name__}."
+        )
+    chosen = _entry(content, path, param_key) if param_key is not None else _usual_entry(content, path)
+    tensors = _tensors_by_name(chosen)
+    if tensors is None:
+        raise CheckpointError(_no_weights(content, path, param_key))
+    return without_wrappers(tensors)
+
+
+def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights without the prefixes that DataParallel, torch.compile and frameworks put before all names.
+
+    Of a file with a generator and a discriminator the generator is returned. `model.` stays before numbers, which are of an
+    `nn.Sequential` of that name.
+    """
+    tensors = {_OF_COMPILE.sub("", name): tensor for name, tensor in tensors.items()}
+    if any(name.startswith("module.") for name in tensors):
+        tensors.pop(_COUNTER, None)
+    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    while prefix := _common_prefix(tensors):
+        tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return tensors
+
+
+def likely_missing(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return names that look forgotten: a weight whose bias is there, or a tensor that all other blocks of a row have.
+
+    Args:
+        tensors: by name.
+
+    Returns:
+        Their names in order; none where they are so many that the blocks of a row are meant to differ.
+    """
+    missing = {name.removesuffix("bias") + "weight" for name in tensors if name.endswith(".bias")} - set(tensors)
+    rows: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in tensors:
+        for number in re.finditer(r"(?<=\.)\d+(?=\.)", name):
+            rows[name[: number.start()]][number[0]].add(name[number.end() :])
+    for start, blocks in rows.items():
+        everything = set().union(*blocks.values())
+        for rest in everything:
+            without = [number for number, names in blocks.items() if rest not in names]
+            if len(without) == 1 and len(blocks) > 2:
+                missing.add(f"{start}{without[0]}{rest}")
+    return sorted(missing) if len(missing) <= _MOST_FORGOTTEN else []
+
+
+def _common_prefix(tensors: Mapping[str, Tensor]) -> str | None:
+    for prefix in _OF_WRAPPERS:
+        inside = [name for name in tensors if name.startswith(prefix)]
+        if not inside or (prefix == "model." and any(name[len(prefix)].isdigit() for name in inside)):
+            continue
+        if all(name.startswith((prefix, *_PARTNERS)) for name in tensors):
+            return prefix
+    return None
+
+
+def _entry(content: Mapping[Any, Any], path: str | Path, param_key: str) -> Any:
+    found: Any = content
+    for key in [param_key] if param_key in content else param_key.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            raise CheckpointError(
+                f"The file '{path}' has no entry '{param_key}' (param_key). Its entries: {_entries(content)}."
+            )
+        found = found[key]
+    return found
+
+
+def _usual_entry(content: Mapping[Any, Any], path: str | Path) -> Any:
+    """Return what holds the weights where nobody says: a usual entry, the content itself, or the only entry with tensors."""
+    for key in _USUAL_KEYS:
+        entry = content.get(key)
+        if not isinstance(entry, Mapping):
+            continue
+        if _tensors_by_name(entry) is not None:
+            return entry
+        inner = next((entry[k] for k in _USUAL_KEYS if _tensors_by_name(entry.get(k)) is not None), None)
+        if inner is not None:
+            return inner
+        get_logger().warning("The entry '%s' of '%s' holds no tensors and is passed over.", key, path)
+    if _tensors_by_name(content) is not None:
+        return content
+    others = [key for key in content if _tensors_by_name(content[key]) is not None]
+    if len(others) != 1:
+        return None
+    get_logger().info("The weights of '%s' are taken from its entry '%s'.", path, others[0])
+    return content[others[0]]
+
+
+def _tensors_by_name(entry: Any) -> dict[str, Tensor] | None:
+    """Return the tensors of a mapping of names to tensors, which may hold numbers and text beside them; None if it is none."""
+    if not isinstance(entry, Mapping) or not all(isinstance(key, str) for key in entry):
+        return None
+    tensors = {key: value for key, value in entry.items() if isinstance(value, Tensor)}
+    others = [value for value in entry.values() if not isinstance(value, Tensor)]
+    plain = all(value is None or isinstance(value, str | int | float | np.generic) for value in others)
+    return tensors if tensors and plain else None
+
+
+def _no_weights(content: Mapping[Any, Any], path: str | Path, param_key: str | None) -> str:
+    if param_key is None and any(key in content for key in _TRAINING_KEYS):
+        return (
+            f"The file '{path}' is the state of an optimiser or of a training run and holds no tensors of a network. The weights "
+            "are in another file, in a folder such as models/ beside it."
+        )
+    where = f"in its entry '{param_key}'" if param_key else "where weights are looked for"
+    return (
+        f"The file '{path}' holds no tensors {where}. Its entries: {_entries(content)}; name the one with the weights as "
+        "param_key, in upscale.py with --param_key."
+    )
+
+
+def _entries(content: Mapping[Any, Any]) -> str:
+    rest = len(content) - _MOST_ENTRIES_SHOWN
+    shown = ", ".join(f"'{key}'" for key in list(content)[:_MOST_ENTRIES_SHOWN])
+    return (f"{shown} and {rest} more" if rest > 0 else shown) or "none"
