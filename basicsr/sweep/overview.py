@@ -19,6 +19,7 @@ from basicsr.utils.errors import OptionsError
 from basicsr.utils.markdown import markdown_table
 
 GRIDS = Path("options/sweep")
+FOR_EDITORS = "# yaml-language-server:"
 FOLDER = Path("docs/results")
 SEARCHES = ("symmetric", "auto", f"auto{BY_OUTPUT}", "one_sided", "joint")
 SELECTIONS = ("kmeans", "exact")
@@ -160,9 +161,9 @@ def _sweep(sweep: Sweep, root: Path) -> list[str]:
 
 
 def _head(grid_file: Path) -> str:
-    """Return the comment at the head of a grid as it stands there."""
+    """Return the comment at the head of a grid as it stands there, but for the line that names the schema for editors."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), grid_file.read_text(encoding="utf-8").splitlines())
-    return "".join(f"    {line}\n" for line in lines)
+    return "".join(f"    {line}\n" for line in lines if not line.startswith(FOR_EDITORS))
 
 
 def _comparison(title: str, paragraph: str, parts: Mapping[str, str | None]) -> list[str]:
