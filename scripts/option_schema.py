@@ -34,7 +34,7 @@ from basicsr.utils.registry import (
     QUANTIZER_REGISTRY,
     Registry,
 )
-from basicsr.utils.signature import schema_of
+from basicsr.utils.signature import not_recipe, schema_of
 
 Json = dict[str, Any]
 Components = Mapping[str, Callable[..., Any]]
@@ -48,6 +48,7 @@ PLACES = {  # the sections that describe a component; `*_loss` and the like are 
     "val:metrics:*": "metric",
 }
 OF_MODELS = (("_loss", "loss"), ("gradient_rule", "gradient rule"), ("optim_", "optimizer"), ("scheduler", "schedule"))
+MARKED = "May differ where a run is continued."
 IN_LISTS = (OverrideOptions, RuleOptions)  # a list replaces the inherited one, so that its entries are whole
 READING = {
     "base": {
@@ -108,10 +109,13 @@ def part_of(model: type[pydantic.BaseModel], docs: Mapping[str, str]) -> Json:
     part.pop("required", None)
     part.pop("title", None)
     part.pop("description", None)
+    marked = not_recipe(model)
     for name, value in part.get("properties", {}).items():
         value.pop("title", None)
-        if name in docs:
-            value["description"] = docs[name]
+        description = [docs[name]] if name in docs else []
+        description += [MARKED] if name in marked else []
+        if description:
+            value["description"] = " ".join(description)
     return part
 
 

@@ -14,6 +14,7 @@ from basicsr.data.transforms import orient, paired_random_crop, random_orientati
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.image import image_to_tensor
 from basicsr.utils.registry import DATASET_REGISTRY
+from basicsr.utils.signature import NOT_RECIPE
 
 _logger = logging.getLogger(__name__)
 
@@ -52,15 +53,15 @@ class PairedImageDataset(PairedDataset):
         phase: Literal["train", "val"],
         /,
         *,
-        name: str,
-        dataroot_gt: str,
-        dataroot_lq: str | None = None,
-        filename_tmpl: str | None = None,
+        name: Annotated[str, NOT_RECIPE],
+        dataroot_gt: Annotated[str, NOT_RECIPE],
+        dataroot_lq: Annotated[str | None, NOT_RECIPE] = None,
+        filename_tmpl: Annotated[str | None, NOT_RECIPE] = None,
         lq_size: Annotated[int, Field(gt=0)] | None = None,
         use_hflip: bool = True,
         use_rot: bool = True,
         num_images: Annotated[int, Field(gt=0)] | None = None,
-        cache_budget_mb: Annotated[int, Field(ge=0)] = 1024,
+        cache_budget_mb: Annotated[int, Field(ge=0), NOT_RECIPE] = 1024,
     ) -> None:
         self.name = name
         self.scale = scale

@@ -19,6 +19,7 @@ from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import MODEL_REGISTRY
+from basicsr.utils.signature import NOT_RECIPE
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -84,8 +85,8 @@ class ReconstructionModel(QuantizedModel):
         optim_rounding: Component = {"type": "Adam", "lr": 2e-2},  # noqa: B006 -- never changed
         optim_bound: Component = {"type": "Adam", "lr": 2e-2},  # noqa: B006
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
-        cache_budget_mb: Annotated[int, Field(ge=0)] = 2048,
-        cache_folder: str | None = None,
+        cache_budget_mb: Annotated[int, Field(ge=0), NOT_RECIPE] = 2048,
+        cache_folder: Annotated[str | None, NOT_RECIPE] = None,
     ) -> None:
         super().__init__(network, options, device, share_weights=True)
         if inputs == "mixed" and not drop_probability:

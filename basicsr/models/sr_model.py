@@ -18,6 +18,7 @@ from basicsr.training.teacher import has_native_bfloat16
 from basicsr.utils import dist
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.signature import NOT_RECIPE
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
 _REMEDY = "Lower the learning rate (train:optim_g:lr), or limit the gradients (train:clip_grad_norm)."
@@ -75,11 +76,11 @@ class SRModel(Model):
         pixel_loss: Component = {"type": "L1Loss"},  # noqa: B006
         ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999,
         clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
-        check_losses: bool | Literal["auto"] = "auto",
+        check_losses: Annotated[bool | Literal["auto"], NOT_RECIPE] = "auto",
         autocast: Literal["auto", "bf16", "off"] = "off",
         channels_last: bool = False,
-        compile: Compile = "none",
-        cuda_graphs: bool = False,
+        compile: Annotated[Compile, NOT_RECIPE] = "none",
+        cuda_graphs: Annotated[bool, NOT_RECIPE] = False,
         cudnn_benchmark: bool = False,
     ) -> None:
         self.device = device

@@ -3,35 +3,40 @@
 import json
 from typing import Any
 
-from basicsr.utils.options import Options
+from basicsr.utils.options import COMPONENTS, Options
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY, Registry
+from basicsr.utils.signature import not_recipe, schema_of
 
 _RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
-_NOT_RECIPE = {
-    "calibration": ("batch_size",),
-    "train": (
-        "num_workers",
-        "cache_budget_mb",
-        "cache_folder",
-        "data_in_memory",
-        "data_memory_mb",
-        "piece_minutes",
-        "check_losses",
-        "compile",
-        "cuda_graphs",
-    ),
-}
-_NOT_RECIPE_OF_DATA = ("name", "dataroot_gt", "dataroot_lq", "filename_tmpl", "cache_budget_mb")
+_TRAINING_DATA = "datasets:train"
 
 
 def recipe(options: Options) -> dict[str, Any]:
     """Return the options that decide what a run computes: those that a resumed run must share with the first piece.
 
-    Folders are left out, for data may have moved.
+    Options with the mark `NOT_RECIPE`, in the schema or in the constructors of network, data set, quantizers, calibrators and
+    model, are left out.
     """
     chosen = options.model_dump(include=set(_RECIPE))
-    training = options.datasets.get("train", {})
-    chosen["datasets:train"] = {key: value for key, value in training.items() if key not in _NOT_RECIPE_OF_DATA}
-    for section, keys in _NOT_RECIPE.items():
-        for key in keys:
-            (chosen.get(section) or {}).pop(key, None)
-    return json.loads(json.dumps(chosen))
+    for section in ("quantization", "calibration", "train"):
+        if chosen[section] is not None:
+            marked = not_recipe(type(getattr(options, section)))
+            chosen[section] = {key: value for key, value in chosen[section].items() if key not in marked}
+    for place, registry in COMPONENTS.items():
+        if place[0] in _RECIPE:
+            _leave_out_marked(chosen, place, registry)
+    _leave_out_marked(chosen, ("train",), MODEL_REGISTRY, options.model_type)
+    chosen[_TRAINING_DATA] = options.datasets.get("train")
+    _leave_out_marked(chosen, (_TRAINING_DATA,), DATASET_REGISTRY)
+    return json.loads(json.dumps({**chosen, _TRAINING_DATA: chosen[_TRAINING_DATA] or {}}))
+
+
+def _leave_out_marked(chosen: dict[str, Any], place: tuple[str, ...], registry: Registry, name: Any = None) -> None:
+    """Leave the marked options of a component out, where there is one at that place; its name is its `type` if not given."""
+    *sections, key = place
+    for section in sections:
+        chosen = chosen.get(section) or {}
+    component = chosen.get(key)
+    if component is not None:
+        marked = not_recipe(schema_of(registry.get(name or component.get("type"))))
+        chosen[key] = {option: value for option, value in component.items() if option not in marked}

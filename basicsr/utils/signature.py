@@ -5,6 +5,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pydantic
@@ -12,6 +13,18 @@ import pydantic
 from basicsr.utils.errors import OptionsError, suggestion
 
 ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
+
+
+@dataclass(frozen=True)
+class NotRecipe:
+    """Mark of an option that does not decide what a run computes: where data lie, memory, speed.
+
+    `Annotated[int, NOT_RECIPE]` in a section of the schema or in the constructor of a component. All others are the recipe, which a
+    run that is continued must share with its first piece, and a finished run with the sweep that asks for it.
+    """
+
+
+NOT_RECIPE = NotRecipe()
 
 _NOT_OPTIONS = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -51,6 +64,11 @@ def _names_at(model: type[pydantic.BaseModel], path: list[str]) -> Iterable[str]
             candidates = (field.annotation, *typing.get_args(field.annotation))
             model = next((c for c in candidates if inspect.isclass(c) and issubclass(c, pydantic.BaseModel)), model)
     return model.model_fields
+
+
+def not_recipe(model: type[pydantic.BaseModel]) -> set[str]:
+    """Return the names of the options of a schema that bear the mark `NOT_RECIPE`."""
+    return {name for name, field in model.model_fields.items() if NOT_RECIPE in field.metadata}
 
 
 def options_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

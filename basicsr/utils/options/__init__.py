@@ -21,8 +21,10 @@ from basicsr.utils.options.schema import (
     TrainOptions,
     ValOptions,
 )
+from basicsr.utils.options.written import COMPONENTS
 
 __all__ = [
+    "COMPONENTS",
     "DEFAULT_METRICS",
     "CalibrationOptions",
     "Component",

@@ -11,6 +11,7 @@ import pydantic
 
 from basicsr.utils.devices import KNOWN_DEVICES, is_device_name
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.signature import NOT_RECIPE
 
 Component = dict[str, Any]
 Bits = Annotated[int, pydantic.Field(ge=2, le=8)]
@@ -139,7 +140,7 @@ class CalibrationOptions(_Section):
     """Number of crops that are drawn where `data` is not given."""
     crop_size: Positive = 64
     """Side of these crops in LR pixels."""
-    batch_size: Positive = 4
+    batch_size: Annotated[Positive, NOT_RECIPE] = 4
     """Crops in one forward pass: changes memory and time, and the bounds only where a calibrator averages over batches."""
 
 
@@ -154,13 +155,13 @@ class TrainOptions(_Section):
     """Crops in one step of the optimiser, over all processes and accumulation steps together."""
     accumulation_steps: Positive = 1
     """Number of equal parts in which a batch goes through the network, to save memory."""
-    num_workers: Annotated[int, pydantic.Field(ge=0)] = 4
+    num_workers: Annotated[int, pydantic.Field(ge=0), NOT_RECIPE] = 4
     """Processes that load and cut images, where these are not held in memory."""
-    data_in_memory: bool | Literal["auto"] = False
+    data_in_memory: Annotated[bool | Literal["auto"], NOT_RECIPE] = False
     """Hold the decoded training images on the device and cut batches there; `auto` where they fit. The crops are the same."""
-    data_memory_mb: Positive = 8192
+    data_memory_mb: Annotated[Positive, NOT_RECIPE] = 8192
     """Memory that they may take, in MiB; on a GPU at most half of what is free."""
-    piece_minutes: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] | None = None
+    piece_minutes: Annotated[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] | None, NOT_RECIPE] = None
     """Stop with a checkpoint after so many minutes; `--auto_resume` continues with the next piece."""
 
 

@@ -24,7 +24,7 @@ from basicsr.utils.signature import schema_of
 from basicsr.utils.yaml_loader import Written, guessed
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
-_COMPONENTS = {  # `*` stands for every entry of a section
+COMPONENTS: dict[tuple[str, ...], Registry] = {  # `*` stands for every entry of a section
     ("network_g",): ARCH_REGISTRY,
     ("datasets", "*"): DATASET_REGISTRY,
     ("quantization", "weight_quantizer"): QUANTIZER_REGISTRY,
@@ -47,7 +47,7 @@ def read_options(raw: dict[str, Any]) -> dict[str, Any]:
     What does not fit is left as YAML takes it, for the schema to refuse. Entries of a mapping that cannot be empty and are null
     are left out: so an inherited data set is removed.
     """
-    for path, registry in _COMPONENTS.items():
+    for path, registry in COMPONENTS.items():
         raw = _replaced(raw, path, partial(_read_component, registry=registry))
     if isinstance(raw.get("train"), dict):
         raw = {**raw, "train": _read_arguments(raw["train"], MODEL_REGISTRY, raw.get("model_type", "PTQModel"))}
