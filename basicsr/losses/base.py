@@ -1,8 +1,11 @@
 """What a loss is: a module that compares what two networks, or a network and an image, give."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -17,3 +20,8 @@ class Loss(nn.Module, ABC):
     @abstractmethod
     def forward(self, *compared: Any) -> Tensor:
         """Return the loss, a scalar with a gradient to the first of what is compared."""
+
+
+def total_of(losses: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of losses, one at least, in their order."""
+    return reduce(torch.add, losses.values())

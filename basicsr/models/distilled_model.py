@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from basicsr.losses.base import total_of
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.observe.capture import tap_outputs
 from basicsr.training.not_finite import LossWatch
@@ -40,6 +42,7 @@ class DistilledModel(QuantizedModel):
     """
 
     parameters: list[nn.Parameter]
+    scheduler: LRScheduler
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class DistilledModel(QuantizedModel):
         for part in lq.chunk(self.accumulation_steps):
             losses = self.distillation_losses(part)
             share = len(part) / len(lq)
-            total = sum(losses.values()) * share
+            total = total_of(losses) * share
             losses = {name: loss.detach().clone() for name, loss in losses.items()}
             dist.average_tensors(list(losses.values()))  # all processes stop where one of them has to
             self._watch.start(losses)

@@ -105,6 +105,7 @@ class PacModel(DistilledModel):
             self._stage("activation", first, optim_activation, scheduler_activation),
             self._stage("weight", self.total_iter - first, optim_weight, scheduler_weight),
         )
+        self._enter_stage()
 
     def _stage(self, role: Role, length: int, optimizer: Component, scheduler: Component) -> Stage:
         quantizers = dict(named_quantizers(self.network, role))
@@ -123,20 +124,16 @@ class PacModel(DistilledModel):
         """The stage that the next iteration belongs to; after the last iteration, the last one."""
         return next((stage for stage in self.stages if not stage.is_over), self.stages[-1])
 
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """The bounds that the next iteration trains."""
-        return self.stage.parameters
+    def _enter_stage(self) -> None:
+        """Take bounds, optimiser and schedule of the stage that the next iteration belongs to."""
+        stage = self.stage
+        self.parameters, self.optimizer, self.scheduler = stage.parameters, stage.optimizer, stage.scheduler
 
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser of the next iteration."""
-        return self.stage.optimizer
-
-    @property
-    def scheduler(self) -> LRScheduler:
-        """The learning-rate schedule of the next iteration."""
-        return self.stage.scheduler
+    def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Take one step in the present stage, see `DistilledModel.optimize_parameters`."""
+        losses = super().optimize_parameters(batch)
+        self._enter_stage()
+        return losses
 
     def accumulate_gradients(self, lq: torch.Tensor) -> dict[str, torch.Tensor]:
         """Add the gradients of the losses to the bounds of the current stage alone; return the losses, detached."""
@@ -171,3 +168,4 @@ class PacModel(DistilledModel):
         for stage in self.stages:
             stage.optimizer.load_state_dict(state[stage.role]["optimizer"])
             stage.scheduler.load_state_dict(state[stage.role]["scheduler"])
+        self._enter_stage()

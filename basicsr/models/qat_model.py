@@ -5,15 +5,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from basicsr.losses.base import total_of
 from basicsr.losses.mismatch_loss import MismatchLoss
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.insertion.insert import learned_by_quantizers, named_quantizers, quantizer_parameters
+from basicsr.quant.modules.base import Role
 from basicsr.quant.observe.capture import tap_activations, tap_outputs
 from basicsr.training.diagnostics import Diagnostics
 from basicsr.training.gradient_rules.pair import GradientPair
@@ -71,9 +74,8 @@ class QATModel(QuantizedModel):
             have none.
     """
 
-    remedy: ClassVar[str] = (
-        "Lower the learning rate (train:optim_g:lr, train:quantizer_lr_ratio), or look at the calibration report."
-    )
+    scheduler: LRScheduler
+    remedy = "Lower the learning rate (train:optim_g:lr, train:quantizer_lr_ratio), or look at the calibration report."
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class QATModel(QuantizedModel):
         self._statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._watch = LossWatch()
         self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
-        ratios = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
+        ratios: dict[Role, float] = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
         units = self._units(relative_quantizer_lr, relative_weight_lr is not None)
         self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)
         self._relative_steps = RelativeSteps(self.optimizer, *units) if units else None
@@ -148,12 +150,12 @@ class QATModel(QuantizedModel):
     def _build_optimizer(
         self,
         optim_g: Component,
-        ratio_of_role: Mapping[str, float],
+        ratio_of_role: Mapping[Role, float],
         ratio_of_glob: Mapping[str, float],
         relative_weight_lr: float | None,
     ) -> torch.optim.Optimizer:
         learned = {role: learned_by_quantizers(self.network, role) for role in ratio_of_role}
-        group_of = {name: role for role, parameters in learned.items() for name in parameters}
+        group_of: dict[str, str] = {name: role for role, parameters in learned.items() for name in parameters}
         for glob in ratio_of_glob:
             names = fnmatch.filter(group_of, glob)
             if not names:
@@ -169,7 +171,11 @@ class QATModel(QuantizedModel):
         if quantized:
             optimizer.add_param_group({"params": quantized, "lr": relative_weight_lr, "weight_decay": 0.0})
         parameters = {**learned["activation"], **learned["weight"]}
-        for group, ratio in {**ratio_of_role, **ratio_of_glob}.items():
+        ratio_of_group: dict[str, float] = {
+            **{str(role): ratio for role, ratio in ratio_of_role.items()},
+            **ratio_of_glob,
+        }
+        for group, ratio in ratio_of_group.items():
             chosen = [parameters[name] for name in parameters if group_of[name] == group]
             if chosen:  # a decay towards 0 means nothing to bounds
                 learning_rate = ratio * optimizer.defaults["lr"]
@@ -187,18 +193,18 @@ class QATModel(QuantizedModel):
         iteration = self.scheduler.last_epoch + 1
         if self.diagnostics is not None and iteration == 1:
             self.diagnostics.before_training(self.network, batch["lq"])
-        measuring = self.diagnostics is not None and self.diagnostics.is_due(iteration)
+        diagnostics = self.diagnostics if self.diagnostics is not None and self.diagnostics.is_due(iteration) else None
         self.network.train()
         self._gradients.clear()
         sums: dict[str, Tensor] = {}
         lq_parts, gt_parts = (batch[key].to(self.device).chunk(self.accumulation_steps) for key in ("lq", "gt"))
         for lq, gt in zip(lq_parts, gt_parts, strict=True):
             share = len(lq) / len(batch["lq"])
-            for name, loss in self._add_gradients(lq, gt, share, measuring).items():
+            for name, loss in self._add_gradients(lq, gt, share, diagnostics).items():
                 sums[name] = sums.get(name, 0) + loss * share
         self._gradients.average()
-        if measuring:
-            self.diagnostics.record(iteration, *self._gradients.common())
+        if diagnostics is not None:
+            diagnostics.record(iteration, *self._gradients.common())
         self._gradients.hand_over(self.gradient_rule if self.mismatch_loss is not None else None)
         self.optimizer.step()
         self.scheduler.step()
@@ -206,9 +212,11 @@ class QATModel(QuantizedModel):
         self.network.eval()
         return sums
 
-    def _add_gradients(self, lq: Tensor, gt: Tensor, share: float, measuring: bool) -> dict[str, Tensor]:
+    def _add_gradients(
+        self, lq: Tensor, gt: Tensor, share: float, diagnostics: Diagnostics | None
+    ) -> dict[str, Tensor]:
         """Add the gradients of a part of the batch, weighted by its share; return its losses, detached."""
-        auxiliary = self.mismatch_loss if self.mismatch_loss is not None or not measuring else MismatchLoss()
+        auxiliary = self.mismatch_loss if self.mismatch_loss is not None or diagnostics is None else MismatchLoss()
         feature_layers = self.teacher.feature_layers if self.teacher is not None else ()
         tapped: AbstractContextManager[dict[str, tuple[Tensor, Tensor]]] = (
             nullcontext({}) if auxiliary is None else tap_activations(self.network)
@@ -216,14 +224,14 @@ class QATModel(QuantizedModel):
         with tapped as pairs, tap_outputs(self.network, feature_layers) as features:
             output = self.network(lq)
         losses = self._main_losses(lq, gt, output, features)
-        main = sum(losses.values()) * share
+        main = total_of(losses) * share
         mismatch = None if auxiliary is None else auxiliary(pairs)
-        if self.mismatch_loss is not None:
+        if self.mismatch_loss is not None and mismatch is not None:
             losses["l_mismatch"] = mismatch
         losses = {name: loss.detach().clone() for name, loss in losses.items()}
         dist.average_tensors(list(losses.values()))  # all processes stop where one of them has to
-        if measuring:
-            self.diagnostics.look_at(pairs)
+        if diagnostics is not None:
+            diagnostics.look_at(pairs)
         self._watch.start(losses)
         self._gradients.add(main, None if mismatch is None else mismatch * share, self._reached)
         self._watch.require_finite(self.network, lq, self.remedy, gradients_follow=False)

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from basicsr.models.base_model import Model
 from basicsr.networks.quantized import load_quantized, quantized_copy
@@ -42,7 +41,6 @@ class QuantizedModel(Model):
 
     network_name: ClassVar[str] = "net_Q"
     remedy = "Lower the learning rate, or look at the calibration report."
-    scheduler: LRScheduler
     _relative_steps: RelativeSteps | None = None
 
     def __init__(self, network: nn.Module, options: Options, device: torch.device, *, share_weights: bool) -> None:
@@ -74,7 +72,9 @@ class QuantizedModel(Model):
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of optimiser and schedule, and of relative steps; all that is learned is in the network."""
-        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
+        if self.scheduler is not None:
+            state["scheduler"] = self.scheduler.state_dict()
         if self._relative_steps is not None:
             state["quantization_steps"] = self._relative_steps.state_dict()
         return state
@@ -83,6 +83,7 @@ class QuantizedModel(Model):
         """Restore the network and what `training_state` returned."""
         load_quantized(self.network, network_file)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
         if self._relative_steps is not None:
             self._relative_steps.load_state_dict(state["quantization_steps"])

@@ -146,12 +146,11 @@ class ReconstructionModel(QuantizedModel):
         Args:
             batch: `index`, the numbers of calibration crops, int64.
         """
-        if self._current is None:
-            self._begin_block()
-        losses = self._current.step(batch["index"], self.accumulation_steps)
+        current = self._begin_block() if self._current is None else self._current
+        losses = current.step(batch["index"], self.accumulation_steps)
         self._iteration += 1
         if self._block_at(self._iteration) != self._block_at(self._iteration - 1):
-            self._current.finish()
+            current.finish()
             self._current = None
         return losses
 
@@ -159,17 +158,19 @@ class ReconstructionModel(QuantizedModel):
         """Return the number of the block that an iteration, from 0, belongs to; shares of blocks differ by one at most."""
         return iteration * len(self.blocks) // self.total_iter
 
-    def _begin_block(self) -> None:
+    def _begin_block(self) -> BlockReconstruction:
         number = self._block_at(self._iteration)
         first, end = (-(-k * self.total_iter // len(self.blocks)) for k in (number, number + 1))
         name = self.blocks[number]
         cache = BlockCache(self.full_precision, self.network, name, self._crops, self._cache_options)
         block = self.network.get_submodule(name)
-        self._current = BlockReconstruction(
+        current = BlockReconstruction(
             name, block, cache, self._reconstruction_options, end - first, state=self._resumed
         )
         self._resumed = None
-        self.optimizer = next(iter(self._current.optimizers.values()))
+        self.optimizer = next(iter(current.optimizers.values()))
+        self._current = current
+        return current
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of the block in progress; all that is learned is in the network."""

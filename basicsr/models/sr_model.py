@@ -83,6 +83,7 @@ class SRModel(Model):
         cuda_graphs: Annotated[bool, NOT_RECIPE] = False,
         cudnn_benchmark: bool = False,
     ) -> None:
+        train = options.required_train()
         self.device = device
         layout = torch.channels_last if channels_last else torch.preserve_format
         # the types of torch know `memory_format` only without a device
@@ -94,12 +95,12 @@ class SRModel(Model):
         self._watch = LossWatch() if checks else None
         self.remedy = _REMEDY if checks else f"{_REMEDY} With train:check_losses=true the first such tensor is named."
         self._pixel_loss = LOSS_REGISTRY.build(pixel_loss, where="train:pixel_loss")
-        self._parameters = list(self.network.parameters())
-        self._averages = [] if self._averaged is None else list(self._averaged.parameters())
+        self._parameters: list[Tensor] = list(self.network.parameters())
+        self._averages: list[Tensor] = [] if self._averaged is None else list(self._averaged.parameters())
         self.gradients = GradientStep(
             self.network,
             lambda output, gt: {"l_pix": self._pixel_loss(output, gt)},
-            accumulation_steps=options.train.accumulation_steps,
+            accumulation_steps=train.accumulation_steps,
             bfloat16=autocast == "bf16" or (autocast == "auto" and has_native_bfloat16(device)),
             channels_last=channels_last,
             compile=compile,
@@ -107,7 +108,7 @@ class SRModel(Model):
             cudnn_benchmark=cudnn_benchmark,
         )
         self.optimizer = build_optimizer(optim_g, self._parameters, "train:optim_g")
-        self.scheduler = build_scheduler(scheduler, self.optimizer, options.train.total_iter, "train:scheduler")
+        self.scheduler = build_scheduler(scheduler, self.optimizer, train.total_iter, "train:scheduler")
 
     def optimize_parameters(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take one step on LR crops (`lq`: N, 3, h, w) and their originals (`gt`); return the losses, detached.

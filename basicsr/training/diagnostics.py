@@ -90,6 +90,7 @@ class Diagnostics:
         """
         from basicsr.training.diagnostic_figures import draw_activations, draw_records  # imports matplotlib
 
+        assert self._probe is not None  # figures are drawn of a training that has begun
         draw_records(self._records, folder / "diagnostics.png")
         draw_activations(self._before, activation_histograms(network, self._probe), folder / "activations.png")
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from basicsr.losses.base import total_of
 from basicsr.utils.errors import TrainingError
 from basicsr.utils.logger import get_logger
 
@@ -54,7 +55,8 @@ class GradientStep:
         cudnn_benchmark: bool = False,
     ) -> None:
         self.accumulation_steps = accumulation_steps
-        self._network = self._forward = network
+        self._network = network
+        self._forward: Callable[..., Any] = network
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self._device = self._parameters[0].device
         self._losses = losses
@@ -117,7 +119,7 @@ class GradientStep:
                     output = self._forward(lq_part)
                 losses = self._losses(output.float(), gt_part)
                 share = len(lq_part) / len(lq)
-                (sum(losses.values()) * share).backward()
+                (total_of(losses) * share).backward()
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0) + loss.detach() * share
         return sums

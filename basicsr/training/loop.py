@@ -45,13 +45,14 @@ class TrainingLoop:
         self._options = experiment.options
         self._experiment = experiment
         self._validate = validate
-        self._total = experiment.options.train.total_iter
+        train = experiment.options.required_train()
+        self._total = train.total_iter
         self.iteration = int(state["iter"]) if state else 0
         self._first = self._last_saved = self.iteration
         self.best: dict[str, Any] = dict(state["best"]) if state else {}
         self._seconds_before = float(state["seconds"]) if state else 0.0
         self._started = time.monotonic()
-        minutes = self._options.train.piece_minutes
+        minutes = train.piece_minutes
         self._piece_seconds = math.inf if minutes is None else 60 * minutes
         self._losses: dict[str, torch.Tensor] = {}
         self._since_log = 0

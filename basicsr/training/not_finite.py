@@ -39,6 +39,7 @@ class LossWatch:
         """Return name and value of the first loss that is not finite, or None."""
         if self._copied is not None:
             self._copied.synchronize()
+        assert self._values is not None  # `start` came before
         values = zip(self._names, self._values.tolist(), strict=True)
         return next(((name, value) for name, value in values if not math.isfinite(value)), None)
 

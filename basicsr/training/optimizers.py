@@ -15,7 +15,7 @@ from basicsr.training.schedules import CosineSchedule, MultiStepSchedule, TimedC
 from basicsr.utils.errors import OptionsError, suggestion
 from basicsr.utils.signature import validate_arguments
 
-Parameters = Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]  # plain, or in groups with a learning rate each
+Parameters = Iterable[torch.Tensor] | Iterable[dict[str, Any]]  # plain, or in groups with a learning rate each
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -36,7 +36,7 @@ class RelativeSteps:
 
     def __init__(self, optimizer: torch.optim.Optimizer, *units: Callable[[], Units]) -> None:
         self._units = units
-        self._parameters = [parameter for of_part in units for parameter, _ in of_part()]
+        self._parameters: list[Tensor] = [parameter for of_part in units for parameter, _ in of_part()]
         self._quantization_steps: list[Tensor] = []
         self._start: list[Tensor] = []
         if self._parameters:
@@ -93,8 +93,8 @@ def weight_units(network: nn.Module) -> Units:
         known = [step for step in steps.values() if step is not None]
         if known:
             mean = torch.stack([step.mean() for step in known]).mean()
-            parts = [mean.expand_as(w) if steps[slot] is None else steps[slot] for slot, w in rows.items()]
-            units.append((module.weight, torch.cat(parts)))
+            whole = [mean.expand_as(w) if (step := steps[slot]) is None else step for slot, w in rows.items()]
+            units.append((module.get_parameter("weight"), torch.cat(whole)))
     return units
 
 

@@ -18,7 +18,7 @@ class _Schedule(LRScheduler):
         self.warmup_iter = warmup_iter
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rate of each group of parameters for the next iteration."""
         share = min(1.0, (self.last_epoch + 1) / (self.warmup_iter + 1))
         return [share * self.decayed(float(rate)) for rate in self.base_lrs]

@@ -85,7 +85,7 @@ def gather_objects(value: Any) -> list[Any]:
     return gathered
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+def average_gradients(parameters: Iterable[torch.Tensor]) -> None:
     """Replace each gradient by its mean over the processes, in one collective for all of them.
 
     A parameter without a gradient counts as zero, so that the processes agree on the length of the message.

@@ -79,17 +79,25 @@ class AdaRoundQuantizer(AffineQuantizer):
         if self.rounding is not None:
             self.rounding = _rounds_up(self.rounding)
 
-    def rounding_regularizer(self, beta: float) -> Tensor:
-        """Return sum(1 - |2 h(V) - 1|**beta), which is 0 where all h(V) are 0 or 1 (equation 24).
+    def started_rounding(self) -> Tensor:
+        """Return the buffer `rounding`.
 
         Raises:
             QuantizationError: the rounding has not been started.
         """
         if self.rounding is None:
             raise QuantizationError(
-                f"The quantizer '{self.name}' does not learn its rounding; call start_rounding first."
+                f"The quantizer '{self.name}' does not learn its rounding yet; call start_rounding first."
             )
-        return (1 - (2 * rectified_sigmoid(self.rounding) - 1).abs().pow(beta)).sum()
+        return self.rounding
+
+    def rounding_regularizer(self, beta: float) -> Tensor:
+        """Return sum(1 - |2 h(V) - 1|**beta), which is 0 where all h(V) are 0 or 1 (equation 24).
+
+        Raises:
+            QuantizationError: the rounding has not been started.
+        """
+        return (1 - (2 * rectified_sigmoid(self.started_rounding()) - 1).abs().pow(beta)).sum()
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return the values that the codes of `x` stand for, with gradients to V in `soft_rounding`, to `x` and the bounds."""

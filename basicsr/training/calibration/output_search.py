@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from basicsr.quant.modules.base import QModule
 from basicsr.quant.observe.capture import bypass_quantizers, tap_activations
 from basicsr.quant.observe.module_calls import Arguments, ModuleCall, call_module
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
@@ -96,7 +95,7 @@ class OutputSearchResult:
 
 
 @torch.no_grad()
-def search_by_output(module: QModule, slot: str, arguments: Arguments) -> OutputSearchResult:
+def search_by_output(module: nn.Module, slot: str, arguments: Arguments) -> OutputSearchResult:
     """Move the bounds of one quantizer to where the output of its module has the smallest squared error found.
 
     Tried are ranges of many widths that begin near the lower bound or have the same middle, then small moves of either bound and of
@@ -108,7 +107,8 @@ def search_by_output(module: QModule, slot: str, arguments: Arguments) -> Output
         slot: name of the quantizer in the module; it has one pair of bounds.
         arguments: full-precision inputs of the module.
     """
-    quantizer: AffineQuantizer = module.get_submodule(slot)
+    quantizer = module.get_submodule(slot)
+    assert isinstance(quantizer, AffineQuantizer)  # others are refused where the names are chosen
     with bypass_quantizers(module):
         target = call_module(module, arguments)
         quantizer.bypass = False

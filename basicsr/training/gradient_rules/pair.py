@@ -63,8 +63,8 @@ class GradientPair:
         """Return main gradients, auxiliary gradients and layer names of the parameters that both losses reach."""
         chosen = self._common_indices()
         return (
-            [self.main[i] for i in chosen],
-            [self.auxiliary[i] for i in chosen],
+            [gradient for i in chosen if (gradient := self.main[i]) is not None],
+            [gradient for i in chosen if (gradient := self.auxiliary[i]) is not None],
             [self._layers[i] for i in chosen],
         )
 
@@ -74,8 +74,8 @@ class GradientPair:
             [a if a is not None else b for a, b in zip(self.main, self.auxiliary, strict=True)] if rule else self.main
         )
         if rule is not None and self._common_indices():
-            for i, gradient in zip(self._common_indices(), rule.combine(*self.common()), strict=True):
-                joined[i] = gradient
+            for i, combined in zip(self._common_indices(), rule.combine(*self.common()), strict=True):
+                joined[i] = combined
         for parameter, gradient in zip(self.parameters, joined, strict=True):
             parameter.grad = gradient
 
@@ -96,4 +96,5 @@ def layers_of_parameters(network: nn.Module) -> dict[str, str]:
 def _add(sums: list[Tensor | None], gradients: Iterable[tuple[int, Tensor | None]]) -> None:
     for i, gradient in gradients:
         if gradient is not None:
-            sums[i] = gradient if sums[i] is None else sums[i] + gradient
+            known = sums[i]
+            sums[i] = gradient if known is None else known + gradient

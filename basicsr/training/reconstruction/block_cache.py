@@ -93,6 +93,7 @@ class BlockCache:
             full_precision_share: with mixed inputs, the probability of an element to come from the full-precision network.
         """
         kind = "full_precision" if self._options.inputs == "full_precision" else "quantized"
+        assert self._constants is not None  # the first crops brought them
         arguments = dict(self._constants)
         for name in self._tensor_names:
             values = self._read(f"{kind} input {name}", index)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -80,11 +80,14 @@ class BlockReconstruction:
         self._name, self._block, self._cache, self._options = name, block, cache, options
         self._iteration, self._num_iterations = 0, num_iterations
         weights, quantizers = quantized_weights(block), dict(named_quantizers(block))
-        self._weights: list[tuple[AdaRoundQuantizer, Tensor]] = [(quantizers[path], weights[path]) for path in weights]
+        learned = {
+            path: quantizer for path, quantizer in quantizers.items() if isinstance(quantizer, AdaRoundQuantizer)
+        }
+        self._weights = [(learned[path], weights[path]) for path in weights]
         self._initial_error = self._measure() if state is None else float(state["initial_error"])
         for quantizer, weight in self._weights if state is None else ():
             quantizer.start_rounding(weight)
-        self._roundings = [quantizer.rounding.requires_grad_() for quantizer, _ in self._weights]
+        self._roundings = [quantizer.started_rounding().requires_grad_() for quantizer, _ in self._weights]
         activations = [quantizer for path, quantizer in quantizers.items() if path not in weights]
         self._bounds = [bound.requires_grad_() for quantizer in activations for bound in quantizer.parameters()]
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -115,16 +118,16 @@ class BlockReconstruction:
         """
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        error: Tensor | int = 0
+        errors = []
         for part in index.chunk(accumulation_steps):
             loss = self._soft_error(part) * (len(part) / len(index) / (self._initial_error or 1.0))
             loss.backward()
-            error = error + loss.detach()
-        losses = {"l_block": error}
+            errors.append(loss.detach())
+        losses = {"l_block": reduce(torch.add, errors)}
         beta = self._options.beta_at(self._iteration / self._num_iterations)
         if beta is not None and self._weights:
             count = sum(weight.numel() for _, weight in self._weights)
-            undecided = sum(quantizer.rounding_regularizer(beta) for quantizer, _ in self._weights) / count
+            undecided = reduce(torch.add, (q.rounding_regularizer(beta) for q, _ in self._weights)) / count
             (self._options.rounding_weight * undecided).backward()
             losses["l_rounding"] = undecided.detach()
         dist.average_gradients([*self._roundings, *self._bounds])
@@ -184,7 +187,7 @@ class BlockReconstruction:
         changed = undecided = count = 0
         for quantizer, weight in self._weights:
             nearest = quantize(weight, *quantizer.bounds(), quantizer.spec.bits, quantizer.spec.channel_axis)
-            h = rectified_sigmoid(quantizer.rounding)
+            h = rectified_sigmoid(quantizer.started_rounding())
             changed += int((quantizer.codes(weight) != nearest).sum())
             undecided += int(((h > _UNDECIDED) & (h < 1 - _UNDECIDED)).sum())
             count += weight.numel()
