@@ -56,6 +56,7 @@ def _processor() -> str:
 
 def _load(name: str, file: Path):
     spec = importlib.util.spec_from_file_location(f"{name}{SUFFIX}", file)
+    assert spec is not None and spec.loader is not None  # of a Python file there is one
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -134,7 +134,7 @@ def chosen_files(patterns: Iterable[str]) -> dict[str, OfficialFile]:
     Raises:
         OptionsError: a glob matches none.
     """
-    chosen = {}
+    chosen: dict[str, OfficialFile] = {}
     for pattern in patterns:
         matching = {name: entry for name, entry in OFFICIAL_FILES.items() if fnmatchcase(name, pattern)}
         if not matching:

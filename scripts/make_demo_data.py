@@ -164,14 +164,14 @@ def licence_text(photos: Path) -> str:
 
 def read_sources(path: Path) -> dict[str, tuple[str, str, str, str]]:
     """Read the tables of the photos' LICENSES.md: photo to repository, file, credit and licence."""
-    sources = {}
+    sources: dict[str, tuple[str, str, str, str]] = {}
     repository = ""
     for line in path.read_text(encoding="utf-8").splitlines():
         heading = re.fullmatch(r"## (\S+/\S+)", line)
         repository = heading[1] if heading else repository
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if re.fullmatch(r"p\d{3}", cells[0]):
-            sources[cells[0]] = (repository, *cells[1:4])
+            sources[cells[0]] = (repository, cells[1], cells[2], cells[3])
     missing = {name.split("_")[0] for name in TRAIN_PHOTOS + VAL_PHOTOS} - sources.keys()
     if missing:
         raise DataError(f"'{path}' does not name the licences of the photos {', '.join(sorted(missing))}.")

@@ -131,6 +131,7 @@ def prepare_image(job: tuple[Path, Path], layout: Layout, scales: list[int], lin
         if target != file:
             _copy(file, target, link)
         for scale, lr in missing.items():
+            assert image is not None  # it was read, as something is missing
             write_image(lr, downscale_image(crop_to_multiple(image, scale), scale))
     except UserError as error:
         return str(error)

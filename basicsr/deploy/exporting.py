@@ -86,7 +86,7 @@ def export(options: Options, root: Path, device: torch.device, what: ExportOptio
     network, packed = network.to(device).eval(), packed.to(device)
     comparison = _Comparison(network, options)
     comparison.check_levels(packed)
-    report = {"bytes": size, "bytes_full_precision": plain_size, "half": what.half}
+    report: dict[str, Any] = {"bytes": size, "bytes_full_precision": plain_size, "half": what.half}
     comparison.measure("trained", network)
     comparison.measure("packed", packed)
     if what.onnx:
@@ -158,8 +158,10 @@ def _export_onnx(
             )
             timed[f"{label} quantized"] = runtime
     times = {name: round(value, 2) for name, value in latencies(timed, picture).items()}
-    for name, milliseconds in times.items():
-        get_logger().info("%s: %.1f ms for 1 x 3 x %d x %d on %d threads.", name, milliseconds, SIDE, SIDE, threads)
+    for timed_name, milliseconds in times.items():
+        get_logger().info(
+            "%s: %.1f ms for 1 x 3 x %d x %d on %d threads.", timed_name, milliseconds, SIDE, SIDE, threads
+        )
     return {
         "bytes": sizes,
         "weights_moved": moved,

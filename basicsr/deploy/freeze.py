@@ -9,6 +9,7 @@ from torch import nn
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
 from basicsr.quant.insertion.quantization_map import QuantizationMap, QuantizerEntry
 from basicsr.quant.integers.frozen import FrozenWeight, asymmetric, freeze_weight
+from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.spec import QuantizationError
 
 
@@ -64,4 +65,5 @@ def put_frozen_weights(network: nn.Module, frozen: Mapping[str, FrozenWeight]) -
                 f"{tuple(weights[name].shape)} and {quantizer.spec}."
             )
         weights[name].copy_(chosen.values)  # a view of the parameter
+        assert isinstance(quantizer, AffineQuantizer)  # as `frozen_map` asks for
         quantizer.set_bounds(chosen.lower_bound, chosen.upper_bound)

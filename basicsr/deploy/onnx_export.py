@@ -68,6 +68,7 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: i
             network, (example,), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
             dynamic_shapes=({2: sides[0], 3: sides[1]},), custom_translation_table=_translations(), verbose=False, optimize=False,
         )  # fmt: skip
+        assert program is not None  # what dynamo=True returns
         # what runtimes fold when they load a graph, such as position biases, need not be stored
         require("onnxscript.optimizer").optimize(program.model, output_size_limit=_LARGEST_FOLDED)
         share_equal_constants(program.model)
@@ -82,8 +83,9 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: i
 
 def _translations() -> dict[Any, Any]:
     """Return what the operators of `quant.integers.operators` become."""
-    from onnxscript import INT8, UINT8
-    from onnxscript import opset21 as op
+    from onnxscript import INT8, UINT8, opset21
+
+    op: Any = opset21  # what its operators give in a graph is not what its types say
 
     def through_uint8(x: Any, step: float, zero_point: int) -> Any:
         scale = op.Constant(value_float=step)

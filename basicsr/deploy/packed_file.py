@@ -9,7 +9,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pydantic
 import torch
@@ -19,7 +19,7 @@ from basicsr.archs import build_network
 from basicsr.archs.base import scale_of
 from basicsr.deploy.bit_packing import pack_codes, packed_size, unpack_codes
 from basicsr.deploy.freeze import freeze_weights, frozen_map, put_frozen_weights
-from basicsr.deploy.packed_format import Description, parse_description, read_packed, write_packed
+from basicsr.deploy.packed_format import Description, DtypeName, parse_description, read_packed, write_packed
 from basicsr.quant.insertion.insert import apply_quantization_map, named_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.integers.frozen import FrozenWeight
@@ -65,7 +65,10 @@ def save_packed(
         scale=scale_of(network) if scale is None else scale,
         quantization_map=frozen_map(quantization_map).as_dict(),
         codes=[(name, list(weight.codes.shape)) for name, weight in frozen.items()],
-        state=[(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in state.items()],
+        state=[
+            (name, cast(DtypeName, str(tensor.dtype).removeprefix("torch.")), list(tensor.shape))
+            for name, tensor in state.items()
+        ],
         method=method,
     )
     tensors = {"codes": torch.cat([pack_codes(weight.codes, weight.spec.bits) for weight in frozen.values()])}

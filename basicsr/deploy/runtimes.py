@@ -127,7 +127,11 @@ def _openvino_core() -> Any:
 
 def _openvino_request(graph: bytes, threads: int | None, precision: Precision, profile: bool) -> Any:
     core = _openvino_core()
-    config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": profile}
+    config: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "PERF_COUNT": profile,
+    }
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     return core.compile_model(core.read_model(graph), "CPU", config).create_infer_request()

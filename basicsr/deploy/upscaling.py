@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.archs import build_network
-from basicsr.archs.base import detect_options
+from basicsr.archs.base import detect_options, size_multiple_of
 from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.packed_file import load_packed
 from basicsr.deploy.packed_format import is_packed
@@ -142,7 +142,7 @@ def enlarger(network: nn.Module, device: torch.device, tile: int | None, overlap
     """
     network = network.to(device)
     if overlap is None:
-        overlap = default_overlap(tile or 0, network.size_multiple)
+        overlap = default_overlap(tile or 0, size_multiple_of(network))
 
     def enlarge(lr: Tensor) -> Tensor:
         tiled = tile is not None and max(lr.shape[1:]) > tile

@@ -23,7 +23,10 @@ def installed_runtimes() -> list[RuntimeName]:
 
 def native_precisions(runtime: RuntimeName) -> dict[str, Precision]:
     """Return what a runtime can compute in on this processor where it does not multiply integers, by the name in reports."""
-    return {"FP32": "f32"} | ({"BF16": "bf16"} if runtime == "openvino" and has_bfloat16() else {})
+    precisions: dict[str, Precision] = {"FP32": "f32"}
+    if runtime == "openvino" and has_bfloat16():
+        precisions["BF16"] = "bf16"
+    return precisions
 
 
 def label_of(runtime: RuntimeName, precision: Precision) -> str:

@@ -71,7 +71,8 @@ def distill(
     }
     given = {key: value for key, value in train.items() if value is not None}
     resolved = _resolve(quantized, method, given, merge({"manual_seed": seed}, dict(options or {})))
-    resolved.train.batch_size = min(resolved.train.batch_size, len(lr))
+    section = resolved.required_train()
+    section.batch_size = min(section.batch_size, len(lr))
     arguments = _arguments(resolved, quantized.full_precision, lr, feature_layers)
     device = next(quantized.full_precision.parameters()).device
     model = model_class_of(resolved)(quantized.full_precision, resolved, device, **arguments)
@@ -79,7 +80,7 @@ def distill(
     if model.trains_on == "crops":
         model.prepare(lr)
     batches = _batches(model, resolved, lr, images, quantized.scale)
-    total = resolved.train.total_iter
+    total = section.total_iter
     _train(model, batches, total)
     return QuantizedNetwork(
         model.network_for_evaluation().requires_grad_(False),
@@ -119,7 +120,7 @@ def _resolve(
 
 def _arguments(resolved: Options, network: nn.Module, lr: Tensor, feature_layers: list[str] | None) -> dict[str, Any]:
     """Return the arguments of the method, with the layers that a feature loss compares; no such loss where there are none."""
-    arguments = dict(resolved.train.model_extra or {})
+    arguments = dict(resolved.required_train().model_extra or {})
     if arguments.get(_LOSS_ON_FEATURES) and not (feature_layers or arguments.get("feature_layers")):
         feature_layers = _default_feature_layers(network, lr[:1])
         if not feature_layers and arguments.get("pixel_loss"):
@@ -138,7 +139,7 @@ def _positive(name: str, value: int | None) -> int | None:
 def _check_quantizers(method: str, wanted: Options, quantized: QuantizedNetwork) -> None:
     """Refuse a method that is made for other quantizers than those of the network: a label is a promise."""
     present = quantized.sections["quantization"]
-    needed = wanted.quantization.model_dump()
+    needed = wanted.required_quantization().model_dump()
     for key in ("weight_quantizer", "activation_quantizer"):
         if needed[key]["type"] != present[key]["type"]:
             raise OptionsError(
@@ -187,7 +188,7 @@ def _take_over(model: QuantizedModel, quantized: QuantizedNetwork) -> None:
 def _batches(
     model: QuantizedModel, options: Options, lr: Tensor, images: str | Path | None, scale: int
 ) -> Iterator[Mapping[str, Tensor]]:
-    train, seed = options.train, options.manual_seed
+    train, seed = options.required_train(), options.manual_seed
     if model.trains_on == "crops" or isinstance(model, DistilledModel):  # no HR image is looked at
         return crop_batches(lr, train.batch_size, seed, 0)
     if images is None:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,12 @@ class EnlargingNetwork(nn.Module):
 
     def for_any_size(self) -> nn.Module:
         """Return the network in the form that can be traced for images of any size."""
-        return self.network.for_any_size() if hasattr(self.network, "for_any_size") else self.network
+        return self.network.for_any_size() if isinstance(self.network, _HasFormForAnySize) else self.network
+
+
+@runtime_checkable
+class _HasFormForAnySize(Protocol):
+    def for_any_size(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def plain_copy(network: nn.Module) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise OptionsError(f"The network must be a torch.nn.Module, not an object of type {type(network).__name__}.")
     while isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(network, "_orig_mod"):
-        network = network._orig_mod if hasattr(network, "_orig_mod") else network.module
+        network = network.get_submodule("_orig_mod" if hasattr(network, "_orig_mod") else "module")
     normalised = {
         id(m): h for m in network.modules() for h in m._forward_pre_hooks.values() if isinstance(h, WeightNorm)
     }
@@ -105,7 +110,9 @@ def _multiply_in(network: nn.Module) -> None:
             if isinstance(hook, WeightNorm):
                 remove_weight_norm(module, hook.name)
         if parametrize.is_parametrized(module):  # torch's own removal would take the weight of the original away too
-            weights = {name: getattr(module, name) for name in module.parametrizations}
+            parametrizations = module.get_submodule("parametrizations")
+            assert isinstance(parametrizations, nn.ModuleDict)
+            weights = {name: getattr(module, name) for name in parametrizations}
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
             for name, weight in weights.items():

@@ -56,7 +56,7 @@ def export(
         )
     if not path.suffix:
         bits = "_".join(
-            f"{role[0]}{max(quantized.bits(role), key=quantized.bits(role).get, default=32)}"
+            f"{role[0]}{max(quantized.bits(role), key=quantized.bits(role).__getitem__, default=32)}"
             for role in ("weight", "activation")
         )
         first = quantized.methods[0].split(",")[0].replace(" ", "_")

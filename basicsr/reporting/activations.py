@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from basicsr.reporting.tables import Row
 from basicsr.utils.errors import DataError
@@ -75,7 +76,7 @@ def _layers(rows: Sequence[Row]) -> list[Layer]:
     errors: dict[str, float] = {}
     drawn: dict[str, Mapping] = {}
     for row in rows:
-        content = row.entry.activations
+        content = _content_of(row)
         drawn = {**content["histograms"], **drawn}
         for quantizer in content["quantizers"]:
             if quantizer["name"] in content["histograms"]:
@@ -96,9 +97,14 @@ def _layers(rows: Sequence[Row]) -> list[Layer]:
     ]
 
 
+def _content_of(row: Row) -> Mapping[str, Any]:
+    assert row.entry.activations is not None  # rows without are left out
+    return row.entry.activations
+
+
 def _seen(row: Row, name: str, span: Sequence[float], with_counts: bool) -> Seen | None:
     """Return what a method does with the input of a layer; None where the layer has no such quantizer in it."""
-    content = row.entry.activations
+    content = _content_of(row)
     quantizer = next((one for one in content["quantizers"] if one["name"] == name), None)
     if quantizer is None:
         return None

@@ -29,7 +29,8 @@ def most_different(images: Sequence[np.ndarray], size: int) -> tuple[int, int]:
     sums = cv2.boxFilter(spread, -1, (size, size), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
     height, width = spread.shape
     corners = sums[: height - size + 1, : width - size + 1]
-    return np.unravel_index(np.argmax(corners), corners.shape)
+    top, left = np.unravel_index(np.argmax(corners), corners.shape)
+    return int(top), int(left)
 
 
 def wrapped(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:

@@ -108,7 +108,11 @@ def _ranking(
 ) -> str:
     full = _full_precision_value(group, metric)
     lines = [(FULL_PRECISION, full, INK)] if full is not None else []
-    lines += [(row.label, row.values[metric], styles[style_name(row)].colour) for row in rows]
+    lines += [
+        (row.label, value, styles[style_name(row)].colour)
+        for row in rows
+        if (value := row.values[metric]) is not None  # those that are given
+    ]
     with panel(height=1.0 + 0.27 * len(lines)) as (figure, axes):
         places = range(len(lines) - 1, -1, -1)
         values = [value for _, value, _ in lines]

@@ -123,7 +123,7 @@ def _activation_sections(groups: Sequence[Group], styles: Mapping[str, Style]) -
     for (network, scale, bits), rows in members.items():
         of_rows = {row.label: styles[style_name(row)] for row in rows.values()}
         layers = [(layer, figures.layer_figure(layer, of_rows)) for layer in layers_of(list(rows.values()))]
-        first = next(iter(rows.values())).entry.activations
+        first = next(iter(rows.values())).entry.activations or {}
         if layers:
             sections.append(
                 {

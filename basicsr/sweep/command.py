@@ -103,7 +103,9 @@ def unfinished(runs: Sequence[Run], goal: Goal, places: Places, rerun: bool, dry
         OptionsError: results of another recipe are there, and `rerun` does not say that they may be replaced; or there is
             nothing but runs whose full-precision weights are not on disk.
     """
-    waiting, changed, absent = [], [], collections.Counter()
+    waiting: list[Run] = []
+    changed: list[str] = []
+    absent: collections.Counter[str] = collections.Counter()
     for run in runs:
         state, remarks = goal.state(run, places)
         if state == "changed":

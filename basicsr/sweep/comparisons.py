@@ -129,12 +129,13 @@ def order(rows: Sequence[Row]) -> str | None:
             cells = [f"{arch} x{scale}", f"{w_bits}/{a_bits}", dataset, " < ".join(m[0]["method"] for m in chain)]
             for metric, traits in metrics.items():
                 values = [_mean_value(members, metric) for members in chain]
-                if None in values:
+                known = [value for value in values if value is not None]
+                if len(known) < len(values):
                     cells.append(ABSENT)
                     continue
-                holds = traits.is_better(values[1], values[0]) and traits.is_better(values[2], values[1])
+                holds = traits.is_better(known[1], known[0]) and traits.is_better(known[2], known[1])
                 held[traits.label].append(holds)
-                shown = ", ".join(f"{value:.{traits.decimals + 1}f}" for value in values)
+                shown = ", ".join(f"{value:.{traits.decimals + 1}f}" for value in known)
                 cells.append(f"{'yes' if holds else 'no'}: {shown}")
             correlations = [_mean(members, "error_correlation") for members in chain]
             cells.append(ABSENT if None in correlations else ", ".join(f"{value:+.3f}" for value in correlations))

@@ -126,6 +126,12 @@ class Grid(_Section):
         """Folder of tables and records, relative to the root."""
         return Path(self.output or f"results/sweeps/{self.name}")
 
+    @property
+    def evaluation_overrides(self) -> Overrides:
+        """What is measured on, of a grid of `load_grid`, which has read the file that may be named."""
+        assert not isinstance(self.evaluation, str)
+        return self.evaluation
+
     def bit_widths(self) -> dict[str, tuple[int, int]]:
         """Return bits of weights and activations for each entry of the axis."""
         return {text: _bits_of(text) for text in self.bits}
@@ -190,7 +196,7 @@ def _check_placeholders(value: Any, where: str = "") -> None:
 
 def _all_overrides(grid: Grid) -> Iterator[tuple[str, Overrides]]:
     yield "overrides", grid.overrides
-    yield "evaluation", grid.evaluation
+    yield "evaluation", grid.evaluation_overrides
     for axis in ("architectures", "scales", "bits"):
         for entry, overrides in getattr(grid, axis).items():
             yield f"{axis}:{entry}", overrides

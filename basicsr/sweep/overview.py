@@ -84,7 +84,8 @@ def read_sweeps(root: Path = REPOSITORY) -> list[Sweep]:
                 f"The records in '{output}/runs' belong to no grid in {GRIDS}. Put the grid there, with `output: {output}`."
             )
         file, grid = grids[output]
-        records = _in_order(grid, [read_record(file) for file in sorted((folder / "runs").glob("*.json"))])
+        files = sorted((folder / "runs").glob("*.json"))
+        records = _in_order(grid, [record for file in files if (record := read_record(file)) is not None])
         if records:
             sweeps.append(Sweep(grid.name, file, output.name, rows_of(records, published), len(records)))
     return sweeps
@@ -103,7 +104,7 @@ def _in_order(grid: Grid, records: Sequence[Mapping[str, Any]]) -> list[Mapping[
 
     def place(record: Mapping[str, Any]) -> tuple[int, ...]:
         metrics = record["metrics"]
-        known = (
+        known: tuple[tuple[list[Any], Any], ...] = (
             (scales, metrics["scale"]),
             (architectures, record["arch"]),
             (bits, (metrics["w_bits"], metrics["a_bits"])),

@@ -131,11 +131,18 @@ def _check_corner(place: Place, gt: torch.Tensor) -> None:
 
 
 def _enlarged(network: nn.Module, image: _One, options: Options) -> tuple[np.ndarray, float]:
-    """Return a network's output as an 8-bit image, and its PSNR in dB under the protocol of the options."""
+    """Return a network's output as an 8-bit image, and its PSNR in dB under the protocol of the options.
+
+    Raises:
+        DataError: the image has no PSNR, such as one that is no larger than the border that is left out.
+    """
     evaluator = Evaluator(options.val.model_copy(update={"metrics": _PSNR}), options.scale, None)
     with tempfile.TemporaryDirectory() as folder:
         result = evaluator.evaluate(network, image, Path(folder))
-        return read_image(Path(folder) / f"{image[0]['name']}.png"), result.means["psnr"]
+        name, psnr = image[0]["name"], result.means["psnr"]
+        if psnr is None:
+            raise DataError(f"The image '{name}' has no PSNR under the protocol of the options. Choose another place.")
+        return read_image(Path(folder) / f"{name}.png"), psnr
 
 
 def _blocks(

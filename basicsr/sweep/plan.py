@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -87,6 +88,7 @@ def plan(grid: Grid, root: Path) -> list[Run]:
             methods of an architecture start from different full-precision networks or are measured in different ways.
     """
     runs: list[Run] = []
+    seeds: Sequence[int | None] = grid.seeds or [None]
     for scale in grid.scales:
         quantized = [
             _quantized_run(grid, root, arch, method, scale, bits, seed)
@@ -94,7 +96,7 @@ def plan(grid: Grid, root: Path) -> list[Run]:
             for bits in grid.bits
             for method in grid.methods
             if method.options_for(arch)
-            for seed in (grid.seeds or [None])
+            for seed in seeds
         ]
         references = {run.arch: run for run in reversed(quantized)}
         for run in quantized:
@@ -112,7 +114,9 @@ def select(runs: list[Run], glob: str | None) -> list[Run]:
     Raises:
         OptionsError: none matches.
     """
-    chosen = [run for run in runs if glob is None or fnmatchcase(run.name, glob)]
+    if glob is None:
+        return list(runs)
+    chosen = [run for run in runs if fnmatchcase(run.name, glob)]
     if not chosen:
         raise OptionsError(f"No run matches --only '{glob}'. {suggestion(glob, [run.name for run in runs])}")
     return chosen
@@ -121,12 +125,14 @@ def select(runs: list[Run], glob: str | None) -> list[Run]:
 def _quantized_run(
     grid: Grid, root: Path, arch: str, method: MethodOptions, scale: str, bits: str, seed: int | None
 ) -> Run:
-    values = {"arch": arch, "method": method.label, "scale": scale, "bit": bits}
+    values: dict[str, Any] = {"arch": arch, "method": method.label, "scale": scale, "bit": bits}
     values |= {} if seed is None else {"seed": seed}
     of_method = (method.overrides, method.overrides_of.get(arch, {}))
     layers = (grid.overrides, grid.architectures[arch], grid.scales[scale], grid.bits[bits], *of_method)
     overrides = [fill(text, values) for layer in layers for text in flatten_overrides(layer)]
-    options_file = fill(method.options_for(arch), values)
+    template = method.options_for(arch)
+    assert template is not None  # only architectures that the method has are planned
+    options_file = fill(template, values)
     label = f"bit{bits}" if bits.isdigit() else bits
     name = f"{_slug(arch)}_{_slug(method.label)}_x{scale}_{label}" + ("" if seed is None else f"_seed{seed}")
     folder = f"{grid.name}_{name}"
@@ -136,7 +142,7 @@ def _quantized_run(
     overrides += _shortened(full, grid.share)
     train = Step("basicsr/train.py", options_file, (*overrides, *axes))
     network = f"path:pretrain_network_Q={root / 'experiments' / folder / 'models' / 'net_Q_latest.pth'}"
-    evaluation = [fill(text, values) for text in flatten_overrides(grid.evaluation)]
+    evaluation = [fill(text, values) for text in flatten_overrides(grid.evaluation_overrides)]
     evaluate = Step("basicsr/test.py", options_file, (*overrides, *evaluation, *axes, network))
     options = _load(evaluate, name)
     if options.train is None or options.quantization is None:
@@ -183,6 +189,7 @@ def _axes(folder: str, label: str, scale: str, bits: str, bit_widths: tuple[int,
 
 def _full_precision_run(grid: Grid, reference: Run) -> Run:
     """Return the run that measures the network that the quantized ones start from."""
+    assert reference.arch is not None  # bicubic enlargement alone has none
     name = f"{_slug(reference.arch)}_{FULL_PRECISION}_x{reference.scale}"
     step = _unquantized("basicsr/test.py", reference.evaluate, f"{grid.name}_{name}", FULL_PRECISION)
     return Run(

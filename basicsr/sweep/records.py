@@ -212,7 +212,9 @@ def may_continue(run: Run, places: Places) -> bool:
 def is_trained(run: Run, places: Places) -> bool:
     """Whether training has reached its end with the recipe of the run, so that only the evaluation is left."""
     lines = _metrics(run, places)
-    finals = [line for line in lines if line["stage"] == "final" and line["iter"] == run.options.train.total_iter]
+    finals = [
+        line for line in lines if line["stage"] == "final" and line["iter"] == run.options.required_train().total_iter
+    ]
     network = places.experiment(run) / "models" / "net_Q_latest.pth"
     return bool(finals) and network.is_file() and may_continue(run, places)
 
@@ -237,6 +239,7 @@ def write_record(run: Run, places: Places) -> dict[str, Any]:
             f"'{places.results(run)}' is missing although the run has ended well. Look at {places.log(run)}."
         )
     file = run.options.path.pretrain_network_FP
+    iterations = run.options.required_train().total_iter if run.train else None
     record = {
         "run": run.name,
         "arch": run.arch,
@@ -244,8 +247,8 @@ def write_record(run: Run, places: Places) -> dict[str, Any]:
         "published": run.published,
         "seed": run.options.manual_seed,
         "iterate": ITERATE if run.train else None,
-        "iterations": run.options.train.total_iter if run.train else None,
-        "share": run.share if run.train and run.options.train.total_iter else None,
+        "iterations": iterations,
+        "share": run.share if iterations else None,
         "activation_ranges": activation_ranges(run.options),
         "seconds": _seconds(run, places),
         "squared_error": _squared_errors(run, places),
@@ -280,7 +283,7 @@ def _squared_errors(run: Run, places: Places) -> dict[str, float]:
 
     The ratio of such means of two runs is the mean ratio of their errors, layer by layer.
     """
-    report = read_record(places.experiment(run) / "calibration.json") if run.train else None
+    report: Any = read_record(places.experiment(run) / "calibration.json") if run.train else None
     logs: dict[str, list[float]] = {}
     for line in report or []:
         if line["mean_squared_error"]:
