@@ -139,7 +139,8 @@ def _positive(name: str, value: int | None) -> int | None:
 def _check_quantizers(method: str, wanted: Options, quantized: QuantizedNetwork) -> None:
     """Refuse a method that is made for other quantizers than those of the network: a label is a promise."""
     present = quantized.sections["quantization"]
-    needed = wanted.required_quantization().model_dump()
+    assert wanted.quantization is not None  # its bits and quantizers are those of a quantized network
+    needed = wanted.quantization.model_dump()
     for key in ("weight_quantizer", "activation_quantizer"):
         if needed[key]["type"] != present[key]["type"]:
             raise OptionsError(

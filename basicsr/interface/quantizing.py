@@ -186,9 +186,10 @@ def _check_twin(quantized: nn.Module, lr: Tensor, seen: Probe) -> None:
 
 
 def _tell(network: nn.Module, options: Options, quantizers: int, crops: int, left_out: Mapping[str, str]) -> None:
+    assert options.quantization is not None  # it has just been followed
     get_logger().info(
         "%s: %s put %d quantizers into it (coverage '%s') and calibrated them on %d crops.",
-        type(network).__name__, options.method_name, quantizers, options.required_quantization().coverage, crops,
+        type(network).__name__, options.method_name, quantizers, options.quantization.coverage, crops,
     )  # fmt: skip
     for name, reason in left_out.items():
         get_logger().warning("The layer '%s' stays in full precision: %s.", name, reason)

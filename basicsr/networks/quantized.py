@@ -9,6 +9,7 @@ from basicsr.quant.insertion.coverage import CoverageRule
 from basicsr.quant.insertion.insert import insert_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.insertion.released import convert_released_2dquant, is_released_2dquant
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Options, RuleOptions
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
@@ -25,7 +26,9 @@ def quantized_copy(network: nn.Module, options: Options, *, share_weights: bool)
         OptionsError: the section `quantization` is missing.
         QuantizationError: the coverage does not fit the network.
     """
-    chosen = options.required_quantization()
+    chosen = options.quantization
+    if chosen is None:
+        raise OptionsError(f"Section 'quantization' is required with 'model_type: {options.model_type}'.")
     shared = {id(parameter): parameter for parameter in network.parameters()} if share_weights else {}
     quantized = copy.deepcopy(network, memo=dict(shared))
     arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits"})

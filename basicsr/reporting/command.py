@@ -63,7 +63,7 @@ def make_report(folders: Sequence[Path], file: Path, title: str | None = None) -
         ) from error
     picture = _crops(groups)
     crops = file.with_name("comparison.png") if picture is not None else None
-    if crops is not None:
+    if crops is not None and picture is not None:
         write_image(crops, picture, smallest=True)
     return Made(table, file, crops)
 

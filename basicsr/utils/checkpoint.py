@@ -53,7 +53,7 @@ def load_torch(path: Path) -> Any:
 
 def _numpy_numbers_allowed() -> contextlib.AbstractContextManager[None]:
     """Allow numbers of numpy, such as the best PSNR beside the weights: data of fixed size, which run nothing when read."""
-    allowed = [np.dtype, *(type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efdg")]
+    allowed: list[Any] = [np.dtype, *(type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efdg")]
     allowed += [_scalar_called(f"numpy.{core}.multiarray") for core in ("core", "_core")]  # of numpy 1 and 2
     if hasattr(torch.serialization, "safe_globals"):
         return torch.serialization.safe_globals(allowed)

@@ -273,35 +273,16 @@ class Options(_Section):
         return None if self.quantization is None else self.quantization.a_bits or self.bit
 
     def required_train(self) -> TrainOptions:
-        """Return the section `train` of a run that trains.
-
-        Raises:
-            OptionsError: there is none.
-        """
+        """Return the section `train`; an OptionsError where there is none."""
         if self.train is None:
             raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
         return self.train
 
-    def required_quantization(self) -> QuantizationOptions:
-        """Return the section `quantization` of a run that quantizes.
-
-        Raises:
-            OptionsError: there is none.
-        """
-        if self.quantization is None:
-            raise OptionsError(f"Section 'quantization' is required with 'model_type: {self.model_type}'.")
-        return self.quantization
-
     def required_bits(self) -> tuple[int, int]:
-        """Return the bits of the weights and of the activations of a run with quantization.
-
-        Raises:
-            OptionsError: the options do not say them.
-        """
+        """Return the bits of the weights and of the activations; an OptionsError where the options do not say them."""
         if self.w_bits is None or self.a_bits is None:
-            raise OptionsError(
-                "Option 'bit' (or 'quantization:w_bits' and 'quantization:a_bits') is required for quantization."
-            )
+            bits = "'bit' (or 'quantization:w_bits' and 'quantization:a_bits')"
+            raise OptionsError(f"Option {bits} is required for quantization.")
         return self.w_bits, self.a_bits
 
     @property
