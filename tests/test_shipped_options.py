@@ -2,12 +2,14 @@
 
 import re
 import shlex
+import subprocess
 
 import pytest
 import yaml
 
 from basicsr import test as test_command
 from basicsr import train as train_command
+from basicsr.utils.command_line import parse_arguments
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import load_options
 from basicsr.utils.options.old_names import REPLACED
@@ -69,6 +71,26 @@ def test_who_names_a_file_of_before_is_told_what_replaces_it(old):
     with pytest.raises(OptionsError, match=re.escape(f"options/{name}")) as error:
         load_options(OPTIONS / old)
     assert all(text in str(error.value) for text in map(shlex.quote, overrides))
+
+
+@pytest.mark.parametrize("old", [old for old in OLD if not old.startswith("base/")])
+def test_what_is_told_can_be_copied_into_a_shell(old):
+    """The line that is told goes through a shell and the parser of the command to the options that the table means."""
+    name, *overrides = shlex.split(OLD[old])
+    with pytest.raises(OptionsError) as error:
+        load_options(OPTIONS / old)
+    _, told = str(error.value).split("\n")
+    given = subprocess.run(["sh", "-c", f"printf '%s\\0' {told}"], capture_output=True, text=True, check=True).stdout
+    arguments = parse_arguments(given.split("\0")[:-1], "", trains=True)
+    assert (arguments.opt, arguments.force_yml) == (f"options/{name}", overrides)
+    options = load_options(tiny.ROOT / arguments.opt, arguments.force_yml)
+    for override in overrides:
+        place, _, value = override.partition("=")
+        found = options.model_dump()
+        for key in place.split(":"):
+            found = found[key]
+        wanted = yaml.safe_load(value)
+        assert {**found, **wanted} == found if isinstance(wanted, dict) else found == wanted
 
 
 @pytest.mark.parametrize("file", BLOCKS, ids=name_of)

@@ -54,7 +54,10 @@ def _tell(sentence: str) -> None:
 
 
 def replacement_of(file: Path) -> str | None:
-    """Return what to give instead of an options file of an earlier version, as a sentence; None for any other file."""
+    """Return what to give instead of an options file of an earlier version, as a sentence; None for any other file.
+
+    Arguments of a command are on a line of their own, without a full stop, so that they can be copied.
+    """
     if not REPLACED.is_file():
         return None
     command = read_yaml(REPLACED).get("/".join(file.resolve().parts[-2:]))
@@ -64,4 +67,5 @@ def replacement_of(file: Path) -> str | None:
     folder = name.partition("/")[0]
     if folder not in ("train", "test"):
         return f"Name 'options/{name}' in its place."
-    return f"Give -opt options/{name}" + (f" --force_yml {shlex.join(overrides)}." if overrides else ".")
+    arguments = ["-opt", f"options/{name}", *(["--force_yml", *overrides] if overrides else [])]
+    return f"Give in its place:\n    {shlex.join(arguments)}"
