@@ -50,7 +50,8 @@ def document() -> str:
     text = [
         "# Options\n",
         "Written by `python scripts/make_option_reference.py` from the schema that options are checked by.\n",
-        "Keys are addressed as `section:key`, also by `--force_yml`. A default of `-` means that the option must be given.\n",
+        "Keys are addressed as `section:key`, also by `--force_yml`. A default of `-` means that the option must be given.",
+        "How files build on each other is on the page of [options files](options-files.md).\n",
         "## Top level\n", _table(Options, field_docs(Options)),
     ]  # fmt: skip
     for name, field in Options.model_fields.items():
