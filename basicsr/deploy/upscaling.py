@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -154,9 +155,32 @@ def enlarger(network: nn.Module, device: torch.device, tile: int | None, overlap
 
 
 def enlarge_picture(picture: Picture, enlarge: Enlarge, scale: int) -> Picture:
-    """Enlarge colours by a network and the alpha channel by bicubic interpolation."""
-    rgb = tensor_to_image(enlarge(image_to_tensor(picture.rgb)), picture.rgb.dtype.type)
+    """Enlarge colours by a network and the alpha channel by bicubic interpolation; see `bleed` for what is transparent."""
+    colours = picture.rgb if picture.alpha is None else bleed(picture.rgb, picture.alpha)
+    rgb = tensor_to_image(enlarge(image_to_tensor(colours)), picture.rgb.dtype.type)
     alpha = picture.alpha
     if alpha is not None:
         alpha = upscale_image(np.ascontiguousarray(alpha)[..., None], scale)[..., 0]
-    return Picture(rgb, alpha, picture.grey)
+    return Picture(rgb, alpha, picture.grey, picture.profile)
+
+
+def bleed(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Give fully transparent pixels the colour of the nearest visible one, so that none of theirs gets into visible borders.
+
+    Args:
+        rgb: H,W,3.
+        alpha: H,W.
+
+    Returns:
+        H,W,3; `rgb` itself where all pixels are visible, or none.
+    """
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return rgb
+    # the label of a pixel is that of the nearest pixel with the value 0, which are the visible ones
+    _, labels = cv2.distanceTransformWithLabels(
+        hidden.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    colours = np.zeros((labels.max() + 1, 3), rgb.dtype)
+    colours[labels[~hidden]] = rgb[~hidden]
+    return colours[labels]

@@ -4,28 +4,34 @@ The order of channels is changed from and to OpenCV's BGR here and nowhere else.
 """
 
 import functools
-import io
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 from torch import Tensor
 
 from basicsr.utils.errors import DataError, explained
 from basicsr.utils.files import atomic_path
+from basicsr.utils.image_header import Header, opened, read_header, turned
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif")
 """What is read. All but GIF are written, too."""
 
 _SUFFIXES_OF_16_BITS = (".png", ".tif", ".tiff")
 _SUFFIXES_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
+_SUFFIXES_WITH_PROFILE = (*_SUFFIXES_WITH_ALPHA, ".jpg", ".jpeg")
+_MOST_PIXELS = 2**30  # that OpenCV decodes
 _SMALLEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6]  # 9 saves 2 % more of enlarged crops, and takes ten times as long
 _LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
 _JPEG_SIGNATURE, _GIF_SIGNATURE = b"\xff\xd8", b"GIF8"
+_TIFF_SIGNATURES = (b"II", b"MM")
+_TURNED_HERE = (b"\x89PNG", b"RIFF")  # PNG and WebP, whose tags OpenCV does not apply
 _ENCODERS = {suffix: suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif"} | {
     ".jfif": ".jpg",
     ".jpe": ".jpg",
@@ -40,7 +46,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read a PNG, WebP, JPEG, BMP, TIFF or GIF file, of a GIF the first picture.
 
     Grey images are repeated into three channels; an alpha channel is dropped, with one warning per process. The orientation
-    tag (EXIF) of a JPEG photo is applied, so that it looks as in a viewer; PNG, WebP and BMP files are read as stored.
+    tag (EXIF) is applied, so that a photo looks as in a viewer. Of several pages or frames the first is read, with a warning.
 
     Returns:
         H,W,3 RGB, uint8, or uint16 for a file of 16 bits per channel.
@@ -48,7 +54,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, empty, damaged, no image, or its pixels are neither 8 nor 16 bits wide.
     """
-    pixels = _read_pixels(Path(path))
+    pixels, _ = _read_pixels(Path(path))
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         _warn_about_alpha()
     return _as_rgb(pixels)
@@ -62,11 +68,13 @@ class Picture:
         rgb: H,W,3 RGB, uint8 or uint16; the three channels of a grey picture are equal.
         alpha: H,W of the same type; None where the file has no alpha channel.
         grey: the file has one channel of colour.
+        profile: ICC profile of the file.
     """
 
     rgb: np.ndarray
     alpha: np.ndarray | None
     grey: bool
+    profile: bytes | None = None
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -75,10 +83,11 @@ def read_picture(path: str | Path) -> Picture:
     Raises:
         DataError: as `read_image`.
     """
-    pixels = _read_pixels(Path(path))
+    pixels, profile = _read_pixels(Path(path))
     if pixels.ndim == 2:
-        return Picture(_as_rgb(pixels), None, grey=True)
-    return Picture(_as_rgb(pixels), pixels[..., 3] if pixels.shape[2] == 4 else None, grey=False)
+        return Picture(_as_rgb(pixels), None, grey=True, profile=profile)
+    alpha = pixels[..., 3] if pixels.shape[2] == 4 else None
+    return Picture(_as_rgb(pixels), alpha, grey=False, profile=profile)
 
 
 def write_picture(path: str | Path, picture: Picture) -> None:
@@ -90,14 +99,39 @@ def write_picture(path: str | Path, picture: Picture) -> None:
         DataError: as `write_image`, or the format has no alpha channel.
     """
     path = Path(path)
+    check_writable(path, *picture.rgb.shape[:2], picture.rgb.dtype, alpha=picture.alpha is not None)
     if picture.alpha is not None:
-        height, width = picture.rgb.shape[:2]
-        check_writable(path, height, width, picture.rgb.dtype, alpha=True)
-        _write_pixels(path, np.dstack([picture.rgb[..., ::-1], picture.alpha]))
-    elif picture.grey:
-        _write_pixels(path, cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY))
+        pixels = np.dstack([picture.rgb[..., ::-1], picture.alpha])
     else:
-        write_image(path, picture.rgb)
+        pixels = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY) if picture.grey else picture.rgb[..., ::-1]
+    if picture.profile and _can_carry(path, pixels, picture.profile):
+        _write_with_profile(path, pixels, picture.profile)
+    else:
+        _write_pixels(path, pixels)
+
+
+def _can_carry(path: Path, pixels: np.ndarray, profile: bytes) -> bool:
+    """Return whether a file can hold a profile of such pixels; a warning tells of one that is dropped."""
+    space = profile[16:20].strip().decode("ascii", "replace")  # see the header of ICC.1
+    wanted = "GRAY" if pixels.ndim == 2 else "RGB"
+    if path.suffix.lower() not in _SUFFIXES_WITH_PROFILE or pixels.dtype != np.uint8:
+        _logger.warning("The colour profile is not kept in '%s': that takes 8 bits in PNG, TIFF, WebP or JPEG.", path)
+    elif space != wanted:
+        _logger.warning("The colour profile is for %s and not kept in '%s', which is %s.", space, path, wanted)
+    else:
+        return True
+    return False
+
+
+def _write_with_profile(path: Path, pixels: np.ndarray, profile: bytes) -> None:
+    """Write grey, BGR or BGRA of 8 bits with an ICC profile, by Pillow, since OpenCV writes none."""
+    if pixels.ndim == 3:
+        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    image = PIL.Image.fromarray(np.ascontiguousarray(pixels))
+    options = {".webp": {"lossless": True, "exact": True}}.get(path.suffix.lower(), {})
+    kind = PIL.Image.registered_extensions()[path.suffix.lower()]
+    with explained(DataError, f"The image '{path}' cannot be written"), atomic_path(path) as temporary:
+        image.save(temporary, kind, icc_profile=profile, **options)
 
 
 def write_image(path: str | Path, image: np.ndarray, *, smallest: bool = False) -> None:
@@ -161,14 +195,18 @@ def tensor_to_image(tensor: Tensor, dtype: type[np.unsignedinteger] = np.uint8) 
     return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy().astype(dtype))  # 3,H,W -> H,W,3
 
 
-def _read_pixels(path: Path) -> np.ndarray:
-    """Return H,W or H,W,3 BGR or H,W,4 BGRA, uint8 or uint16."""
-    pixels = _decode(_read_bytes(path), path)
+def _read_pixels(path: Path) -> tuple[np.ndarray, bytes | None]:
+    """Return H,W or H,W,3 BGR or H,W,4 BGRA, uint8 or uint16, upright, and the ICC profile."""
+    data = _read_bytes(path)
+    header = read_header(data)
+    pixels = _decode(data, path, header)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"The image '{path}' has pixels of type {pixels.dtype}; convert it to 8 or 16 bits per channel."
         )
-    return pixels
+    if header.pictures > 1:
+        _warn_about_pages(str(path), header.pictures)
+    return pixels, header.profile
 
 
 def _as_rgb(pixels: np.ndarray) -> np.ndarray:
@@ -203,25 +241,36 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _decode(data: bytes, path: str | Path) -> np.ndarray:
-    """Decode into H,W or H,W,3 BGR or H,W,4 BGRA; from memory, since OpenCV cannot open every non-ASCII path itself."""
-    # IMREAD_UNCHANGED shows whether there is alpha but ignores orientation tags, IMREAD_COLOR the reverse; JPEG has no alpha
-    is_jpeg = data.startswith(_JPEG_SIGNATURE)
+def _decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:
+    """Decode into H,W or H,W,3 BGR or H,W,4 BGRA, upright; from memory, since OpenCV cannot open every non-ASCII path itself."""
     if data.startswith(_GIF_SIGNATURE):
         return _decode_gif(data, path)
+    # IMREAD_UNCHANGED shows whether there is alpha but turns TIFF only, IMREAD_COLOR turns all but has no alpha, as JPEG has none
+    is_jpeg = data.startswith(_JPEG_SIGNATURE)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
     except cv2.error:
         pixels = None
     if pixels is None:
+        if header.size and math.prod(header.size) > _MOST_PIXELS:
+            raise DataError(
+                f"The image '{path}' has {header.size[0]}x{header.size[1]} pixels, more than the {_MOST_PIXELS} that are read. "
+                "Cut it into parts."
+            )
         raise _damaged(path)
-    return pixels
+    if is_jpeg and header.mode == "L":
+        return pixels[..., 0]
+    if header.mode == "RGBA" and pixels.dtype == np.uint8 and data.startswith(_TIFF_SIGNATURES):
+        return _decode_rgba_tiff(data)
+    if header.mode == "CMYK":
+        return pixels[..., :3]  # OpenCV converts the colours, and adds an alpha channel that is no part of the file
+    return turned(pixels, header.orientation) if data.startswith(_TURNED_HERE) else pixels
 
 
 def _decode_gif(data: bytes, path: str | Path) -> np.ndarray:
     """Decode the first picture of a GIF as `_decode` does, with Pillow, since OpenCV reads GIF from 4.11 on only."""
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with opened(data) as image:
             transparent = image.has_transparency_data
             pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -229,10 +278,21 @@ def _decode_gif(data: bytes, path: str | Path) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if transparent else cv2.COLOR_RGB2BGR)
 
 
+def _decode_rgba_tiff(data: bytes) -> np.ndarray:
+    """Decode a TIFF with 8 bits and alpha, by Pillow: OpenCV multiplies its colours by alpha."""
+    with opened(data) as image:
+        return cv2.cvtColor(np.asarray(PIL.ImageOps.exif_transpose(image)), cv2.COLOR_RGBA2BGRA)
+
+
 def _damaged(path: str | Path) -> DataError:
     return DataError(
         f"The file '{path}' is damaged or is not an image. Copy or download it again, or take it out of the folder."
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _warn_about_pages(path: str, pictures: int) -> None:
+    _logger.warning("'%s' holds %d pictures, pages or frames; only the first is read.", path, pictures)
 
 
 @functools.cache

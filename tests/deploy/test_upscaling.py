@@ -15,6 +15,7 @@ from basicsr.deploy import upscaling
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
 from basicsr.deploy.upscaling import (
+    bleed,
     default_overlap,
     enlarge_picture,
     enlarger,
@@ -81,6 +82,35 @@ def test_what_a_picture_is_stays(tmp_path, kind):
     assert np.array_equal(result[..., :3] if kind == "alpha" else result, expected)
     if kind == "alpha":
         assert abs(float(result[..., 3].mean()) - float(pixels[..., 3].mean())) < 2
+
+
+def test_what_is_transparent_leaves_no_fringe(tmp_path):
+    """A white disc on transparent black stays white, with a network that mixes neighbours as real ones do."""
+
+    class Bilinear(nn.Module):
+        scale, size_multiple = 4, 1
+
+        def forward(self, x):
+            return nn.functional.interpolate(x, scale_factor=4, mode="bilinear")
+
+    rows, columns = np.mgrid[:48, :48] - 23.5
+    alpha = (np.clip(16 - np.hypot(rows, columns), 0, 1) * 255).round().astype(np.uint8)
+    rgb = np.where(alpha[..., None] > 0, 255, 0).astype(np.uint8).repeat(3, 2)
+    enlarged = enlarge_picture(Picture(rgb, alpha, grey=False), enlarger(Bilinear(), torch.device("cpu"), None, 0), 4)
+    assert enlarged.alpha.max() == 255 and (enlarged.alpha == 0).any()
+    assert enlarged.rgb[enlarged.alpha > 0].min() == 255
+
+
+def test_hidden_pixels_take_the_nearest_visible_colour():
+    rgb = np.zeros((3, 7, 3), np.uint16)
+    rgb[1, 1], rgb[1, 5] = (60000, 1, 2), (3, 4, 50000)
+    alpha = np.zeros((3, 7), np.uint16)
+    alpha[1, 1], alpha[1, 5] = 1, 65535
+    result = bleed(rgb, alpha)
+    assert result.dtype == np.uint16
+    assert (result[:, :3] == rgb[1, 1]).all() and (result[:, 4:] == rgb[1, 5]).all()
+    for same in (np.zeros_like(alpha), np.ones_like(alpha)):
+        assert bleed(rgb, same) is rgb
 
 
 def test_an_alpha_channel_is_not_put_where_it_cannot_be(tmp_path):
