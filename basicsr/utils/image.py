@@ -32,10 +32,8 @@ _LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
 _JPEG_SIGNATURE, _GIF_SIGNATURE = b"\xff\xd8", b"GIF8"
 _TIFF_SIGNATURES = (b"II", b"MM")
 _TURNED_HERE = (b"\x89PNG", b"RIFF")  # PNG and WebP, whose tags OpenCV does not apply
-_ENCODERS = {suffix: suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif"} | {
-    ".jfif": ".jpg",
-    ".jpe": ".jpg",
-}  # as OpenCV names them
+_ENCODERS = {suffix: suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif"}  # as OpenCV names them
+_ENCODERS |= dict.fromkeys((".jfif", ".jpe"), ".jpg")
 # of libwebp and of libjpeg
 _LONGEST_SIDE = {".webp": 16383} | dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), 65500)
 
@@ -99,7 +97,8 @@ def write_picture(path: str | Path, picture: Picture) -> None:
         DataError: as `write_image`, or the format has no alpha channel.
     """
     path = Path(path)
-    check_writable(path, *picture.rgb.shape[:2], picture.rgb.dtype, alpha=picture.alpha is not None)
+    height, width, _ = picture.rgb.shape
+    check_writable(path, height, width, picture.rgb.dtype, alpha=picture.alpha is not None)
     if picture.alpha is not None:
         pixels = np.dstack([picture.rgb[..., ::-1], picture.alpha])
     else:
