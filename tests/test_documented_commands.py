@@ -130,7 +130,8 @@ def shortened(words, folder):
         fewer.pop("train:total_iter")
     if "compile" in (options.train.model_extra or {}):
         fewer["train:compile"] = "none"
-    if (options.train.model_extra or {}).get("feature_layers"):  # the tiny network has two groups
+    if architecture == "SwinIR" and (options.train.model_extra or {}).get("feature_layers"):
+        # the tiny network has two groups
         fewer["train:feature_layers"] = "[layers.0.residual_group,layers.1.residual_group]"
     if options.calibration.data and not (folder / options.calibration.data).exists():
         fewer["calibration:data"] = "null"
@@ -163,7 +164,7 @@ def prepared(command, folder):
         card.parent.mkdir()
         for file in (card, card.with_suffix(".safetensors")):
             shutil.copy(tiny.ROOT / "experiments/pretrained_models" / file.name, file)
-        card.write_text(card.read_text().replace("test_EDSR_x4", "demo_EDSR_FP_x4"))
+        card.write_text(card.read_text().replace("test_FP.yml", "demo_FP.yml"))
         words += ["--folder", str(card.parent)]
     return words
 

@@ -298,7 +298,7 @@ def test_the_report_shows_the_metric(root):
     assert report_main([str(root / "results/outside"), "-o", str(page)]) == 0
     mae = results(root)["datasets"]["test"]["mae"]
     table = (root / "report/table.md").read_text()
-    assert "| mae |" in table and f"| {mae:.4f} |" in table and page.stat().st_size > 10_000
+    assert "| MAE (levels) |" in table and f"| {mae:.3f} |" in table and page.stat().st_size > 10_000
 
 
 def test_the_packed_file_is_the_network_and_upscales(root, tmp_path):

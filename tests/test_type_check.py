@@ -22,7 +22,7 @@ def test_a_wrong_call_is_reported_in_typed_and_in_untyped_functions(tmp_path):
     functions = [f"def {name}(images):\n    return {call}\n" for name, call in CALLS.items()]
     functions.append(f"def typed(images: list) -> tuple[int, int]:\n    return {CALLS['without_an_argument']}\n")
     file = tmp_path / "calls.py"
-    file.write_text("\n".join(["from basicsr.sweep.crops import most_different\n", *functions]), encoding="utf-8")
+    file.write_text("\n".join(["from basicsr.reporting.crops import most_different\n", *functions]), encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", "--no-error-summary", str(file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     reported = {int(line.split(":")[1]) for line in done.stdout.splitlines() if "calls.py:" in line and "error" in line}

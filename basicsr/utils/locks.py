@@ -18,12 +18,13 @@ def take_lock(file: Path, seconds: float = 0.0) -> BaseFileLock | None:
         The lock, to be released with `release`; None if another process, or another part of this one, holds it.
 
     Raises:
-        CheckpointError: the file cannot be made.
+        CheckpointError: the folder or the file cannot be made.
     """
     # not the default: the lock is the process's, whichever of its threads works on the run
     lock = FileLock(file, thread_local=False)
-    with explained(CheckpointError, f"The lock '{file}' cannot be taken"):
+    with explained(CheckpointError, f"The folder '{file.parent}' cannot be set up"):
         file.parent.mkdir(parents=True, exist_ok=True)
+    with explained(CheckpointError, f"The lock '{file}' cannot be taken"):
         try:
             lock.acquire(timeout=seconds, poll_interval=0.1)
         except Timeout:  # an OSError, too

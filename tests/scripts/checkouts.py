@@ -18,7 +18,7 @@ def checkout_with_environment(folder: Path, requirements: str) -> Path:
         os.symlink(tiny.ROOT / file, folder / file)
     programs = folder / ".venv/bin"
     programs.mkdir(parents=True)
-    for program, start in {"python": "", "ruff": " -m ruff", "mypy": " -m mypy"}.items():
+    for program, start in {"python": "", "ruff": " -m ruff", "mypy": " -m mypy", "mkdocs": " -m mkdocs"}.items():
         (programs / program).write_text(f'#!/bin/sh\nexec {sys.executable}{start} "$@"\n')
         (programs / program).chmod(0o755)
     # as scripts/environment.sh leaves it: what it finds installed it does not touch

@@ -11,12 +11,12 @@ SCRIPT = "scripts/run_tests.sh"
 MODULE = '''"""Doubles."""
 
 
-def twice(x):
+def twice(x: int) -> int:
     """Return twice x."""
     return 2 * x
 
 
-def unused(x, y):
+def unused(x: int, y: int) -> int:
     """Return a number that no test asks for."""
     if x > y:
         return x
@@ -46,7 +46,7 @@ def test_wrong():
 def checkout(tmp_path):
     """A checkout with a package of one file and a test file of its own."""
     folder = checkout_with_environment(tmp_path, "requirements-dev.txt")
-    for name in ("basicsr", "tests"):
+    for name in ("basicsr", "docs", "tests"):
         (folder / name).unlink()
         (folder / name).mkdir()
     shutil.rmtree(folder / "scripts/benchmarks")
@@ -57,6 +57,8 @@ def checkout(tmp_path):
     (folder / "basicsr/__init__.py").touch()
     (folder / "basicsr/numbers.py").write_text(MODULE)
     (folder / "tests/test_numbers.py").write_text(TEST)
+    (folder / "mkdocs.yml").write_text("site_name: Numbers\n")
+    (folder / "docs/index.md").write_text("# Numbers\n")
     return folder
 
 

@@ -68,7 +68,7 @@ def test_a_lock_that_is_given_up_in_time_is_waited_for(tmp_path):
 
 def test_a_lock_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="lock' cannot be taken: .*Check the permissions"):
+    with pytest.raises(CheckpointError, match="file' cannot be set up: .*Check the permissions"):
         take_lock(tmp_path / "file" / "lock")
 
 
