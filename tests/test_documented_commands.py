@@ -121,6 +121,9 @@ def shortened(words, folder):
     weights = options.path.pretrain_network_FP or ""
     if weights and "/SwinIR/" not in weights and not (folder / weights).with_suffix(".pth").exists():
         changes.append(f"path:pretrain_network_FP={tiny_weights(architecture)}")
+    start = options.path.pretrain_network_g or ""
+    if "/pretrained_models/" in start and not (folder / start).exists():
+        changes.append(f"path:pretrain_network_g={tiny_weights(architecture)}")
     if "basicsr/train.py" not in words:
         return changes
     fewer = dict(SHORTER)
