@@ -23,7 +23,7 @@ from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.evaluation.evaluator import Evaluator, check_levels
 from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
-from basicsr.models.base_model import Model
+from basicsr.models.base_model import Model, model_class_of
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.build import full_precision_network, network_to_test, quantized_network, trainable_network
 from basicsr.networks.quantized import load_quantized
@@ -173,11 +173,6 @@ def training_set(options: Options, device: torch.device) -> TrainingImages | Non
 def calibration_set(options: Options) -> torch.Tensor:
     """Return the LR calibration crops (N, 3, h, w) in 0..1 of a run that quantizes; see `calibration_crops`."""
     return calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
-
-
-def model_class_of(options: Options) -> type[Model]:
-    """Return the class that `model_type` names; one that quantizes is a `QuantizedModel`."""
-    return MODEL_REGISTRY.get(options.model_type, "model_type")
 
 
 def build_model(options: Options, device: torch.device) -> Model:

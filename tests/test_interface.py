@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import basicsr
+from basicsr.archs import build_network
 from basicsr.evaluation.evaluator import check_levels
 from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
 from basicsr.quant.spec import QuantizationError
@@ -395,6 +396,21 @@ def test_a_graph_computes_what_the_network_does(foreign, crops, tmp_path):
     found = torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
     assert found.shape == (1, 3, 48, 36)
     assert (found - quantized(lr)).abs().max() < 0.05 * quantized(lr).abs().max()
+
+
+@pytest.mark.slow
+def test_a_graph_of_swinir_is_for_any_size(crops, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = build_network({"type": "SwinIR", "upscale": 2, **tiny.NETWORK})
+    quantized = basicsr.quantize(network, crops)
+    (file,) = basicsr.export(quantized, tmp_path / "swinir.onnx")
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for size in ((16, 16), (24, 40)):
+        lr = torch.rand(1, 3, *size)
+        found = torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
+        assert found.shape == (1, 3, 2 * size[0], 2 * size[1])
+        assert (found - quantized(lr)).abs().max() < 0.05 * quantized(lr).abs().max()
 
 
 @pytest.mark.slow

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from basicsr.archs.base import feature_layers_of
 from basicsr.data import build_dataset, crop_batches, training_batches
 from basicsr.interface.crops import Crops, as_crops
 from basicsr.interface.networks import probe, repeated_blocks
 from basicsr.interface.quantized_network import QuantizedNetwork
-from basicsr.interface.recipes import model_class_of, read_recipe, resolve_options, trains
+from basicsr.interface.recipes import read_recipe, resolve_options, trains
+from basicsr.models.base_model import model_class_of
 from basicsr.models.distilled_model import DistilledModel
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.insertion.insert import named_quantizers
@@ -75,7 +77,9 @@ def distill(
     section.batch_size = min(section.batch_size, len(lr))
     arguments = _arguments(resolved, quantized.full_precision, lr, feature_layers)
     device = next(quantized.full_precision.parameters()).device
-    model = model_class_of(resolved)(quantized.full_precision, resolved, device, **arguments)
+    model_class = model_class_of(resolved)
+    assert issubclass(model_class, QuantizedModel)  # the recipes of the interface are of methods that quantize
+    model = model_class(quantized.full_precision, resolved, device, **arguments)
     _take_over(model, quantized)
     if model.trains_on == "crops":
         model.prepare(lr)
@@ -151,7 +155,7 @@ def _check_quantizers(method: str, wanted: Options, quantized: QuantizedNetwork)
 
 def _default_feature_layers(network: nn.Module, lr: Tensor) -> list[str]:
     """Return the layers that a network names, or else the blocks that it repeats."""
-    named = list(getattr(network, "feature_layers", None) or ())
+    named = list(feature_layers_of(network))
     if named:
         return named
     found = repeated_blocks(network, probe(network, lr).features)

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from basicsr.utils.registry import QMODULE_REGISTRY
 _PROBE_SIDE = 64
 
 
-class EnlargingNetwork(nn.Module):
+class EnlargingNetwork(base.SRNetwork):
     """A network with what evaluation and export ask of one: its scale factor and the sizes that it takes.
 
     Args:
@@ -43,12 +43,7 @@ class EnlargingNetwork(nn.Module):
 
     def for_any_size(self) -> nn.Module:
         """Return the network in the form that can be traced for images of any size."""
-        return self.network.for_any_size() if isinstance(self.network, _HasFormForAnySize) else self.network
-
-
-@runtime_checkable
-class _HasFormForAnySize(Protocol):
-    def for_any_size(self) -> nn.Module: ...
+        return base.for_any_size(self.network)
 
 
 @dataclass(frozen=True)

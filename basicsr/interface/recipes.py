@@ -7,7 +7,6 @@ from typing import Any
 
 from basicsr.utils.errors import OptionsError, suggestion
 from basicsr.utils.options import Options, check_method, merge, read_with_bases
-from basicsr.utils.registry import MODEL_REGISTRY
 from basicsr.utils.signature import validate_model
 from basicsr.utils.yaml_loader import read_yaml
 
@@ -83,8 +82,3 @@ def resolve_options(recipe: Mapping[str, Any], network_type: str, changes: Mappi
 def trains(options: Options) -> bool:
     """Return whether a method goes on after calibration."""
     return options.train is not None and options.train.total_iter > 0
-
-
-def model_class_of(options: Options) -> Any:
-    """Return the class of the model that a recipe names."""
-    return MODEL_REGISTRY.get(options.model_type, "model_type")

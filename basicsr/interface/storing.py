@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from basicsr.archs import build_network
+from basicsr.archs.base import detect_options, size_multiple_of
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
 from basicsr.interface.networks import EnlargingNetwork, layers_left_out, plain_copy
@@ -98,7 +99,7 @@ def load(path: str | Path, network: nn.Module | None = None) -> QuantizedNetwork
     return QuantizedNetwork(
         quantized,
         description.scale,
-        int(description.network.get("size_multiple", getattr(quantized, "size_multiple", 1))),
+        int(description.network.get("size_multiple", size_multiple_of(quantized))),
         full_precision=full_precision,
         quantization_map=description.map(),
         calibration=(),
@@ -128,14 +129,14 @@ def _known_options(quantized: QuantizedNetwork) -> dict[str, Any] | None:
     name = type(network).__name__
     if network is None or name not in ARCH_REGISTRY.names() or ARCH_REGISTRY.get(name) is not type(network):
         return None
-    detect = getattr(network, "options_from_state_dict", None)
-    if detect is None:
+    detected = detect_options(type(network), network.state_dict())
+    if detected is None:
         return None
+    options = {"type": name, **detected}
     try:
-        options = {"type": name, **detect(network.state_dict())}
         rebuilt = build_network(options)
         rebuilt.load_state_dict(network.state_dict())
-    except (UserError, RuntimeError, KeyError, IndexError, ValueError, ZeroDivisionError):
+    except (UserError, RuntimeError):
         return None
     device = next(network.parameters()).device
     side = quantized.size_multiple * max(1, -(-quantized.smallest_side // quantized.size_multiple))

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from basicsr.training.contracts import Batch
 from basicsr.training.diagnostics import Diagnostics
 from basicsr.utils.options import Options
+from basicsr.utils.registry import MODEL_REGISTRY
 
 
 class Model(ABC):
@@ -77,3 +78,8 @@ class Model(ABC):
     @abstractmethod
     def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
         """Restore the network from its file, and what `training_state` returned."""
+
+
+def model_class_of(options: Options) -> type[Model]:
+    """Return the class that `model_type` names; one that quantizes is a `QuantizedModel`."""
+    return MODEL_REGISTRY.get(options.model_type, "model_type")
