@@ -10,7 +10,7 @@ from basicsr.reporting.entries import read_folder
 from basicsr.reporting.page import write_report
 from basicsr.reporting.pictures import TILE_CROP, side_by_side, views_of
 from basicsr.reporting.tables import Group, markdown
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image import write_image
 
@@ -54,13 +54,9 @@ def make_report(folders: Sequence[Path], file: Path, title: str | None = None) -
     entries = [entry for folder in folders for entry in read_folder(folder)]
     groups = write_report(entries, file, title or file.resolve().parent.name)
     table = markdown(groups)
-    try:
-        with atomic_path(file.with_name("table.md")) as temporary:
-            temporary.write_text(table + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(
-            f"'{file.with_name('table.md')}' could not be written: {error}. Free some space."
-        ) from error
+    beside = file.with_name("table.md")
+    with explained(CheckpointError, f"'{beside}' could not be written"), atomic_path(beside) as temporary:
+        temporary.write_text(table + "\n", encoding="utf-8")
     picture = _crops(groups)
     crops = file.with_name("comparison.png") if picture is not None else None
     if crops is not None and picture is not None:

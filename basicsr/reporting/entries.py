@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from basicsr.metrics.base import MetricTraits
+from basicsr.metrics.layer_costs import FULL_PRECISION_BITS
 from basicsr.metrics.stated import DEFAULT_METRICS, metrics_in, metrics_of_options
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import complete_lines
 from basicsr.utils.options.schema import RESERVED_KEYS
 
-FULL_PRECISION_BITS = 32
 FULL_PRECISION = "FP"
 _STAGES = {"fp": FULL_PRECISION, "calibrated": "{} calibrated", "final": "{}"}
 _PROTOCOL = ("crop_border", "test_y_channel", "pad", "self_ensemble")

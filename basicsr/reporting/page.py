@@ -13,7 +13,7 @@ from basicsr.reporting.entries import Entry, Training
 from basicsr.reporting.figures import Style, style_name, styles_of
 from basicsr.reporting.pictures import MOST_PICTURES, Embedded, embed, views_of
 from basicsr.reporting.tables import Group, Row, group_entries
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path
 
 PICTURE_BYTES = 4_300_000
@@ -40,11 +40,9 @@ def write_report(entries: Sequence[Entry], file: Path, title: str) -> list[Group
     """
     groups = group_entries(entries)
     text = render(groups, entries, title)
-    try:
-        with atomic_path(file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"The report '{file}' could not be written: {error}. Free some space.") from error
+    failure = f"The report '{file}' could not be written"
+    with explained(CheckpointError, failure), atomic_path(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return groups
 
 

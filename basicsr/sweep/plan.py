@@ -192,31 +192,25 @@ def _full_precision_run(grid: Grid, reference: Run) -> Run:
     assert reference.arch is not None  # bicubic enlargement alone has none
     name = f"{_slug(reference.arch)}_{FULL_PRECISION}_x{reference.scale}"
     step = _unquantized("basicsr/test.py", reference.evaluate, f"{grid.name}_{name}", FULL_PRECISION)
-    return Run(
-        name=name,
-        folder=f"{grid.name}_{name}",
-        kind="full_precision",
-        arch=reference.arch,
-        method=FULL_PRECISION,
-        published=FULL_PRECISION,
-        scale=reference.scale,
-        share=1.0,
-        train=None,
-        evaluate=step,
-        options=_load(step, name),
-    )
+    return _run_to_compare_with(grid, reference, name, step, "full_precision", FULL_PRECISION)
 
 
 def _bicubic_run(grid: Grid, reference: Run) -> Run:
     name = f"{BICUBIC}_x{reference.scale}"
     step = _unquantized("scripts/bicubic.py", reference.evaluate, f"{grid.name}_{name}", BICUBIC)
+    return _run_to_compare_with(grid, reference, name, step, "bicubic", BICUBIC)
+
+
+def _run_to_compare_with(grid: Grid, reference: Run, name: str, step: Step, kind: Kind, method: str) -> Run:
+    """Return a run without training, on the network (of bicubic enlargement: without one) and at the scale of `reference`."""
+    has_network = kind == "full_precision"
     return Run(
         name=name,
         folder=f"{grid.name}_{name}",
-        kind="bicubic",
-        arch=None,
-        method=BICUBIC,
-        published=None,
+        kind=kind,
+        arch=reference.arch if has_network else None,
+        method=method,
+        published=method if has_network else None,
         scale=reference.scale,
         share=1.0,
         train=None,
