@@ -6,18 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from basicsr.deploy import packed_format
-from basicsr.deploy.packed_file import load_packed, save_packed
+from basicsr.deploy.packed_file import load_packed
 from basicsr.deploy.packed_format import FORMAT, is_packed
 from basicsr.utils.errors import CheckpointError
-from tests.deploy.networks import SWINIR, calibrated
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    network, quantization_map = calibrated()
-    path = tmp_path_factory.mktemp("packed") / "a.safetensors"
-    save_packed(network, SWINIR, quantization_map, path)
-    return path
 
 
 def test_a_packed_file_is_recognised(packed, tmp_path):

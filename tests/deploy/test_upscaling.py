@@ -32,14 +32,6 @@ from tests.deploy.networks import IMAGE, SWINIR, calibrated
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    network, quantization_map = calibrated()
-    path = tmp_path_factory.mktemp("packed") / "net.safetensors"
-    save_packed(network, SWINIR, quantization_map, path)
-    return path
-
-
 def picture(kind, size=(13, 21)):
     """Return the pixels of a smooth picture as OpenCV takes them."""
     rows, columns = np.mgrid[: size[0], : size[1]]
