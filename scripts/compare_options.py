@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from basicsr.sweep.records import options_of
 from basicsr.utils.arguments import command_parser
-from basicsr.utils.options import Options, load_options
+from basicsr.utils.options import Options, by_path, load_options
 from basicsr.utils.yaml_loader import read_yaml
 
 SNAPSHOT = ROOT / "tests/snapshots/replaced_options.json"
@@ -76,12 +76,7 @@ def differences(file: str, before: dict[str, Any], command: str) -> list[str]:
 
 
 def _flat(options: Options) -> dict[str, Any]:
-    def walk(value: Any, path: str) -> dict[str, Any]:
-        if not isinstance(value, dict) or not value:
-            return {path: value}
-        return {k: v for key, item in value.items() for k, v in walk(item, f"{path}:{key}".lstrip(":")).items()}
-
-    return walk(json.loads(json.dumps(options.model_dump(exclude=ORIGIN))), "")
+    return by_path(json.loads(json.dumps(options.model_dump(exclude=ORIGIN))))
 
 
 if __name__ == "__main__":

@@ -79,9 +79,8 @@ def plain_copy(network: nn.Module) -> nn.Module:
         id(m): h for m in network.modules() for h in m._forward_pre_hooks.values() if isinstance(h, WeightNorm)
     }
     for module in network.modules():
-        if (
-            id(module) in normalised
-        ):  # a product with a gradient cannot be copied; the next forward pass computes it anew
+        # a product with a gradient cannot be copied; the next forward pass computes it anew
+        if id(module) in normalised:
             name = normalised[id(module)].name
             setattr(module, name, getattr(module, name).detach())
     try:

@@ -30,11 +30,8 @@ OTHER = "other"
 """Kind of a layer that is counted by torch's FLOP counter."""
 
 _PROBE_SIDE = 8
-_PROBES = (
-    1,
-    2,
-    3,
-)  # multiples of the side: costs may have parts that are constant, linear and quadratic in the number of pixels
+_PROBES = (1, 2, 3)
+"""Multiples of the side: costs may have parts that are constant, linear and quadratic in the number of pixels."""
 
 
 class StatedCost(Protocol):

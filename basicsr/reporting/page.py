@@ -15,6 +15,7 @@ from basicsr.reporting.pictures import MOST_PICTURES, Embedded, embed, views_of
 from basicsr.reporting.tables import Group, Row, group_entries
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path
+from basicsr.utils.options import by_path
 
 PICTURE_BYTES = 4_300_000
 """What the pictures of a page may take, of all groups together; a page of a network with its figures then stays below 5 MB."""
@@ -163,7 +164,7 @@ def _runs(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     first: dict[str, str] = {}
     runs = []
     for entry in folders.values():
-        options = flat(entry.options)
+        options = {path: _text(value) for path, value in by_path(entry.options).items()}
         differs = {key: value for key, value in options.items() if first.get(key) != value} if first else options
         missing = [key for key in first if options and key not in options]
         runs.append(
@@ -178,15 +179,6 @@ def _runs(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         )
         first = first or options
     return runs
-
-
-def flat(options: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """Return options by their path, such as `train:total_iter`, as text."""
-    lines: dict[str, str] = {}
-    for key, value in options.items():
-        name = f"{path}{key}"
-        lines |= flat(value, f"{name}:") if isinstance(value, Mapping) and value else {name: _text(value)}
-    return lines
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,7 @@ from basicsr.metrics.stated import metrics_in
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.files import sha256_of, write_json
-from basicsr.utils.options import Options, check_components, metric_arguments, with_new_names
+from basicsr.utils.options import Options, by_path, check_components, metric_arguments, with_new_names
 from basicsr.utils.recipe import recipe
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 from basicsr.utils.signature import validate_model
@@ -120,9 +120,9 @@ def changes(record: Mapping[str, Any], run: Run) -> list[str]:
         options = options_of(record["options"])
     except OptionsError as error:
         return [f"its options cannot be read any more: {error}"]
-    before, now = (_flat(_recipe(o, run.kind)) for o in (options, run.options))
+    before, now = (by_path(_recipe(o, run.kind)) for o in (options, run.options))
     for before_or_now, other in ((before, options), (now, run.options)):
-        before_or_now |= _flat(_common_metrics(other, options, run.options), "metric")
+        before_or_now |= by_path(_common_metrics(other, options, run.options), "metric")
     differences = [
         f"{key} was {before.get(key)!r}, is now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -164,12 +164,6 @@ def _recipe(options: Options, kind: str) -> dict[str, Any]:
     for dataset in options.datasets_of("test").values():
         chosen[f"test set {dataset['name']}"] = {k: v for k, v in dataset.items() if k not in (*_NOT_DATA, "name")}
     return {**chosen, "val": options.val.model_dump(include=PROTOCOL)}
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}:{key}".lstrip(":")).items()}
 
 
 def absent_weights(run: Run) -> str | None:

@@ -9,23 +9,8 @@ from basicsr.utils.errors import DataError, explained
 from basicsr.utils.image import IMAGE_SUFFIXES
 
 _SUFFIXES_NOT_READ = (
-    *(
-        ".apng",
-        ".avif",
-        ".dds",
-        ".exr",
-        ".hdr",
-        ".heic",
-        ".heif",
-        ".ico",
-        ".j2k",
-        ".jp2",
-        ".jxl",
-        ".pbm",
-        ".pcx",
-        ".pgm",
-    ),
-    *(".pnm", ".ppm", ".psd", ".sgi", ".svg", ".tga", ".xcf"),
+    *(".apng", ".avif", ".dds", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm"),
+    *(".pcx", ".pgm", ".pnm", ".ppm", ".psd", ".sgi", ".svg", ".tga", ".xcf"),
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),  # of cameras
 )
 _NAMES_SHOWN = 3

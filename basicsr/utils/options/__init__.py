@@ -5,7 +5,7 @@ written.py reads a value by the type of its option, old_names.py knows earlier n
 
 from basicsr.utils.options.checking import check_components, check_method, metric_arguments
 from basicsr.utils.options.loading import load_options
-from basicsr.utils.options.merging import apply_override, merge, read_with_bases
+from basicsr.utils.options.merging import apply_override, by_path, merge, read_with_bases
 from basicsr.utils.options.old_names import with_new_names
 from basicsr.utils.options.schema import (
     DEFAULT_METRICS,
@@ -38,6 +38,7 @@ __all__ = [
     "TrainOptions",
     "ValOptions",
     "apply_override",
+    "by_path",
     "check_components",
     "check_method",
     "load_options",

@@ -32,6 +32,20 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def by_path(options: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Return options by their path, such as `train:total_iter`; an empty section stays one value.
+
+    Args:
+        options: mappings of mappings.
+        section: path of `options` itself.
+    """
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        path = f"{section}:{key}".lstrip(":")
+        found |= by_path(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return found
+
+
 def read_with_bases(path: Path) -> dict[str, Any]:
     """Return what a YAML file and the files it builds on say, as YAML takes it; see `read_layers`."""
     return guessed(read_layers(path, []))
