@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class SweepTask:
 
     def __call__(self) -> None:
         """Run the command; raise a RuntimeError if it fails, so that the task is marked as failed."""
-        self._process = subprocess.Popen([*_IGNORING_WARNING, *self.command], cwd=self.folder)
+        self._start()
         self._await_end()
         status = self._process.wait()
         if status != 0:
@@ -43,6 +44,14 @@ class SweepTask:
         self._process.terminate()
         self._await_end()
         return DelayedSubmission(SweepTask(self.command, self.folder))
+
+    def _start(self) -> None:
+        """Start the command; a warning that comes meanwhile waits until there is a process to stop."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        try:
+            self._process = subprocess.Popen([*_IGNORING_WARNING, *self.command], cwd=self.folder)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _await_end(self) -> None:
         """Wait without reaping: the handler may come while `__call__` waits, and Popen.wait would lock itself out."""
