@@ -152,6 +152,7 @@ def test_methods_calibrate(foreign, crops, method):
     assert quantized.methods[0].lower().startswith(method.lower())
 
 
+@pytest.mark.slow
 def test_the_recipe_is_that_of_the_command(crops):
     """The same bounds as `train.py` finds with the same options: the YAML files are the only place of hyper-parameters."""
     from basicsr.networks.quantized import quantized_copy
@@ -264,6 +265,7 @@ def test_networks_that_cannot_be_used(crops, network, message):
         basicsr.quantize(network, crops)
 
 
+@pytest.mark.slow
 def test_distillation_brings_the_network_closer_and_leaves_the_given_one(crops):
     torch.manual_seed(0)
     network = Foreign().eval()
@@ -331,6 +333,7 @@ def test_distillation_that_cannot_be(foreign, crops, arguments, message):
         basicsr.distill(quantized, crops, **{"iterations": 1, **arguments})
 
 
+@pytest.mark.slow
 def test_evaluation_of_folders_and_pairs(foreign, crops, tmp_path):
     network = shipped("EDSR_x4")
     folder = basicsr.evaluate(network, DEMO / "test/HR", DEMO / "test/LR_bicubic/X4", save_to=tmp_path)

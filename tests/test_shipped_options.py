@@ -23,14 +23,19 @@ OLD = yaml.safe_load(REPLACED.read_text(encoding="utf-8"))
 
 
 def commands(folder):
-    """Return each file of a folder alone, and with each network and recipe that an old file stood for, as (file, overrides)."""
+    """Return each file of a folder alone, and with each network and recipe that an old file stood for, as (file, overrides).
+
+    The files of the demonstration alone answer fast, and are what is run first.
+    """
     found = {str(file.relative_to(OPTIONS)): None for file in FILES if file.parent.name == folder}
     for command in OLD.values():
         name, *overrides = shlex.split(command)
         if name.startswith(f"{folder}/"):
             kept = [text for text in overrides if not text.startswith(("scale=", "name=", "method="))]
             found[shlex.join([name, *kept])] = None
-    return [(command.partition(" ")[0], shlex.split(command)[1:]) for command in found]
+    runs = {command: (command.partition(" ")[0], shlex.split(command)[1:]) for command in found}
+    fast = [command for command in runs if re.fullmatch(r"\w+/demo\w*\.yml", command)]
+    return [pytest.param(run, marks=[] if command in fast else pytest.mark.slow) for command, run in runs.items()]
 
 
 def name_of(value):

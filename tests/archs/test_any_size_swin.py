@@ -56,6 +56,7 @@ def test_it_shares_the_parameters_and_leaves_the_network_alone():
     assert twin.state_dict().keys() == network.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_its_graph_holds_for_other_sizes():
     height, width = (8 * torch.export.Dim(name, min=1, max=512) for name in ("height", "width"))
     network = swinir()

@@ -103,6 +103,7 @@ def test_hooks_are_removed():
     assert not any(module._forward_hooks for module in network.modules())
 
 
+@pytest.mark.slow
 def test_arithmetic_of_the_2dquant_paper():
     costs = costs_of(build_network({"type": "SwinIR"}), (128, 128))
     pixels = 128 * 128

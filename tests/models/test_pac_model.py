@@ -115,6 +115,7 @@ def gradients(options, crops, stage=0, accumulation_steps=1, **changes):
     return {name: [parameter.grad for parameter in q.parameters()] for name, q in quantizers.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1])
 def test_gradients_are_scaled_by_elements_and_bits(options, crops, stage):
     plain, scaled = (gradients(options, crops, stage, gradient_scale=scale) for scale in (False, True))
@@ -131,6 +132,7 @@ def test_gradients_are_scaled_by_elements_and_bits(options, crops, stage):
             torch.testing.assert_close(part, after, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_detached_features_train_nothing(options, crops):
     assert options.train.model_extra["feature_loss"]["type"] == "AttentionTransferLoss"
     loud = {"type": "AttentionTransferLoss", "loss_weight": 1e3, "distance": "norm"}
@@ -158,6 +160,7 @@ def test_nothing_to_train_is_refused(options, crops):
         build(products_only, crops, calibrate=False)
 
 
+@pytest.mark.slow
 def test_continuing_at_any_iteration_gives_the_same_bits(tmp_path, options, crops):
     model = build(options, crops)
     for iteration in range(ITERATIONS):
@@ -174,6 +177,7 @@ def test_continuing_at_any_iteration_gives_the_same_bits(tmp_path, options, crop
         assert_same(other.training_state(), model.training_state())
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_at_the_switch_continues(tmp_path, monkeypatch):
     def run(folder, *more):
         changes = tiny.train_overrides(folder, "logger:save_checkpoint_freq=3", optimizers=())

@@ -48,6 +48,7 @@ def test_the_copy_shares_weights_only_where_asked(network, options):
     assert not any(p is dict(own.named_parameters())[name] for name, p in network.named_parameters())
 
 
+@pytest.mark.slow
 def test_bounds_do_not_depend_on_the_batch_size(network, options, crops):
     for calibrator in ("MinMax", "DOBI", "Percentile"):
         changes = {"weights": {"type": calibrator}, "activations": {"type": calibrator}}
@@ -86,6 +87,7 @@ def test_overrides_of_one_part_end_the_sharing(network, options):
     assert {name.split(".")[-2] for name in quantizers_with_same_input(quantized)} == {"k"}
 
 
+@pytest.mark.slow
 def test_the_losses_vanish_without_quantization(network, options, crops):
     arguments = {"feature_loss": {"type": "NormalizedFeatureLoss"}}
     model = PTQModel(network, options, torch.device("cpu"), **arguments)
@@ -98,6 +100,7 @@ def test_the_losses_vanish_without_quantization(network, options, crops):
     assert losses["l_pix"] < 1e-6 and losses["l_feature"] < 1e-4
 
 
+@pytest.mark.slow
 def test_only_bounds_are_trained(network, options, crops):
     before = copy.deepcopy(network.state_dict())
     model = PTQModel(network, options, torch.device("cpu"))
@@ -108,6 +111,7 @@ def test_only_bounds_are_trained(network, options, crops):
     assert sum(not torch.equal(a, b) for a, b in zip(bounds, model.parameters, strict=True)) > 100
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_activation(network, options, crops):
     model = PTQModel(network, options, torch.device("cpu"))
     model.calibrate(crops)
@@ -121,6 +125,7 @@ def test_a_loss_that_is_not_finite_takes_no_step_and_names_the_activation(networ
     assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_teacher_in_bfloat16_is_near_the_one_in_float32(network, options, crops):
     losses = []
     for autocast in ("off", "bf16"):

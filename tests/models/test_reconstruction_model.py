@@ -91,6 +91,7 @@ def block_error(model, crops):
     return float((outputs[0] - outputs[1]).square().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "loss"), [("SwinIR", "mse"), ("EDSR", "fisher_diag"), ("RDN", "mse")])
 def test_reconstruction_brings_the_blocks_nearer_to_full_precision(build, crops, kind, loss):
     total = 20 * {"SwinIR": 4, "EDSR": 3, "RDN": 2}[kind]
@@ -138,6 +139,7 @@ def test_only_the_block_in_progress_changes_and_the_network_stays_a_quantized_on
     assert max(counts.values()) > 8  # the roundings in progress were not hidden from the count
 
 
+@pytest.mark.slow
 def test_layers_outside_of_blocks_are_blocks_in_the_order_of_execution(build, crops):
     model = build(crops, changes=["quantization:coverage=full"], total_iter=9)
     convs = ["layers.0.conv", "layers.1.conv", "conv_after_body", "upsample.0"]
@@ -189,6 +191,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stop", [3, 4])  # in the middle of a block and between two
 def test_a_run_that_continues_ends_with_the_same_bits(build, crops, tmp_path, variant, stop):
@@ -208,6 +211,7 @@ def test_a_run_that_continues_ends_with_the_same_bits(build, crops, tmp_path, va
     assert all(torch.equal(value, expected[key]) for key, value in resumed.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_mapped_cache_gives_the_same_bits(build, crops, tmp_path):
     networks = []
     for budget in (100, 0):
@@ -307,6 +311,7 @@ def test_the_exponent_falls_after_the_warm_up():
     assert options.beta_at(0.2) == 20 and options.beta_at(0.6) == pytest.approx(11) and options.beta_at(1) == 2
 
 
+@pytest.mark.slow
 def test_a_quick_look_reconstructs_as_many_blocks_as_it_has_iterations(tmp_path):
     changes = tiny.train_overrides(tmp_path, "train:total_iter=3")  # of a network of 4 blocks
     arguments = ["-opt", str(QDROP), "--root", str(tmp_path), "--force_yml", *changes]
@@ -316,6 +321,7 @@ def test_a_quick_look_reconstructs_as_many_blocks_as_it_has_iterations(tmp_path)
     assert learned
 
 
+@pytest.mark.slow
 def test_a_stopped_command_continues_to_the_same_bits(tmp_path, capfd, monkeypatch):
     stop = 3  # in the middle of a block
     step, count = BlockReconstruction.step, 0

@@ -97,6 +97,7 @@ def test_what_files_hold_is_shown_as_text(tmp_path):
     assert r"_a\|b" in table
 
 
+@pytest.mark.slow
 def test_other_scales_data_sets_and_pictures_are_not_mixed(tmp_path):
     paths = [
         folders.results(tmp_path, "x4", "A", 2),
@@ -214,6 +215,7 @@ def test_what_is_absent_is_said(tmp_path):
     assert "has an options.yml that tells where the HR pictures of 'demo' are" in page.text
 
 
+@pytest.mark.slow
 def test_a_training_has_its_stages_and_curves(tmp_path):
     folder = folders.experiment(tmp_path, "run")
     _, page = report(tmp_path, folder)
@@ -224,6 +226,7 @@ def test_a_training_has_its_stages_and_curves(tmp_path):
         assert text in page.text
 
 
+@pytest.mark.slow
 def test_an_evaluation_knows_the_training_of_its_weights(tmp_path):
     folders.experiment(tmp_path, "run")
     path = folders.results(tmp_path, "a", "2DQuant", 2, weights="experiments/run/models/net_Q_latest.pth")
@@ -238,6 +241,7 @@ def test_a_line_that_a_killed_run_left_half_is_not_read(tmp_path):
     assert [line["iter"] for line in read_folder(folder)[0].training.losses] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_layers_with_the_largest_error_are_shown_with_bounds(tmp_path):
     errors = {"A": [0.1, 0.5, 0.3, 0.01, 0.02, 0.03, 0.04, 0.9], "B": [0.7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]}
     paths = []

@@ -23,6 +23,7 @@ def runs(tmp_path):
     return [dataclasses.replace(run, name=name) for name in ("first", "second")]
 
 
+@pytest.mark.slow
 def test_failed_tasks_are_told_from_others(runs, tmp_path):
     reports = []
     script = f'[ "$1" = first ] && touch {tmp_path}/done'  # $0 is --only, $1 the name of the run
@@ -31,6 +32,7 @@ def test_failed_tasks_are_told_from_others(runs, tmp_path):
     assert "second failed, see" in reports[-1]
 
 
+@pytest.mark.slow
 def test_a_task_that_runs_out_of_time_saves_and_is_queued_again(tmp_path):
     # the command itself sends the warning that the cluster would send to the process that started it
     script = (

@@ -13,6 +13,7 @@ from tests import tiny, tiny_grid
 GRIDS = sorted((tiny.ROOT / "options/sweep").glob("*.yml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", GRIDS, ids=lambda file: file.stem)
 def test_every_shipped_grid_loads_with_all_its_options_files(file, monkeypatch, tmp_path):
     monkeypatch.chdir(tiny.ROOT)

@@ -80,6 +80,7 @@ def test_all_methods_get_the_same_share_of_their_iterations(tmp_path):
     assert not any(text == "train:total_iter=0" for text in runs[2].train.overrides)
 
 
+@pytest.mark.slow
 def test_the_benchmarks_take_one_share_of_the_published_iterations(monkeypatch, tmp_path):
     monkeypatch.chdir(tiny.ROOT)
     grid = load_grid(Path("options/sweep/benchmarks.yml"))

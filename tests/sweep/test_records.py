@@ -179,6 +179,7 @@ def test_training_continues_with_its_own_recipe_only(tmp_path, places):
     assert not may_continue(run, places)
 
 
+@pytest.mark.slow
 def test_squared_errors_are_geometric_means_of_weights_and_of_activations(tmp_path, places):
     run = runs_of(tmp_path)[QUANTIZED]
     train(run, places)

@@ -144,6 +144,7 @@ def test_dynamic_ranges_are_compared_with_dynamic_ones():
         assert (published.find(row) is not None) == found
 
 
+@pytest.mark.slow
 def test_plots(records, tmp_path):
     rows = rows_of(records, PublishedResults.load())
     for name in ("first", "second"):

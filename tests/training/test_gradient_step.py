@@ -61,6 +61,7 @@ def test_bfloat16_leaves_weights_gradients_and_losses_in_float32():
     assert_close(low, plain, rtol=0.2, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_gradients(monkeypatch):
     compile = torch.compile
     counted = torch._dynamo.testing.CompileCounter()  # traces the network and runs what it traced

@@ -45,6 +45,7 @@ def bounds_of(model):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("bit", [2, 4])
 def test_the_first_step_is_the_learning_rate_in_quantization_steps(tmp_path, crops, bit, per_channel):
@@ -63,6 +64,7 @@ def test_the_first_step_is_the_learning_rate_in_quantization_steps(tmp_path, cro
     assert (shares > LEARNING_RATE * 0.99).float().mean() > 0.5
 
 
+@pytest.mark.slow
 def test_quantization_steps_are_those_before_the_first_iteration(tmp_path, crops):
     model = model_of(options(tmp_path), **RELATIVE)
     model.calibrate(crops)
@@ -78,6 +80,7 @@ def test_quantization_steps_are_those_before_the_first_iteration(tmp_path, crops
         torch.testing.assert_close(step, one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iterations", [0, 2])
 def test_a_resumed_run_takes_the_same_steps(tmp_path, crops, iterations):
     recipe = options(tmp_path)

@@ -98,6 +98,7 @@ def test_a_run_that_fails_to_begin_gives_its_lock_up(tmp_path, monkeypatch):
     assert not is_taken(lock_of_run(tmp_path / "experiments" / options.name))
 
 
+@pytest.mark.slow
 def test_a_second_start_of_the_same_run_is_refused_with_a_sentence(tmp_path):
     slow = (
         "from basicsr.models.ptq_model import PTQModel\nimport time\nPTQModel.calibrate = lambda *_: time.sleep(600)\n"

@@ -35,6 +35,7 @@ def calibrated(*globs, **more):
     return network, {row.name: row.result for row in report}
 
 
+@pytest.mark.slow
 def test_only_what_is_named_gets_other_bounds_and_the_report_has_them():
     _, plain = calibrated()
     network, report = calibrated(MAPS)
@@ -50,6 +51,7 @@ def test_only_what_is_named_gets_other_bounds_and_the_report_has_them():
             assert torch.equal(upper, plain[name].upper_bound) and torch.equal(lower, plain[name].lower_bound)
 
 
+@pytest.mark.slow
 def test_the_batch_size_changes_rounding_only():
     _, one = calibrated(MAPS, batch_size=1)
     _, three = calibrated(MAPS, batch_size=3)
@@ -57,6 +59,7 @@ def test_the_batch_size_changes_rounding_only():
         torch.testing.assert_close(result.upper_bound, three[name].upper_bound, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_output_of_the_named_modules_comes_nearer():
     def error(network, name):
         module = network.get_submodule(name)
