@@ -31,10 +31,17 @@ class RelativeSteps:
             and before the first step, when all quantizers are calibrated.
 
     Raises:
+        OptionsError: the optimiser takes larger steps for larger gradients.
         QuantizationError: a parameter has no unit.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *units: Callable[[], Units]) -> None:
+        if isinstance(optimizer, torch.optim.SGD | torch.optim.ASGD):
+            raise OptionsError(
+                f"The steps of {type(optimizer).__name__} grow with the gradient, so that its learning rate is no share of a "
+                "quantization step. Choose Adam or another optimiser that divides by the gradient's size, or take the "
+                "relative learning rate away."
+            )
         self._units = units
         self._parameters: list[Tensor] = [parameter for of_part in units for parameter, _ in of_part()]
         self._quantization_steps: list[Tensor] = []

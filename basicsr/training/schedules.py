@@ -1,6 +1,7 @@
 """Learning-rate schedules in closed form: the rate is a function of the iteration, or of the time, and of nothing else."""
 
 import bisect
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -43,6 +44,37 @@ class CosineSchedule(_Schedule):
         return _half_cosine(rate, self.eta_min, self.last_epoch / self.total_iter)
 
 
+class CosineRestartSchedule(_Schedule):
+    """Half a cosine over each period, one after the other, as BasicSR's `CosineAnnealingRestartLR` has it.
+
+    With r the iteration at which a period of p iterations begins and w its weight, the rate at iteration k in r < k <= r + p is
+    eta_min + w (rate - eta_min) (1 + cos(pi (k - r) / p)) / 2. So a period ends with `eta_min`, and the next one begins an
+    iteration later, just below its top. Iteration 0 belongs to the first period.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        periods: Sequence[int],
+        restart_weights: Sequence[float],
+        eta_min: float = 0.0,
+        warmup_iter: int = 0,
+    ) -> None:
+        self.periods = list(periods)
+        self.restart_weights = list(restart_weights)
+        self.eta_min = eta_min
+        super().__init__(optimizer, warmup_iter)
+
+    def decayed(self, rate: float) -> float:
+        """Return the rate of the cosine of the present period; past the last one, that of its end."""
+        ends = list(itertools.accumulate(self.periods))
+        place = min(bisect.bisect_left(ends, self.last_epoch), len(ends) - 1)
+        progress = (self.last_epoch - ends[place] + self.periods[place]) / self.periods[place]
+        top = self.eta_min + self.restart_weights[place] * (rate - self.eta_min)
+        return _half_cosine(top, self.eta_min, progress)
+
+
 class TimedCosineSchedule(_Schedule):
     """Half a cosine over a budget of time instead of iterations; the training loop keeps `seconds` up to date.
 
@@ -69,7 +101,11 @@ class TimedCosineSchedule(_Schedule):
 
 
 class MultiStepSchedule(_Schedule):
-    """The rate is multiplied by `gamma` at each milestone, an iteration."""
+    """The rate is multiplied by `gamma` at each milestone, an iteration; as BasicSR's `MultiStepRestartLR` it can begin anew.
+
+    At each restart, an iteration, the rate is the initial one times the weight of the restart. Milestones up to then, also one at
+    the same iteration, count no more. A restart at 0 with a weight other than 1 changes the rate of the beginning.
+    """
 
     def __init__(
         self,
@@ -77,15 +113,21 @@ class MultiStepSchedule(_Schedule):
         *,
         milestones: Sequence[int],
         gamma: float = 0.5,
+        restarts: Sequence[int] = (0,),
+        restart_weights: Sequence[float] = (1.0,),
         warmup_iter: int = 0,
     ) -> None:
         self.milestones = sorted(milestones)
         self.gamma = gamma
+        self.restarts = dict(sorted(zip(restarts, restart_weights, strict=True)))
         super().__init__(optimizer, warmup_iter)
 
     def decayed(self, rate: float) -> float:
-        """Return the rate after the milestones that have been passed."""
-        return rate * self.gamma ** bisect.bisect_right(self.milestones, self.last_epoch)
+        """Return the rate after the milestones that have been passed since the last restart."""
+        passed = [restart for restart in self.restarts if restart <= self.last_epoch]
+        start, weight = (passed[-1], self.restarts[passed[-1]]) if passed else (-1, 1.0)
+        before = bisect.bisect_right(self.milestones, start)
+        return rate * weight * self.gamma ** (bisect.bisect_right(self.milestones, self.last_epoch) - before)
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

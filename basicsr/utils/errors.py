@@ -5,6 +5,25 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 _MOST_NAMES = 40  # a network has hundreds of modules
+_PERCEPTUAL = (
+    "Perceptual losses are out of scope here: they compare features of a network trained for another task, which is not part "
+    "of the package. Take a pixel loss: L1Loss, MSELoss or CharbonnierLoss."
+)
+_ADVERSARIAL = (
+    "Adversarial training (a GAN with its discriminator) is out of scope here: networks are trained for fidelity. Take a pixel "
+    "loss, L1Loss, MSELoss or CharbonnierLoss, and leave out what belongs to the discriminator."
+)
+_OUT_OF_SCOPE = dict.fromkeys(
+    ("PerceptualLoss", "LPIPSLoss", "perceptual_opt", "perceptual_loss"), _PERCEPTUAL
+) | dict.fromkeys(
+    (
+        *("GANLoss", "MultiScaleGANLoss", "gan_opt", "gan_loss", "gan_type", "network_d", "optim_d", "scheduler_d"),
+        *("net_d_iters", "net_d_init_iters", "pretrain_network_d", "param_key_d", "strict_load_d", "resume_d"),
+        *("SRGANModel", "ESRGANModel", "RealESRGANModel", "VGGStyleDiscriminator", "UNetDiscriminatorSN"),
+    ),
+    _ADVERSARIAL,
+)
+"""Names of BasicSR that have no counterpart, and why."""
 
 
 class UserError(Exception):
@@ -48,8 +67,13 @@ def explained(
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return `Did you mean 'x'?` for the known name nearest to `name` in letters of any case, or the known names."""
+    """Return `Did you mean 'x'?` for the known name nearest to `name` in letters of any case, or the known names.
+
+    For a name of BasicSR that stands for what is out of scope, return why it is not there.
+    """
     known = sorted(known)
+    if name in _OUT_OF_SCOPE and name not in known:
+        return _OUT_OF_SCOPE[name]
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
     if nearest:

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import LOSS_REGISTRY
 
 
@@ -68,3 +69,34 @@ def test_pixel_losses(name):
     a, b = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
     reference = {"L1Loss": F.l1_loss, "MSELoss": F.mse_loss}[name]
     torch.testing.assert_close(build(name, loss_weight=0.5)(a, b), 0.5 * reference(a, b))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"type": "L1Loss"}, 0.75),  # differences -0.5, 0, 0.5, 2
+        ({"type": "L1Loss", "reduction": "sum", "loss_weight": 2.0}, 6.0),
+        ({"type": "MSELoss"}, 1.125),
+        ({"type": "MSELoss", "reduction": "sum", "loss_weight": 0.1}, 0.45),
+        ({"type": "CharbonnierLoss"}, 0.75 + 0.25e-6),
+        ({"type": "CharbonnierLoss", "eps": 2.25, "loss_weight": 0.5}, (2 * 2.5**0.5 + 1.5 + 2.5) / 8),
+        ({"type": "CharbonnierLoss", "eps": 2.25, "reduction": "sum"}, 2 * 2.5**0.5 + 4),
+    ],
+)
+def test_pixel_losses_by_hand(options, expected):
+    output = torch.tensor([0.5, 1.0, 1.5, 3.0], dtype=torch.float64).view(1, 1, 2, 2).requires_grad_()
+    loss = LOSS_REGISTRY.build(options, where="loss")(output, torch.ones(1, 1, 2, 2, dtype=torch.float64))
+    assert loss.item() == pytest.approx(expected, abs=1e-9) and loss.shape == ()
+    loss.backward()
+    assert output.grad[0, 0, 0, 0] < 0 == output.grad[0, 0, 0, 1] < output.grad[0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["PerceptualLoss", "GANLoss"])
+def test_losses_that_are_out_of_scope_are_named_with_the_reason(name):
+    with pytest.raises(OptionsError, match=f"'{name}', which does not exist.*out of scope.*CharbonnierLoss"):
+        build(name)
+
+
+def test_a_reduction_that_trains_nothing_is_refused():
+    with pytest.raises(OptionsError, match="loss:reduction.*'none'"):
+        build("L1Loss", reduction="none")

@@ -129,3 +129,8 @@ def test_rows_that_are_not_quantized_count_with_the_mean_step_of_the_others():
 def test_weights_of_which_no_row_is_quantized_have_no_unit():
     names = [f"{part}.{name}" for part in "qk" for name in ("weight_quantizer", "act_quantizer")]
     assert weight_units(QSplitLinear(nn.Linear(5, 6), {name: nn.Identity() for name in names})) == []
+
+
+def test_an_optimiser_whose_steps_grow_with_the_gradient_is_refused(tmp_path):
+    with pytest.raises(OptionsError, match="SGD grow with the gradient"):
+        model_of(options(tmp_path), optim_bound={"type": "SGD", "lr": 0.1}, relative_lr=True)

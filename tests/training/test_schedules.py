@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from basicsr.training.optimizers import build_optimizer, build_scheduler
+from basicsr.training.optimizers import SCHEDULERS, build_optimizer, build_scheduler
 from basicsr.training.schedules import TimedCosineSchedule
 from basicsr.utils.errors import OptionsError
 
@@ -43,6 +43,28 @@ def test_milestones_and_warm_up():
     assert [rate for (rate,) in seen] == [0.25, 0.5, 0.75, 1, 0.5, 0.5, 0.25, 0.25]
 
 
+def test_a_cosine_begins_anew_with_each_period():
+    """As in BasicSR, whose rate at the end of a period is the lowest and whose next one begins one iteration later."""
+    options = {"type": "CosineAnnealingRestartLR", "periods": [4, 2, 4], "restart_weights": [1, 0.5, 2], "eta_min": 0.1}
+    seen = [rate for (rate,) in rates(options, 11)]
+    half = math.sqrt(0.5)
+    first = [1.0, 0.55 + 0.45 * half, 0.55, 0.55 - 0.45 * half, 0.1]
+    last = [0.1 + 0.9 * (1 + half), 1.0, 0.1 + 0.9 * (1 - half), 0.1]
+    assert seen == pytest.approx([*first, 0.325, 0.1, *last])
+
+
+def test_a_cosine_of_one_period_is_the_one_without_restarts():
+    with_restarts = rates({"type": "CosineAnnealingRestartLR", "periods": [10], "eta_min": 0.1, "warmup_iter": 3}, 10)
+    assert with_restarts == rates({"type": "CosineAnnealingLR", "eta_min": 0.1, "warmup_iter": 3}, 10)
+
+
+def test_milestones_count_from_the_last_restart_on():
+    options = {"type": "MultiStepRestartLR", "milestones": [2, 4, 6, 7], "gamma": 0.5}
+    seen = rates({**options, "restarts": [0, 4], "restart_weights": [1, 0.8]}, 9)
+    assert [rate for (rate,) in seen] == pytest.approx([1, 1, 0.5, 0.5, 0.8, 0.8, 0.4, 0.2, 0.2])
+    assert rates(options, 9) == rates({**options, "type": "MultiStepLR"}, 9)
+
+
 def test_a_cosine_over_time_follows_the_clock_and_not_the_iterations():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     options = {"type": "CosineOverTime", "minutes": 10.0, "warmup_iter": 1}
@@ -56,10 +78,15 @@ def test_a_cosine_over_time_follows_the_clock_and_not_the_iterations():
     assert scheduler.seconds_left == 0
 
 
-@pytest.mark.parametrize("kind", ["CosineAnnealingLR", "CosineOverTime", "MultiStepLR"])
+@pytest.mark.parametrize("kind", SCHEDULERS)
 def test_a_continued_schedule_goes_on_where_it_was(kind):
     options = {"type": kind, "warmup_iter": 2}
-    options.update({"MultiStepLR": {"milestones": [4]}, "CosineOverTime": {"minutes": 1.0}}.get(kind, {}))
+    needed = {
+        "CosineOverTime": {"minutes": 1.0},
+        "CosineAnnealingRestartLR": {"periods": [4, 4], "restart_weights": [1, 0.5]},
+    }
+    options.update({"milestones": [4]} if kind.startswith("MultiStep") else needed.get(kind, {}))
+    options.update({"restarts": [0, 5], "restart_weights": [1, 0.5]} if kind == "MultiStepRestartLR" else {})
 
     def make():
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -107,6 +134,10 @@ def test_options_are_checked():
         ({"type": "CosineOverTime", "minutes": 0}, "minutes"),
         ({"type": "MultiStepLR", "milestones": [1], "warmup_iter": -1}, "warmup_iter"),
         ({"type": "CosineOvertime", "minutes": 1}, "Did you mean 'CosineOverTime'"),
+        ({"type": "CosineAnnealingRestartLR", "periods": [2, 2]}, "weight for each period"),
+        ({"type": "CosineAnnealingRestartLR", "periods": [4]}, "over after 4 iterations, but the training has 5"),
+        ({"type": "CosineAnnealingRestartLR", "periods": []}, "periods"),
+        ({"type": "MultiStepRestartLR", "milestones": [1], "restarts": [0, 2]}, "weight for each restart"),
     ):
         with pytest.raises(OptionsError, match=message):
             build_scheduler(options, optimizer, 5, "train:scheduler")

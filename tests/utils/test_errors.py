@@ -8,9 +8,11 @@ import pytest
 
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.command_line import USER_ERROR, guarded
-from basicsr.utils.errors import CheckpointError, DataError, UserError, explained, suggestion
+from basicsr.utils.errors import CheckpointError, DataError, OptionsError, UserError, explained, suggestion
+from basicsr.utils.options import load_options
 
-PACKAGE = Path(__file__).resolve().parents[2] / "basicsr"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "basicsr"
 
 
 def test_every_error_class_of_the_package_has_one_root():
@@ -70,3 +72,28 @@ def test_other_errors_pass_unchanged():
 )
 def test_the_nearest_name_or_the_known_ones(name, known, expected):
     assert suggestion(name, known) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            ["network_d={type: VGGStyleDiscriminator}"],
+            ["Unknown option 'network_d'", "Adversarial training", "out of scope"],
+        ),
+        (["train:gan_opt={type: GANLoss}"], ["Unknown option 'train:gan_opt'", "Adversarial training"]),
+        (
+            ["train:perceptual_opt={type: PerceptualLoss}"],
+            ["Unknown option 'train:perceptual_opt'", "Perceptual losses"],
+        ),
+        (["model_type=ESRGANModel"], ["'ESRGANModel', which does not exist", "Adversarial training"]),
+    ],
+)
+def test_what_is_out_of_scope_says_so(changes, words):
+    with pytest.raises(OptionsError) as error:
+        load_options(ROOT / "options/train/demo_train_EDSR.yml", changes)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_plugin_may_bring_what_is_out_of_scope():
+    assert suggestion("ganloss", ["GANLoss"]) == "Did you mean 'GANLoss'?"
