@@ -18,9 +18,11 @@ from basicsr.data import (
     training_batches,
 )
 from basicsr.data.base import PairedDataset
+from basicsr.data.sampler import check_batch_size
 from basicsr.evaluation.activation_statistics import activation_statistics
 from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.evaluation.evaluator import Evaluator, check_levels
+from basicsr.evaluation.inference import check_tiles
 from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.base_model import Model, model_class_of
@@ -56,6 +58,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     """
     if options.train is None:
         raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
+    check_batch_size(options.train.batch_size, dist.world_size())
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
     tests = build_evaluation_sets(options.datasets_of("test"), options.scale)
     model_class = model_class_of(options)
@@ -63,6 +66,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     needs_crops = issubclass(model_class, QuantizedModel) or model_class.trains_on == "crops"
     crops = calibration_set(options) if needs_crops else None
     model = build_model(options, device)
+    check_tiles(model.network, options.val.tile, options.val.tile_overlap)
     if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
     with Experiment(options, root, auto_resume, model.network_name) as experiment:
@@ -230,6 +234,7 @@ def test(options: Options, root: Path, device: torch.device) -> None:
         )
     full_precision = network_to_test(options).to(device).eval()
     network = full_precision if options.quantization is None else quantized_network(full_precision, options)[0]
+    check_tiles(network, options.val.tile, options.val.tile_overlap)
     if network is not full_precision:
         report_levels(network, datasets[0][0]["lq"])
     evaluator = Evaluator(options.val, options.scale, full_precision if options.val.full_precision else None)

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from basicsr import pipeline
 from basicsr import test as test_command
 from basicsr import train as train_command
+from basicsr.data import paired_image_dataset
+from basicsr.evaluation.evaluator import Evaluator
+from basicsr.models.ptq_model import PTQModel
+from basicsr.utils import dist
 from basicsr.utils import image as image_module
 from basicsr.utils.image import write_image
 from basicsr.utils.registry import ALL_REGISTRIES
@@ -95,7 +100,8 @@ def test_lr_and_hr_that_do_not_match(tmp_path, capfd, kind):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_broken_image_in_the_middle_of_training_loses_nothing(tmp_path, capfd, num_workers):
+def test_an_image_that_breaks_in_the_middle_of_training_loses_nothing(tmp_path, capfd, monkeypatch, num_workers):
+    monkeypatch.setattr(paired_image_dataset, "check_pairs", lambda *_: None)  # at the start it was whole
     folder = pictures(tmp_path / "HR", 9)
     changes = [f"datasets:train:dataroot_gt={folder}", "datasets:train:num_images=null", "train:batch_size=1"]
     changes += [f"train:num_workers={num_workers}", f"calibration:dataroot_gt={DEMO / 'val/HR'}", "train:total_iter=9"]
@@ -110,6 +116,47 @@ def test_a_broken_image_in_the_middle_of_training_loses_nothing(tmp_path, capfd,
     assert train(tmp_path, *changes, flags=["--auto_resume"]) == 0
     assert f"Continuing 'tiny' after iteration {state.split('.')[0]}" in capfd.readouterr().err
     assert "9.state" in states(tmp_path)
+
+
+def fails(*_arguments, **_more):
+    raise AssertionError("the work has begun")
+
+
+@pytest.mark.parametrize(
+    "override", ["val:tile=10", "val:tile=16 val:tile_overlap=16", "val:tile=16 val:tile_overlap=4"]
+)
+def test_tiles_that_do_not_fit_the_network_are_refused_before_any_work(tmp_path, capfd, monkeypatch, override):
+    monkeypatch.setattr(Evaluator, "evaluate", fails)
+    monkeypatch.setattr(PTQModel, "calibrate", fails)
+    for command in (train, evaluate):
+        assert_refused(command(tmp_path, *override.split()), capfd, "tile", "must be a", "multiple of 8")
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_before_any_work(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(pipeline, "build_evaluation_sets", fails)
+    monkeypatch.setattr(dist, "world_size", lambda: 3)
+    assert_refused(train(tmp_path), capfd, "batch size 2", "between 3 processes")
+
+
+EARLY = {
+    "training": ["datasets:train:dataroot_gt={hr}", "datasets:train:dataroot_lq={lr}"],
+    "validation": ["datasets:val:dataroot_gt={hr}", "datasets:val:dataroot_lq={lr}", "datasets:val:num_images=null"],
+    "test": ["datasets:test_1:dataroot_gt={hr}", "datasets:test_1:dataroot_lq={lr}", "datasets:test_1:type=PairedImageDataset",
+             "datasets:test_1:name=mine"],
+    "calibration": ["calibration:dataroot_gt={hr}", "calibration:dataroot_lq={lr}", "calibration:num_images=8"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", EARLY)
+def test_an_lr_folder_of_another_scale_is_refused_before_any_work(tmp_path, capfd, monkeypatch, place):
+    monkeypatch.setattr(Evaluator, "evaluate", fails)
+    monkeypatch.setattr(PTQModel, "calibrate", fails)
+    folders = {"hr": pictures(tmp_path / "HR"), "lr": pictures(tmp_path / "LR", side=32)}
+    changes = [change.format(**folders) for change in EARLY[place]]
+    commands = {"training": [train], "validation": [train], "calibration": [train], "test": [train, evaluate]}[place]
+    for command in commands:
+        error = assert_refused(command(tmp_path, *changes), capfd, "has 32x32 pixels", "needs 16x16")
+        assert "scale factor 2" in error and "LR/p" in error
 
 
 class Attack:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from basicsr.data.base import Pair, PairedDataset
 from basicsr.data.cache import ImageCache
+from basicsr.data.pair_check import check_pairs
 from basicsr.data.pairs import find_pairs, load_pair
 from basicsr.data.transforms import orient, paired_random_crop, random_orientation
 from basicsr.utils.errors import OptionsError
@@ -32,7 +33,8 @@ class PairedImageDataset(PairedDataset):
         name: name of the data set in logs and results.
         dataroot_gt: folder of HR images.
         dataroot_lq: folder of LR images.
-        filename_tmpl: name of an LR file without suffix, such as `{}x{scale}`; found out if not given.
+        filename_tmpl: name of an LR file without suffix, such as `{}x{scale}`, or `{-_HR}_LR`, where HR names end in `_HR`;
+            found out if not given.
         lq_size: side of the LR squares that are cut for training, in pixels; those of HR are `scale` times as large.
         use_hflip: mirror training samples at random.
         use_rot: turn training samples at random.
@@ -44,7 +46,7 @@ class PairedImageDataset(PairedDataset):
 
     Raises:
         OptionsError: `lq_size` is missing for training.
-        DataError: a folder is missing or empty, or HR and LR images do not match.
+        DataError: a folder is missing or empty, HR and LR images do not match, or one cannot be read or is smaller than a crop.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class PairedImageDataset(PairedDataset):
         self.use_hflip = use_hflip
         self.use_rot = use_rot
         self._pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl)[:num_images]
+        check_pairs(name, self._pairs, scale, lq_size if phase == "train" else None)
         self._cache: ImageCache[tuple[np.ndarray, np.ndarray]] = ImageCache(cache_budget_mb * 2**20)
         if dataroot_lq is None:
             _logger.info(

@@ -1,5 +1,6 @@
 """Folders of high-resolution (HR, `gt`) images and their low-resolution (LR, `lq`) partners."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,15 @@ from basicsr.utils.image import read_image
 from basicsr.utils.image_folders import image_files
 from basicsr.utils.resize import crop_to_multiple, downscale_image
 
-# How the field names the LR file of an HR image: `{}` is the name of the HR image without suffix.
-NAME_TEMPLATES = ("{}x{scale}", "{}", "{}_LRBI_x{scale}")
+# How the field names the LR file of an HR image: `{}` is the name of the HR image without suffix, `{-_HR}` that without `_HR` at its end.
+NAME_TEMPLATES = (
+    *("{}x{scale}", "{}", "{}_LRBI_x{scale}"),
+    *(f"{{-{hr}}}{lr}" for hr in ("HR", "hr") for lr in ("LR", "lr", "LRx{scale}", "LR_x{scale}", "lr_x{scale}")),
+    *(f"{{-{hr}}}{lr}" for hr in ("_HR", "_hr", "_GT", "_gt") for lr in ("", "x{scale}", "_x{scale}")),
+    *(f"{{-{hr}}}{lr}" for hr, lr in (("GT", "LQ"), ("gt", "lq"), ("GT", "LR"), ("gt", "lr"))),
+)
+_OTHER_SCALES = (2, 3, 4, 8)
+_WITHOUT = re.compile(r"\{-([^{}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,8 @@ def find_pairs(
         dataroot_gt: folder of HR images.
         dataroot_lq: folder of LR images, or None where they are to be made.
         scale: the scale factor, which LR names may contain.
-        filename_tmpl: name of an LR file without suffix: `{}` stands for the HR name, `{scale}` for the scale factor.
-            By default the one of `NAME_TEMPLATES` that fits most files.
+        filename_tmpl: name of an LR file without suffix: `{}` stands for the HR name, `{-_HR}` for the HR name without `_HR` at
+            its end, `{scale}` for the scale factor. By default the one of `NAME_TEMPLATES` that fits most files.
 
     Returns:
         The pairs, sorted by the name of the HR image.
@@ -62,8 +70,8 @@ def find_pairs(
         raise DataError(
             f"The {len(gt_files)} HR images in '{dataroot_gt}' and the {len(lq_files)} LR images in '{dataroot_lq}' do not "
             f"match (LR names are taken to be '{match.template}' at scale {scale}). HR without LR: "
-            f"{first_of(match.without_lq)}; LR without HR: {first_of(match.without_gt)}. Add or remove files, set "
-            "filename_tmpl, or leave dataroot_lq out to have the LR images made."
+            f"{first_of(match.without_lq)}; LR without HR: {first_of(match.without_gt)}. "
+            f"{_names_remedy(gt_files, lq_files, scale, filename_tmpl)}"
         )
     return [ImagePair(name, gt, lq_files[match.lq_names[name]]) for name, gt in gt_files.items()]
 
@@ -85,12 +93,43 @@ def load_pair(pair: ImagePair, scale: int) -> tuple[np.ndarray, np.ndarray]:
         return downscale_image(gt, scale), gt
     lq = read_image(pair.lq)
     if (lq.shape[0] * scale, lq.shape[1] * scale) != gt.shape[:2]:
+        (height, width), (lq_height, lq_width) = image.shape[:2], lq.shape[:2]
         raise DataError(
             f"The LR image '{pair.lq}' has {size_of(lq)} pixels (width x height), but at scale factor {scale} the HR image "
             f"'{pair.gt}' of {size_of(image)} needs {gt.shape[1] // scale}x{gt.shape[0] // scale}. "
-            "Check that the folder is of this scale, or make it anew with scripts/prepare_data.py."
+            f"{_size_remedy((width, height), (lq_width, lq_height))}"
         )
     return lq, gt
+
+
+def fits(gt_size: tuple[int, int], lq_size: tuple[int, int], scale: int) -> bool:
+    """Whether an LR image belongs to an HR image by their sizes (width, height): the HR image is cropped to a multiple of the scale."""
+    return lq_size == (gt_size[0] // scale, gt_size[1] // scale)
+
+
+def _size_remedy(gt_size: tuple[int, int], lq_size: tuple[int, int]) -> str:
+    """Return what to do about an LR image that does not fit, from both sizes (width, height)."""
+    if lq_size[0] > gt_size[0] and lq_size[1] > gt_size[1]:
+        return "The LR image is the larger one: exchange dataroot_gt and dataroot_lq."
+    for other in _OTHER_SCALES:
+        if fits(gt_size, lq_size, other):
+            return f"The LR image is of scale factor {other}: name the folder of the other scale, or set 'scale' to {other}."
+    return "Check that the folder is of this scale, or make it anew with scripts/prepare_data.py."
+
+
+def _names_remedy(gt_names: Iterable[str], lq_names: Iterable[str], scale: int, filename_tmpl: str | None) -> str:
+    """Return what to do about names that do not match: what they would match as, where there is such a thing."""
+    if _match_one_to_one(lq_names, gt_names, scale, filename_tmpl):
+        return "They match the other way round: exchange dataroot_gt and dataroot_lq."
+    for other in _OTHER_SCALES:
+        if other != scale and _match_one_to_one(gt_names, lq_names, other, filename_tmpl):
+            return f"They match at scale factor {other}: name the folder of the other scale, or set 'scale' to {other}."
+    return "Add or remove files, set filename_tmpl, or leave dataroot_lq out to have the LR images made."
+
+
+def _match_one_to_one(gt_names: Iterable[str], lq_names: Iterable[str], scale: int, filename_tmpl: str | None) -> bool:
+    match = match_names(gt_names, lq_names, scale, filename_tmpl)
+    return not match.without_lq and not match.without_gt
 
 
 def files_by_name(files: Iterable[Path]) -> dict[str, Path]:
@@ -110,8 +149,12 @@ def files_by_name(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def lq_name(name: str, template: str, scale: int) -> str:
-    """Return the name, without suffix, of the LR image of the HR image `name`."""
-    return template.replace("{scale}", str(scale)).replace("{}", name)
+    """Return the name, without suffix, of the LR image of the HR image `name`; empty where the template does not fit that name."""
+    end = _WITHOUT.search(template)
+    if end is not None and (not name.endswith(end[1]) or name == end[1]):
+        return ""
+    template = template.replace("{scale}", str(scale))
+    return template.replace("{}", name) if end is None else _WITHOUT.sub(lambda _: name.removesuffix(end[1]), template)
 
 
 def match_names(

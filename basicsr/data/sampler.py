@@ -54,11 +54,7 @@ class TrainingSampler(Sampler[list[SampleKey]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1 or batch_size % world_size:
-            raise OptionsError(
-                f"The batch size {batch_size} (all processes together) cannot be split evenly between {world_size} "
-                f"processes; use a positive multiple of {world_size}."
-            )
+        check_batch_size(batch_size, world_size)
         self._num_images = num_images
         self._batch_size = batch_size
         self._seed = seed
@@ -78,6 +74,15 @@ class TrainingSampler(Sampler[list[SampleKey]]):
     def _key(self, position: int) -> SampleKey:
         epoch, offset = divmod(position, self._num_images)
         return int(_order(self._seed, epoch, self._num_images)[offset]), (self._seed, _SAMPLE, position)
+
+
+def check_batch_size(batch_size: int, world_size: int) -> None:
+    """Refuse a batch size (all processes together) that cannot be split evenly between the processes, with an OptionsError."""
+    if batch_size < 1 or batch_size % world_size:
+        raise OptionsError(
+            f"The batch size {batch_size} (all processes together) cannot be split evenly between {world_size} "
+            f"processes; use a positive multiple of {world_size}."
+        )
 
 
 def build_train_loader(

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from basicsr.data.pairs import size_of
 from basicsr.utils.errors import DataError
 
 
@@ -36,11 +35,26 @@ def paired_random_crop(
 
 def check_crop_fits(gt: np.ndarray, lq_size: int, scale: int, name: str) -> None:
     """Raise a DataError if the HR image H,W,3 called `name` is smaller than a square of `lq_size` LR pixels."""
-    if min(gt.shape[:2]) < lq_size * scale:
-        raise DataError(
-            f"The HR image '{name}' has {size_of(gt)} pixels (cropped to a multiple of the scale factor), too few for "
-            f"lq_size {lq_size} at x{scale}. Set a smaller lq_size, or remove the image from the training folder."
-        )
+    problem = crop_problem(gt.shape[1], gt.shape[0], lq_size, scale, name)
+    if problem is not None:
+        raise DataError(problem)
+
+
+def crop_problem(width: int, height: int, lq_size: int, scale: int, name: str) -> str | None:
+    """Return why the HR image called `name` is too small for squares of `lq_size` LR pixels; None where it is not.
+
+    Args:
+        width, height: of the HR image in pixels, cropped to a multiple of the scale.
+        lq_size: side of the squares in LR pixels.
+        scale: the scale factor.
+        name: name of the image.
+    """
+    if min(width, height) >= lq_size * scale:
+        return None
+    return (
+        f"The HR image '{name}' has {width}x{height} pixels (cropped to a multiple of the scale factor), too few for "
+        f"lq_size {lq_size} at x{scale}. Set a smaller lq_size, or remove the image from the training folder."
+    )
 
 
 def random_position(random: np.random.Generator, height: int, width: int, size: int) -> tuple[int, int]:

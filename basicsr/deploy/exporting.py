@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from basicsr.data import build_evaluation_sets
+from basicsr.data.base import PairedDataset
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
 from basicsr.deploy.runtime_layers import eight_bit_network
@@ -76,6 +77,7 @@ def export(options: Options, root: Path, device: torch.device, what: ExportOptio
         eight_bit_network(
             network, integer_linear=what.integer_linear
         )  # refuses what cannot be exported before any work
+    datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
     file = root / "results" / options.name / f"{options.name}.safetensors"
     size = save_packed(network, options.network_g, quantization_map, file, method=options.method_name, half=what.half)
     plain_size = BYTES_OF_FLOAT * sum(p.numel() for p in full_precision.parameters())
@@ -84,7 +86,7 @@ def export(options: Options, root: Path, device: torch.device, what: ExportOptio
     )
     packed, _ = load_packed(file)
     network, packed = network.to(device).eval(), packed.to(device)
-    comparison = _Comparison(network, options)
+    comparison = _Comparison(network, options, datasets)
     comparison.check_levels(packed)
     report: dict[str, Any] = {"bytes": size, "bytes_full_precision": plain_size, "half": what.half}
     comparison.measure("trained", network)
@@ -103,9 +105,9 @@ class _Comparison:
         results: for each dataset, the means of each network.
     """
 
-    def __init__(self, trained: nn.Module, options: Options) -> None:
+    def __init__(self, trained: nn.Module, options: Options, datasets: list[PairedDataset]) -> None:
         self._evaluator = Evaluator(options.val, options.scale, trained)
-        self._datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
+        self._datasets = datasets
         self.results: dict[str, dict[str, dict[str, float]]] = {dataset.name: {} for dataset in self._datasets}
 
     @property

@@ -14,7 +14,7 @@ from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.packed_file import load_packed
 from basicsr.deploy.packed_format import is_packed
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
-from basicsr.evaluation.inference import upscale
+from basicsr.evaluation.inference import check_tiles, upscale
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.image import Picture, image_to_tensor, tensor_to_image
@@ -140,10 +140,14 @@ def enlarger(network: nn.Module, device: torch.device, tile: int | None, overlap
         device: where it runs.
         tile: side of the tiles in LR pixels, which bounds the memory; None for none. Smaller pictures go through at once.
         overlap: LR pixels that neighbouring tiles share; None for `default_overlap`.
+
+    Raises:
+        OptionsError: tile or overlap do not fit the network.
     """
     network = network.to(device)
     if overlap is None:
         overlap = default_overlap(tile or 0, size_multiple_of(network))
+    check_tiles(network, tile, overlap)
 
     def enlarge(lr: Tensor) -> Tensor:
         tiled = tile is not None and max(lr.shape[1:]) > tile

@@ -77,8 +77,7 @@ def upscale(
         OptionsError: tile or tile_overlap do not fit the network.
     """
     scale, multiple = scale_of(network), size_multiple_of(network)
-    if tile is not None:
-        _check_tiles(tile, tile_overlap, multiple)
+    check_tiles(network, tile, tile_overlap)
 
     def enlarge(images: Tensor) -> Tensor:
         h, w = images.shape[-2:]
@@ -102,7 +101,11 @@ def _ensemble(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
     return reduce(torch.add, views()) / 8  # one view after the other, so that two at most are held
 
 
-def _check_tiles(tile: int, overlap: int, multiple: int) -> None:
+def check_tiles(network: nn.Module, tile: int | None, overlap: int) -> None:
+    """Refuse tiles (side and overlap in LR pixels, None for none) that do not fit a network, with an OptionsError."""
+    if tile is None:
+        return
+    multiple = size_multiple_of(network)
     if tile < 1 or tile % multiple:
         raise OptionsError(f"tile is {tile}, but must be a positive multiple of {multiple} for this network.")
     if not 0 <= overlap < tile or overlap % multiple:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from basicsr.utils.errors import DataError, explained
 from basicsr.utils.files import atomic_path
-from basicsr.utils.image_header import Header, opened, read_header, turned
+from basicsr.utils.image_header import Header, is_cut_off, opened, read_header, turned
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif")
 """What is read. All but GIF are written, too."""
@@ -250,12 +250,12 @@ def _decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
     except cv2.error:
         pixels = None
-    if pixels is None:
-        if header.size and math.prod(header.size) > _MOST_PIXELS:
-            raise DataError(
-                f"The image '{path}' has {header.size[0]}x{header.size[1]} pixels, more than the {_MOST_PIXELS} that are read. "
-                "Cut it into parts."
-            )
+    if pixels is None and header.size and math.prod(header.size) > _MOST_PIXELS:
+        raise DataError(
+            f"The image '{path}' has {header.size[0]}x{header.size[1]} pixels, more than the {_MOST_PIXELS} that are read. "
+            "Cut it into parts."
+        )
+    if pixels is None or (is_jpeg and is_cut_off(data)):
         raise _damaged(path)
     if is_jpeg and header.mode == "L":
         return pixels[..., 0]

@@ -3,15 +3,21 @@
 OpenCV, which reads and writes the pixels, tells none of it in the versions that are supported; Pillow reduces colours of 16 bits to 8.
 """
 
+import contextlib
 import io
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 
 _ORIENTATION = 0x0112  # tag of EXIF
+_TAIL = 64  # bytes at the end of a file that are looked at
+_GREY_MODES = ("1", "L", "LA", "La", "F")  # and those that begin with I, of 16 and 32 bits
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _limit = threading.Lock()
 
 
@@ -67,12 +73,76 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def opened(data: bytes) -> PIL.Image.Image:
-    """Open an image of any size; only its header is read, so that Pillow's guard against huge images is in the way."""
+@contextlib.contextmanager
+def any_size() -> Iterator[None]:
+    """Let Pillow open images of any size in the block: only headers are read, so that its guard against huge images is in the way."""
     with _limit, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
         try:
-            return PIL.Image.open(io.BytesIO(data))
+            yield
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = limit
+
+
+def opened(data: bytes) -> PIL.Image.Image:
+    """Open an image of any size; see `any_size`."""
+    with any_size():
+        return PIL.Image.open(io.BytesIO(data))
+
+
+def is_cut_off(jpeg: bytes) -> bool:
+    """Whether pixels of a JPEG are missing at its end, which OpenCV fills with grey without a word."""
+    if b"\xff\xd9" in jpeg[-_TAIL:]:
+        return False
+    try:
+        with opened(jpeg) as image:
+            image.load()
+    except OSError:
+        return True
+    return False
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What the first and the last bytes of a file tell, of which no pixel was decoded.
+
+    Attributes:
+        size: width and height in pixels, upright.
+        grey: one channel of colour.
+        alpha: transparency beside the colours.
+    """
+
+    size: tuple[int, int]
+    grey: bool
+    alpha: bool
+
+
+def glance(path: Path) -> Glance | None:
+    """Look at the file of an image, inside of `any_size`; None where only its pixels can tell, such as where the end is missing."""
+    try:
+        with path.open("rb") as file, PIL.Image.open(file) as image:
+            tagged = "exif" in image.info or image.format == "TIFF"
+            sideways = tagged and image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+            grey = image.mode in _GREY_MODES or image.mode.startswith("I")
+            alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
+            size = image.size[::-1] if sideways else image.size
+            return Glance(size, grey, alpha) if _ends_well(path, image.format) else None
+    except Exception:  # as in `read_header`
+        return None
+
+
+def _ends_well(path: Path, kind: str | None) -> bool:
+    """Return whether a file has the end that its format demands; True for formats that demand none."""
+    with path.open("rb") as file:
+        start = file.read(12)
+        length = file.seek(0, io.SEEK_END)
+        file.seek(-min(length, _TAIL), io.SEEK_END)
+        end = file.read()
+    if kind == "PNG":
+        return b"IEND" in end
+    if kind == "JPEG":
+        return b"\xff\xd9" in end
+    if kind == "WEBP":
+        return int.from_bytes(start[4:8], "little") + 8 <= length
+    return True

@@ -7,6 +7,7 @@ import pytest
 
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import apply_override, load_options, merge, read_with_bases
+from basicsr.utils.options.merging import read_layers
 from basicsr.utils.registry import ALL_REGISTRIES, LOSS_REGISTRY
 from basicsr.utils.yaml_loader import guessed, parse_yaml
 
@@ -233,6 +234,15 @@ def test_overrides_are_yaml_and_reach_sections():
 def test_an_override_of_the_type_drops_the_options_of_the_old_one():
     options = apply_override({"search": {"type": "DOBI", "num_candidates": 10}}, "search:type=MinMax")
     assert options == {"search": {"type": "MinMax"}}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_overrides_of_one_section_may_come_in_any_order(tmp_path, order):
+    file = write(tmp_path / "a.yml", "train: {scheduler: {type: Cosine, eta_min: 1}}\n")
+    overrides = ["train:scheduler:milestones=[1]", "train:scheduler:type=Multi", "other:key=1", "other:type=A"][::order]
+    merged = guessed(read_layers(file, overrides))
+    assert merged["train"]["scheduler"] == {"type": "Multi", "milestones": [1]}
+    assert merged["other"] == {"type": "A", "key": 1}
 
 
 @pytest.mark.parametrize("override", ["abc", "=3", "a:b:c=3"])

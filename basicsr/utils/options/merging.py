@@ -22,9 +22,8 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(base)
     for key, value in changes.items():
         old = merged.get(key)
-        other_type = (
-            isinstance(old, dict) and isinstance(value, dict) and value.get("type", old.get("type")) != old.get("type")
-        )
+        types = [part["type"] for part in (old, value) if isinstance(part, dict) and part.get("type") is not None]
+        other_type = len(types) == 2 and types[0] != types[1]
         if isinstance(old, dict) and isinstance(value, dict) and not other_type:
             merged[key] = merge(old, value)
         else:
@@ -69,7 +68,8 @@ def read_layers(path: Path, overrides: list[str]) -> dict[str, Any]:
         given |= _axes_in(change)
     axes = _find_axes(path, given, ())
     merged = _read(path, axes, ())
-    for override, change in changes.items():
+    # types first, in whatever order they were typed: another one replaces what its section holds
+    for override, change in sorted(changes.items(), key=lambda item: not _names_type(item[0])):
         _check_sections(merged, override)
         merged = merge(merged, with_new_names(change, axes.get("scale")))
     return merged
@@ -174,6 +174,10 @@ def parse_override(override: str) -> dict[str, Any]:
     for key in reversed(path.strip().split(":")):
         value = {key: value}
     return value
+
+
+def _names_type(override: str) -> bool:
+    return override.partition("=")[0].strip().endswith(":type")
 
 
 def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
