@@ -76,7 +76,7 @@ def run(
     arguments = parse_arguments(argv, description, trains, add_arguments)
 
     def prepared() -> int:
-        options = load_options(arguments.opt, arguments.force_yml)
+        options = load_options(arguments.opt, arguments.force_yml, tell=not arguments.debug)
         if arguments.debug:
             options = load_options(arguments.opt, [*arguments.force_yml, *debug_overrides(options)])
         device = select_device(options.device)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 LOGGER_NAME = "basicsr"
+_MOST_EARLY = 1000
 _FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 
 
@@ -27,8 +28,21 @@ class _RunLog(logging.FileHandler):
             super().handleError(record)
 
 
+class _Early(logging.Handler):
+    """Keeps what is said before a run has its log file, such as how its options were read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        if len(self.records) < _MOST_EARLY:
+            self.records.append(record)
+
+
 def configure_logger(file: Path | None, main_process: bool) -> logging.Logger:
-    """Set up the package's logger for a run, replacing an earlier set-up.
+    """Set up the package's logger for a run, replacing an earlier set-up. What was said since one without a file is in the file, too.
 
     Args:
         file: log file to append to; None for the terminal only.
@@ -38,13 +52,19 @@ def configure_logger(file: Path | None, main_process: bool) -> logging.Logger:
         OSError: the log file cannot be made; the terminal is set up all the same.
     """
     logger = get_logger()
+    early = [record for handler in logger.handlers if isinstance(handler, _Early) for record in handler.records]
     close_logger()
     logger.propagate = False
     logger.setLevel(logging.INFO if main_process else logging.ERROR)
     _add_handler(logging.StreamHandler(sys.stderr))
-    if file is not None and main_process:
+    if file is None:
+        _add_handler(_Early())
+    elif main_process:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _add_handler(_RunLog(file, encoding="utf-8"))
+        run_log = _RunLog(file, encoding="utf-8")
+        _add_handler(run_log)
+        for record in early:
+            run_log.handle(record)
     return logger
 
 

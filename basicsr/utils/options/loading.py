@@ -7,17 +7,19 @@ from basicsr.utils.errors import OptionsError
 from basicsr.utils.options.checking import check_components
 from basicsr.utils.options.merging import AXES, fill_placeholders, read_layers
 from basicsr.utils.options.schema import Options
+from basicsr.utils.options.upstream import Translation
 from basicsr.utils.options.written import read_as, read_options
 from basicsr.utils.registry import ALL_REGISTRIES
 from basicsr.utils.signature import validate_model
 
 
-def load_options(path: str | Path, overrides: list[str] | None = None) -> Options:
+def load_options(path: str | Path, overrides: list[str] | None = None, tell: bool = True) -> Options:
     """Read, merge, override and check the options of a run; nothing else is touched.
 
     Args:
         path: the YAML file.
         overrides: `section:key=value` texts, applied in order.
+        tell: say in the log what is called otherwise in BasicSR or 2DQuant, if the file or an override is in their form.
 
     Returns:
         The options with all defaults filled in, those of the components too.
@@ -25,11 +27,22 @@ def load_options(path: str | Path, overrides: list[str] | None = None) -> Option
     Raises:
         OptionsError: with the path of the key, the value and the nearest known name.
     """
-    raw = read_layers(Path(path), overrides or [])
-    _add_plugins(raw)
-    options = validate_model(Options, fill_placeholders(read_options(raw)), "")
+    options = validate_model(Options, fill_placeholders(read_options(read_translated(path, overrides or [], tell))), "")
     check_components(options)
     return options
+
+
+def read_translated(path: str | Path, overrides: list[str], tell: bool = True) -> dict[str, Any]:
+    """Return the options of a run as they are written, those of BasicSR and 2DQuant under the names of this project.
+
+    Raises:
+        OptionsError: see `load_options`; values are not checked yet.
+    """
+    layers = read_layers(Path(path), overrides)
+    given = layers.merged()
+    _add_plugins(given)
+    translation = Translation(layers.files, given)
+    return translation.finish(layers.merged(translation.layer), tell)
 
 
 def _add_plugins(raw: dict[str, Any]) -> None:

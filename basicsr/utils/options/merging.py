@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -47,17 +48,44 @@ def by_path(options: Mapping[str, Any], section: str = "") -> dict[str, Any]:
 
 def read_with_bases(path: Path) -> dict[str, Any]:
     """Return what a YAML file and the files it builds on say, as YAML takes it; see `read_layers`."""
-    return guessed(read_layers(path, []))
+    return guessed(read_layers(path, []).merged())
 
 
-def read_layers(path: Path, overrides: list[str]) -> dict[str, Any]:
-    """Read a YAML file laid over the files that its `base:` names, and lay overrides over it.
+@dataclass(frozen=True)
+class Layers:
+    """What is laid over each other to the options of a run.
+
+    Attributes:
+        files: a file and those it builds on, in the order in which they are laid over each other, and sections of `where:`.
+        changes: the overrides, by their text.
+    """
+
+    files: list[dict[str, Any]]
+    changes: dict[str, dict[str, Any]]
+
+    def merged(self, change: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> dict[str, Any]:
+        """Return all layers in one mapping, with `Written` values among them, see yaml_loader.py.
+
+        Args:
+            change: what is done to each layer before.
+
+        Raises:
+            OptionsError: an override goes through something that is no section.
+        """
+        merged: dict[str, Any] = {}
+        for content in self.files:
+            merged = merge(merged, change(content))
+        for override, content in self.changes.items():
+            _check_sections(merged, override)
+            merged = merge(merged, change(content))
+        return merged
+
+
+def read_layers(path: Path, overrides: list[str]) -> Layers:
+    """Read a YAML file and those that its `base:` names, and overrides.
 
     `base:` is a path or a list of paths, relative to the file; `{network}`, `{recipe}`, `{scale}` and `{bit}` stand in it for the
     values that these options have in the end. `where:` holds sections that are laid over a file under a condition.
-
-    Returns:
-        Values with `Written` among them, see yaml_loader.py.
 
     Raises:
         OptionsError: a file does not exist, builds on itself or is no mapping; an override is of a wrong form.
@@ -67,12 +95,11 @@ def read_layers(path: Path, overrides: list[str]) -> dict[str, Any]:
     for change in changes.values():
         given |= _axes_in(change)
     axes = _find_axes(path, given, ())
-    merged = _read(path, axes, ())
+    scale = axes.get("scale")
+    files = [with_new_names(content, scale) for content in _read(path, axes, ())]
     # types first, in whatever order they were typed: another one replaces what its section holds
-    for override, change in sorted(changes.items(), key=lambda item: not _names_type(item[0])):
-        _check_sections(merged, override)
-        merged = merge(merged, with_new_names(change, axes.get("scale")))
-    return merged
+    ordered = sorted(changes.items(), key=lambda item: not _names_type(item[0]))
+    return Layers(files, {override: with_new_names(change, scale) for override, change in ordered})
 
 
 def _axes_in(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,16 +126,15 @@ def _content(path: Path) -> dict[str, Any]:
     return read_yaml(path)
 
 
-def _read(path: Path, axes: Mapping[str, Any], seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, axes: Mapping[str, Any], seen: tuple[Path, ...]) -> Iterator[dict[str, Any]]:
+    """Yield what the files under `base` say, then the file, then its sections of `where:` that hold."""
     content = read_yaml(path)
     bases, where = _bases(content, path, axes, seen), content.pop("where", {})
     content.pop("base", None)
-    merged: dict[str, Any] = {}
     for base in bases:
-        merged = merge(merged, _read(base, axes, (*seen, path.resolve())))
-    for changes in (content, *_that_hold(where, axes, path)):
-        merged = merge(merged, with_new_names(changes, axes.get("scale")))
-    return merged
+        yield from _read(base, axes, (*seen, path.resolve()))
+    yield content
+    yield from _that_hold(where, axes, path)
 
 
 def _bases(content: Mapping[str, Any], path: Path, axes: Mapping[str, Any], seen: tuple[Path, ...]) -> list[Path]:
