@@ -1,4 +1,4 @@
-"""Write docs/options.md, options/schema.json and options/sweep_schema.json from the code.
+"""Write docs/options.md, the tables of docs/from-basicsr.md, options/schema.json and options/sweep_schema.json from the code.
 
     python scripts/make_option_reference.py
 
@@ -23,9 +23,11 @@ from basicsr.utils.files import atomic_path
 from basicsr.utils.options import Options
 from basicsr.utils.signature import schema_of
 from option_schema import Json, argument_docs, components, field_docs, models_in, part_of, schema, sweep_schema
+from option_translation import with_tables
 
 DOCUMENT, SCHEMA = ROOT / "docs/options.md", ROOT / "options/schema.json"
 SWEEP_SCHEMA = ROOT / "options/sweep_schema.json"
+TRANSLATION = ROOT / "docs/from-basicsr.md"
 FILLED = {  # what the framework fills in, by kind of component
     "architecture": {"upscale": "`scale`"},
     "metric": {"crop_border": "that of `val`", "test_y_channel": "that of `val`"},
@@ -33,8 +35,9 @@ FILLED = {  # what the framework fills in, by kind of component
 
 
 def main() -> None:
-    """Write the three files."""
+    """Write the four files."""
     written = {DOCUMENT: document(), SCHEMA: _as_text(schema()), SWEEP_SCHEMA: _as_text(sweep_schema())}
+    written[TRANSLATION] = with_tables(TRANSLATION.read_text(encoding="utf-8"))
     for file, text in written.items():
         with atomic_path(file) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -61,10 +61,11 @@ def configure_logger(file: Path | None, main_process: bool) -> logging.Logger:
         _add_handler(_Early())
     elif main_process:
         file.parent.mkdir(parents=True, exist_ok=True)
-        run_log = _RunLog(file, encoding="utf-8")
-        _add_handler(run_log)
+        log = _RunLog(file, encoding="utf-8")
+        _add_handler(log)
         for record in early:
-            run_log.handle(record)
+            if log in logger.handlers:  # it is given up on a full disk
+                log.handle(record)
     return logger
 
 

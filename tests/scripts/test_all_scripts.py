@@ -17,6 +17,7 @@ SCRIPTS = sorted(
 ELSEWHERE = {
     "check_pretrained.py": "test_pretrained.py",
     "option_schema.py": "test_make_option_reference.py",
+    "option_translation.py": "test_make_option_reference.py",
     "pack_pretrained.py": "test_pretrained.py",
     "quickstart.sh": "test_quickstart.py",
     "benchmarks/dobi_benchmark.py": "test_benchmark.py",

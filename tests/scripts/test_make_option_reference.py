@@ -41,11 +41,12 @@ def sweep_accepts(schemas):
 
 
 def test_all_files_are_what_the_code_says(script, monkeypatch, tmp_path):
-    shipped = {
-        name: getattr(script, name).read_text(encoding="utf-8") for name in ("DOCUMENT", "SCHEMA", "SWEEP_SCHEMA")
-    }
+    names = ("DOCUMENT", "SCHEMA", "SWEEP_SCHEMA", "TRANSLATION")
+    shipped = {name: getattr(script, name).read_text(encoding="utf-8") for name in names}
     for name in shipped:
         monkeypatch.setattr(script, name, tmp_path / name)
+    head = shipped["TRANSLATION"].partition("## Every option")[0]
+    (tmp_path / "TRANSLATION").write_text(f"{head}## Every option\n\nnothing yet\n", encoding="utf-8")
     script.main()
     for name, text in shipped.items():
         assert (tmp_path / name).read_text(encoding="utf-8") == text, "call python scripts/make_option_reference.py"
@@ -153,3 +154,18 @@ def test_arguments_of_docstrings_are_read_with_their_continuations(script):
         "b": "first line: with a colon, and a second line.",
         "c": "the last.",
     }
+
+
+def test_lines_of_the_translation(load_script):
+    text = load_script("option_translation").with_tables("# Page\n")
+    for line in (
+        "| `cali_data` | `calibration:data` |",
+        "| `train:gan_opt` | stops the run | Perceptual and GAN losses are out of scope",
+        "| `datasets:*:io_backend:type` | stops the run, unless `disk` |",
+        "| `model_type`: `SwinIRModel` | `model_type`: `SRModel` |",
+        "| `train:pixel_opt` with `TDQuantModel` | `train:pixel_loss` |",
+        "| `dist_params` | left out |",
+        "| `val:val_freq` | the same |",
+        "| `calibration:weights` | `{search: symmetric, type: DOBI}` | `TDQuantModel` |",
+    ):
+        assert f"\n{line}" in text, line

@@ -7,8 +7,10 @@ import pytest
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import by_path, load_options
 from basicsr.utils.options.upstream.known import is_known
-from basicsr.utils.options.upstream.table import DEFAULTS, ROWS
+from basicsr.utils.options.upstream.paths import matches
+from basicsr.utils.options.upstream.table import DEFAULTS, READ_BEFORE, ROWS, SAME
 from basicsr.utils.registry import ALL_REGISTRIES
+from basicsr.utils.yaml_loader import guessed, parse_yaml
 from tests import tiny
 from tests import upstream_files as upstream
 
@@ -195,7 +197,7 @@ def test_everything_is_told_once_with_its_new_name(load, caplog):
         ("datasets:train:mean=[0.5, 0.5, 0.5]", "'datasets:train:mean' has no counterpart"),
         ("network_g:ape=true", "'network_g:ape=true' has no counterpart"),
         ("val:patchwise_testing=true", "val:tile"),
-        ("val:metrics:lpips={type: calculate_lpips, crop_border: 4}", "needs a trained network of its own"),
+        ("val:metrics:lpips={type: calculate_lpips, crop_border: 4}", "Metrics here compare with HR"),
         ("cali_data_save_path=keydata/x.pth", "2DQuant-getcalidata.sh"),
     ],
 )
@@ -259,3 +261,31 @@ def test_no_row_hides_an_option_of_this_project():
             assert not is_known(row, path, value, given), row
     assert len({(row.old, row.equals, row.models) for row in ROWS}) == len(ROWS)
     assert all(row.note.endswith(".") for row in (*ROWS, *DEFAULTS) if row.note)
+
+
+TEXTS = [
+    *(upstream.basicsr_training(architecture) for architecture in TRAINED),
+    *(upstream.basicsr_test(architecture) for architecture in TRAINED),
+    *(make(4) for make in (upstream.training_2dquant, upstream.testing_2dquant)),
+]
+
+
+def test_the_table_has_every_option_of_their_files():
+    """So the page of docs is complete: what is no row there would be unknown to its readers."""
+    rows = [row for row in (*ROWS, *READ_BEFORE, *SAME) if not row.equals]
+    for text in TEXTS:
+        options = guessed(parse_yaml(text, "theirs"))
+        listed = {path for row in rows for path, _ in matches(options, row.old)}
+        unlisted = {
+            path
+            for path in by_path(options)
+            if not any(path == known or path.startswith(f"{known}:") for known in listed)
+        }
+        assert {path for path in unlisted if not path.endswith("type")} == set()
+
+
+@pytest.mark.parametrize(
+    "text", TEXTS, ids=[*(f"{name} train" for name in TRAINED), *TRAINED, "2DQuant train", "2DQuant"]
+)
+def test_none_of_our_names_hides_theirs_and_all_rows_can_be_read(load, text):
+    assert load(text).name

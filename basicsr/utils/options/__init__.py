@@ -1,10 +1,10 @@
 """The options of a run: schema.py lists them, merging.py reads files and overrides, loading.py goes from there to checked values.
 
-written.py reads a value by the type of its option, old_names.py knows earlier names. May import the rest of utils.
+written.py reads a value by the type of its option, old_names.py knows earlier names, upstream/ those of BasicSR and 2DQuant. May import the rest of utils.
 """
 
 from basicsr.utils.options.checking import check_components, check_method, metric_arguments
-from basicsr.utils.options.loading import load_options
+from basicsr.utils.options.loading import load_options, translated_options
 from basicsr.utils.options.merging import apply_override, by_path, merge, read_with_bases
 from basicsr.utils.options.old_names import with_new_names
 from basicsr.utils.options.schema import (
@@ -45,5 +45,6 @@ __all__ = [
     "merge",
     "metric_arguments",
     "read_with_bases",
+    "translated_options",
     "with_new_names",
 ]

@@ -27,22 +27,25 @@ def load_options(path: str | Path, overrides: list[str] | None = None, tell: boo
     Raises:
         OptionsError: with the path of the key, the value and the nearest known name.
     """
-    options = validate_model(Options, fill_placeholders(read_options(read_translated(path, overrides or [], tell))), "")
+    options = validate_model(Options, fill_placeholders(translated_options(path, overrides, tell)), "")
     check_components(options)
     return options
 
 
-def read_translated(path: str | Path, overrides: list[str], tell: bool = True) -> dict[str, Any]:
-    """Return the options of a run as they are written, those of BasicSR and 2DQuant under the names of this project.
+def translated_options(path: str | Path, overrides: list[str] | None = None, tell: bool = True) -> dict[str, Any]:
+    """Return the options of a run as they are given, those of BasicSR and 2DQuant under the names of this project, without defaults.
+
+    Args:
+        path, overrides, tell: see `load_options`.
 
     Raises:
         OptionsError: see `load_options`; values are not checked yet.
     """
-    layers = read_layers(Path(path), overrides)
+    layers = read_layers(Path(path), overrides or [])
     given = layers.merged()
     _add_plugins(given)
     translation = Translation(layers.files, given)
-    return translation.finish(layers.merged(translation.layer), tell)
+    return read_options(translation.finish(layers.merged(translation.layer), tell))
 
 
 def _add_plugins(raw: dict[str, Any]) -> None:

@@ -155,7 +155,7 @@ ROWS: tuple[Row, ...] = (
     refused("val:patchwise_testing", "The side of tiles is said by `val:tile`, in LR pixels.", harmless=(False,)),
     left_out("val:metrics:*:better", "Metrics know it."),
     left_out("val:metrics:*:input_order", "Pictures are height x width x channels."),
-    refused("val:metrics:*:type", "It needs a trained network of its own; `val:metrics:<name>=null` goes on without it.", equals=("calculate_niqe", "calculate_lpips", "calculate_fid")),
+    refused("val:metrics:*:type", "Metrics here compare with HR, or with full precision; `val:metrics:<name>=null` goes on without it.", equals=("calculate_niqe", "calculate_lpips", "calculate_fid")),
     # log
     left_out("logger:wandb", "TensorBoard and metrics.jsonl have the values."),
 )  # fmt: skip
@@ -182,3 +182,30 @@ DEFAULTS: tuple[Default, ...] = (
     Default("path:param_key_FP", "params", "Here `params_ema` comes first.", needs="path:pretrain_network_FP", models=QUANT_MODELS),
     Default("val:pad", "mirror", "As the released code pads.", needs="network_g", models=QUANT_MODELS),
 )  # fmt: skip
+
+SAME: tuple[Row, ...] = (
+    renamed("name", "name"),
+    renamed("scale", "scale", "2, 3 or 4."),
+    renamed("bit", "bit"),
+    renamed("manual_seed", "manual_seed", "0 where it is not given; BasicSR draws one."),
+    renamed("datasets:*:name", "datasets:*:name"),
+    renamed("datasets:*:filename_tmpl", "datasets:*:filename_tmpl", "Found out where it is not given; `{}` in BasicSR."),
+    renamed("datasets:*:use_hflip", "datasets:*:use_hflip"),
+    renamed("datasets:*:use_rot", "datasets:*:use_rot"),
+    renamed("network_g:*", "network_g:*", "EDSR, SwinIR and RDN have the options of BasicSR and of the public RDN."),
+    renamed("path:param_key_g", "path:param_key_g", "An entry that is absent is an error; BasicSR takes `params` then."),
+    renamed("path:strict_load_g", "path:strict_load_g", "False takes what fits; the log names the rest."),
+    renamed("train:total_iter", "train:total_iter"),
+    renamed("train:optim_g:*", "train:optim_g:*"),
+    renamed("train:optim_bound:*", "train:optim_bound:*"),
+    renamed("train:scheduler:*", "train:scheduler:*"),
+    renamed("train:ema_decay", "train:ema_decay", "The first steps move the average more, so that it forgets the random weights."),
+    renamed("val:val_freq", "val:val_freq"),
+    renamed("val:save_img", "val:save_img"),
+    renamed("val:metrics:*:crop_border", "val:metrics:*:crop_border"),
+    renamed("val:metrics:*:test_y_channel", "val:metrics:*:test_y_channel"),
+    renamed("logger:print_freq", "logger:print_freq"),
+    renamed("logger:save_checkpoint_freq", "logger:save_checkpoint_freq"),
+    renamed("logger:use_tb_logger", "logger:use_tb_logger"),
+)  # fmt: skip
+"""Options of the same name and meaning, for the page."""
