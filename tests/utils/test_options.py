@@ -240,7 +240,7 @@ def test_an_override_of_the_type_drops_the_options_of_the_old_one():
 def test_overrides_of_one_section_may_come_in_any_order(tmp_path, order):
     file = write(tmp_path / "a.yml", "train: {scheduler: {type: Cosine, eta_min: 1}}\n")
     overrides = ["train:scheduler:milestones=[1]", "train:scheduler:type=Multi", "other:key=1", "other:type=A"][::order]
-    merged = guessed(read_layers(file, overrides))
+    merged = guessed(read_layers(file, overrides).merged())
     assert merged["train"]["scheduler"] == {"type": "Multi", "milestones": [1]}
     assert merged["other"] == {"type": "A", "key": 1}
 

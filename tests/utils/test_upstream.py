@@ -20,7 +20,7 @@ TRAINED = {
     "EDSR": {
         "batch_size": 16, "num_workers": 6, "total_iter": 300_000, "ema_decay": 0, "optim_g": {**ADAM, "lr": 1e-4},
         "scheduler": {"type": "MultiStepLR", "milestones": [200_000], "gamma": 0.5, "warmup_iter": 0},
-        "pixel_loss": {"type": "L1Loss", "loss_weight": 1.0},
+        "pixel_loss": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
     },
     "SwinIR": {
         "batch_size": 32, "num_workers": 6, "total_iter": 500_000, "ema_decay": 0.999, "optim_g": {**ADAM, "lr": 2e-4},
@@ -137,7 +137,8 @@ def test_features_of_blocks(load):
         (["train:warmup_iter=100"], "train:scheduler:warmup_iter", 99),
         (["train:pixel_opt:loss_weight=2"], "train:pixel_loss:loss_weight", 2),
         (["datasets:train:gt_size=96"], "datasets:train:lq_size", 24),
-        (["train:scheduler:type=MultiStepRestartLR"], "train:scheduler:type", "MultiStepLR"),
+        (["train:scheduler={type: MultiStepRestartLR, milestones: [9]}"], "train:scheduler:gamma", 0.1),
+        (["train:pixel_opt={type: CharbonnierLoss, eps: 1e-6}"], "train:pixel_loss:eps", 1e-6),
         (["train:niter=!!float 2e3"], "train:total_iter", 2000),
         (["val:val_freq=!!float 2e3"], "val:val_freq", 2000),
         (["train:total_iter=2e3"], "train:total_iter", 2000),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from basicsr.utils.options.upstream.rows import LEAVE_OUT, Given
+from basicsr.utils.options.upstream.rows import LEAVE_OUT, Convert, Given
 from basicsr.utils.yaml_loader import guessed
 
 
@@ -41,17 +41,14 @@ def home(value: Any, _given: Given) -> Any:
     return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~") else value
 
 
-def loss(value: Any, _given: Given) -> Any:
-    """Return a loss without what is the default here."""
-    return {k: v for k, v in value.items() if (k, v) != ("reduction", "mean")} if isinstance(value, dict) else value
-
-
-def released_loss(name: str, of: str) -> Any:
+def released_loss(name: str, of: str) -> Convert:
     """Return the conversion of a loss of 2DQuant, which its code divides once more; `of` is the only type it has in the files."""
 
-    def convert(value: Any, given: Given) -> Any:
-        converted = loss(value, given)
-        return {**converted, "type": name} if isinstance(converted, dict) and converted.get("type") == of else converted
+    def convert(value: Any, _given: Given) -> Any:
+        if not isinstance(value, dict) or value.get("type", of) != of:
+            return value
+        others = {key: item for key, item in value.items() if (key, item) != ("reduction", "mean")}
+        return {**others, "type": name} if "type" in value else others
 
     return convert
 
