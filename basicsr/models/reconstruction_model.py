@@ -17,6 +17,7 @@ from basicsr.training.reconstruction.blocks import check_learnable, choose_block
 from basicsr.training.reconstruction.crop_tensors import choose_storage
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
+from basicsr.utils.memory import release_freed_memory
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import MODEL_REGISTRY
 from basicsr.utils.signature import NOT_RECIPE
@@ -162,6 +163,8 @@ class ReconstructionModel(QuantizedModel):
         number = self._block_at(self._iteration)
         first, end = (-(-k * self.total_iter // len(self.blocks)) for k in (number, number + 1))
         name = self.blocks[number]
+        self._current = None  # its cache makes room for the next
+        release_freed_memory()
         cache = BlockCache(self.full_precision, self.network, name, self._crops, self._cache_options)
         block = self.network.get_submodule(name)
         current = BlockReconstruction(

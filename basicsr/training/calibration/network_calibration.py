@@ -22,6 +22,7 @@ from basicsr.training.calibration.output_calibration import calibrate_by_output,
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
+from basicsr.utils.memory import release_freed_memory
 from basicsr.utils.options import CalibrationOptions, Component
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
@@ -145,6 +146,7 @@ def _observe(network: nn.Module, crops: torch.Tensor, calibrators: Mapping[str, 
             for batch in batches:
                 network(batch.to(device))
         pending = {name: calibrator for name, calibrator in pending.items() if _end_pass(name, calibrator)}
+        release_freed_memory()
 
 
 def _end_pass(name: str, calibrator: Calibrator) -> bool:

@@ -16,6 +16,7 @@ from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.training.calibration.output_search import ArgumentSample, search_by_output
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
+from basicsr.utils.memory import release_freed_memory
 from basicsr.utils.options import CalibrationOptions
 
 SEARCH = "output"
@@ -86,6 +87,7 @@ def calibrate_by_output(network: nn.Module, crops: torch.Tensor, options: Calibr
         found[name] = Bounds(result.lower_bound, result.upper_bound, result.mean_squared_error, SEARCH)
         if result.error > 0:
             shares.append(result.error / result.error_before)
+        release_freed_memory()
     get_logger().info(
         "%d quantizers have bounds chosen by the output of their module: its squared error is %.0f%% of what it was (geometric mean).",
         len(found),
