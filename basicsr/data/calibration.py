@@ -64,6 +64,7 @@ def make_calibration_set(
     crop_size: int = 64,
     seed: int = 0,
     filename_tmpl: str | None = None,
+    meta_info_file: str | None = None,
 ) -> CalibrationSet:
     """Choose random crops, in turn from every image, no two alike.
 
@@ -75,11 +76,12 @@ def make_calibration_set(
         crop_size: side of a crop in LR pixels.
         seed: chooses images, positions and orientations.
         filename_tmpl: name of an LR file, see `find_pairs`.
+        meta_info_file: list of the HR images to take, see `find_pairs`.
 
     Raises:
         DataError: the folders cannot be used, an image is smaller than a crop, or there are not so many different crops.
     """
-    pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl)
+    pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl, meta_info_file)
     random = np.random.default_rng(seed)
     order = random.permutation(len(pairs))
     chosen: set[CalibrationItem] = set()
@@ -145,14 +147,16 @@ def load_calibration_set(
     return _load_crops(calibration_set, pairs, path)
 
 
-def crops_of(calibration_set: CalibrationSet, filename_tmpl: str | None = None) -> Tensor:
+def crops_of(
+    calibration_set: CalibrationSet, filename_tmpl: str | None = None, meta_info_file: str | None = None
+) -> Tensor:
     """Return the LR crops of a set that was just made: N,3,crop_size,crop_size RGB float32 in 0..1.
 
     Raises:
         DataError: an image is missing or has changed.
     """
     folders = (calibration_set.dataroot_gt, calibration_set.dataroot_lq)
-    pairs = find_pairs(*folders, calibration_set.scale, filename_tmpl)
+    pairs = find_pairs(*folders, calibration_set.scale, filename_tmpl, meta_info_file)
     return _load_crops(calibration_set, {pair.name: pair for pair in pairs}, Path(calibration_set.dataroot_gt))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import read_image
 from basicsr.utils.image_folders import image_files
+from basicsr.utils.meta_info import names_in_meta_info
 from basicsr.utils.resize import crop_to_multiple, downscale_image
 
 # How the field names the LR file of an HR image: `{}` is the name of the HR image without suffix, `{-_HR}` that without `_HR` at its end.
@@ -43,7 +44,11 @@ class NameMatch:
 
 
 def find_pairs(
-    dataroot_gt: str | Path, dataroot_lq: str | Path | None, scale: int, filename_tmpl: str | None = None
+    dataroot_gt: str | Path,
+    dataroot_lq: str | Path | None,
+    scale: int,
+    filename_tmpl: str | None = None,
+    meta_info_file: str | Path | None = None,
 ) -> list[ImagePair]:
     """Pair the images of two folders by name.
 
@@ -53,6 +58,7 @@ def find_pairs(
         scale: the scale factor, which LR names may contain.
         filename_tmpl: name of an LR file without suffix: `{}` stands for the HR name, `{-_HR}` for the HR name without `_HR` at
             its end, `{scale}` for the scale factor. By default the one of `NAME_TEMPLATES` that fits most files.
+        meta_info_file: list of the HR images to take, see `names_in_meta_info`; others, and LR images without one, are left out.
 
     Returns:
         The pairs, sorted by the name of the HR image.
@@ -61,12 +67,12 @@ def find_pairs(
         DataError: a folder is missing or empty, two images of a folder differ only in suffix, or HR and LR images do not
             match one to one; names the first of the files in question.
     """
-    gt_files = files_by_name(image_files(dataroot_gt))
+    gt_files = files_by_name(listed_images(dataroot_gt, meta_info_file))
     if dataroot_lq is None:
         return [ImagePair(name, gt, None) for name, gt in gt_files.items()]
     lq_files = files_by_name(image_files(dataroot_lq))
     match = match_names(gt_files, lq_files, scale, filename_tmpl)
-    if match.without_lq or match.without_gt:
+    if match.without_lq or (match.without_gt and meta_info_file is None):
         raise DataError(
             f"The {len(gt_files)} HR images in '{dataroot_gt}' and the {len(lq_files)} LR images in '{dataroot_lq}' do not "
             f"match (LR names are taken to be '{match.template}' at scale {scale}). HR without LR: "
@@ -74,6 +80,25 @@ def find_pairs(
             f"{_names_remedy(gt_files, lq_files, scale, filename_tmpl)}"
         )
     return [ImagePair(name, gt, lq_files[match.lq_names[name]]) for name, gt in gt_files.items()]
+
+
+def listed_images(folder: str | Path, meta_info_file: str | Path | None) -> list[Path]:
+    """Return the images of a folder that a list names, sorted; all where there is no list.
+
+    Raises:
+        DataError: the folder is missing or empty, or the list cannot be read or names images that are not there.
+    """
+    files = image_files(folder)
+    if meta_info_file is None:
+        return files
+    known = {file.name for file in files}
+    names = set(names_in_meta_info(meta_info_file))
+    if missing := sorted(names - known):
+        raise DataError(
+            f"The list '{meta_info_file}' names images that '{folder}' does not hold: {first_of(missing)}. Check that both "
+            "belong together, or leave meta_info_file out to take all images."
+        )
+    return [file for file in files if file.name in names]
 
 
 def load_pair(pair: ImagePair, scale: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from basicsr.utils.errors import DataError, explained
 from basicsr.utils.files import atomic_path
+from basicsr.utils.image_bytes import read_bytes
 from basicsr.utils.image_header import Header, is_cut_off, opened, read_header, turned
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif")
@@ -196,7 +197,7 @@ def tensor_to_image(tensor: Tensor, dtype: type[np.unsignedinteger] = np.uint8) 
 
 def _read_pixels(path: Path) -> tuple[np.ndarray, bytes | None]:
     """Return H,W or H,W,3 BGR or H,W,4 BGRA, uint8 or uint16, upright, and the ICC profile."""
-    data = _read_bytes(path)
+    data = read_bytes(path)
     header = read_header(data)
     pixels = _decode(data, path, header)
     if pixels.dtype not in (np.uint8, np.uint16):
@@ -228,16 +229,6 @@ def _write_pixels(path: Path, pixels: np.ndarray, parameters: list[int] | None =
         )
     with explained(DataError, f"The image '{path}' cannot be written"), atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
-
-
-def _read_bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise DataError(f"The image '{path}' does not exist. Check the path.")
-    with explained(DataError, f"The image '{path}' cannot be read", "Check the path and its permissions."):
-        data = path.read_bytes()
-    if not data:
-        raise DataError(f"The image '{path}' is empty (0 bytes). Copy or download it again.")
-    return data
 
 
 def _decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from basicsr.utils.errors import DataError, explained
 from basicsr.utils.image import IMAGE_SUFFIXES
+from basicsr.utils.lmdb_folders import SUFFIX, lmdb_images
 
 _SUFFIXES_NOT_READ = (
     *(".apng", ".avif", ".dds", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm"),
@@ -27,7 +28,8 @@ def image_files(
 ) -> list[Path]:
     """Return the images of `folder`, sorted by path; names with a leading dot are left out.
 
-    Images of formats that are not read here are left out with a warning.
+    Images of formats that are not read here are left out with a warning. Of a folder that ends in .lmdb those are returned that
+    its list names, see `lmdb_images`.
 
     Args:
         folder: where they are.
@@ -42,6 +44,8 @@ def image_files(
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"The image folder '{folder}' {problem}. Check the path in the options or on the command line.")
+    if folder.suffix == SUFFIX:
+        return lmdb_images(folder)
     with explained(DataError, f"The image folder '{folder}' cannot be listed", "Check its permissions."):
         files = list(_tree(folder, leave_out)) if recursive else [f for f in sorted(folder.iterdir()) if not f.is_dir()]
     files = [file for file in files if not file.name.startswith(".")]

@@ -89,3 +89,20 @@ def test_hr_smaller_than_the_scale_is_named(make_images):
     hr = make_images("HR", (3, 9))
     with pytest.raises(DataError, match=r"a0\.png' has 9x3 pixels, too few for the scale factor 4"):
         load_pair(ImagePair("a0", hr / "a0.png", None), 4)
+
+
+def test_a_list_chooses_the_images(make_images, tmp_path):
+    hr = make_images("HR", *[(8, 8)] * 4)
+    lr = make_images("LR", *[(2, 2)] * 4, template="a{}x4")
+    (lr / "a3x4.png").unlink()  # of an image that is not listed
+    listed = tmp_path / "list.txt"
+    listed.write_text("a2.png (8,8,3)\na0.png (8,8,3)\n")
+    assert [(pair.name, pair.lq.name) for pair in find_pairs(hr, lr, 4, None, listed)] == [
+        ("a0", "a0x4.png"), ("a2", "a2x4.png"),
+    ]  # fmt: skip
+    (lr / "a2x4.png").unlink()
+    with pytest.raises(DataError, match="HR without LR: a2"):
+        find_pairs(hr, lr, 4, None, listed)
+    listed.write_text("a2.jpg (8,8,3)\na0.png (8,8,3)\n")
+    with pytest.raises(DataError, match=r"list.txt' names images that '.*HR' does not hold: a2\.jpg\."):
+        find_pairs(hr, None, 4, None, listed)
