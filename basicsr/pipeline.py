@@ -41,6 +41,7 @@ from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.provenance import write_options
 from basicsr.utils.registry import MODEL_REGISTRY
+from basicsr.utils.saved_images import FileOf, result_files, validation_files
 
 
 def train(options: Options, root: Path, device: torch.device, auto_resume: bool = False) -> None:
@@ -60,6 +61,12 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
         raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
     check_batch_size(options.train.batch_size, dist.world_size())
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
+    for dataset in validation:
+        if not dataset.has_gt:
+            raise OptionsError(
+                f"The validation set '{dataset.name}' has LR images alone, so that nothing tells which iterate is the best. Give it "
+                "HR images, or make it a test set."
+            )
     tests = build_evaluation_sets(options.datasets_of("test"), options.scale)
     model_class = model_class_of(options)
     training = training_set(options, device) if model_class.trains_on == "images" else None
@@ -105,7 +112,7 @@ class StageEvaluation:
     """Evaluates the networks of a run, stage by stage, and records the results.
 
     Attributes:
-        experiment: takes the results and, with `val:save_img`, the images of the last stage.
+        experiment: takes the results and, with `val:save_img`, the images of all stages but `fp`.
         evaluator: measures a network on a data set.
         validation: data sets of every stage.
         tests: data sets of all stages but those in the middle of a training.
@@ -122,14 +129,22 @@ class StageEvaluation:
         """Evaluate at `fp`, `calibrated`, `train` or `final`; `seconds` is what the stage took, by default the evaluation."""
         results = []
         for dataset in self.validation if stage == "train" else self.validation + self.tests:
-            saves = self.experiment.options.val.save_img and stage == "final"
-            images = self.experiment.visualization / dataset.name if saves else None
-            result = self.evaluator.evaluate(network, dataset, images)
+            result = self.evaluator.evaluate(network, dataset, self._files(stage, dataset, iteration))
             taken = result.seconds if seconds is None else seconds
             self.experiment.record(stage, iteration, result.name, result.means, taken)
             get_logger().info("%s, iteration %d, %s", stage, iteration, result.describe())
             results.append(result)
         return results
+
+    def _files(self, stage: str, dataset: PairedDataset, iteration: int) -> FileOf | None:
+        """Return where the images of a data set are saved, or None for those that are not."""
+        val, folder = self.experiment.options.val, self.experiment.visualization
+        if stage == "final":
+            saves = val.save_img or not dataset.has_gt
+            return result_files(folder, dataset.name, val.suffix) if saves else None
+        if stage == "fp" or not val.save_img or dataset not in self.validation:
+            return None
+        return validation_files(folder, dataset.name if len(self.validation) > 1 else None, iteration)
 
 
 def begin(
@@ -240,8 +255,9 @@ def test(options: Options, root: Path, device: torch.device) -> None:
     evaluator = Evaluator(options.val, options.scale, full_precision if options.val.full_precision else None)
     results = []
     for dataset in datasets:
-        images = folder / "visualization" / dataset.name if options.val.save_img else None
-        results.append(evaluator.evaluate(network, dataset, images))
+        saves = options.val.save_img or not dataset.has_gt
+        files = result_files(folder / "visualization", dataset.name, options.val.suffix) if saves else None
+        results.append(evaluator.evaluate(network, dataset, files))
         get_logger().info("%s", results[-1].describe())
     write_results(folder / "metrics.json", options, results, measure_complexity(network))
     if dist.is_main():

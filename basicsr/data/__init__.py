@@ -43,7 +43,7 @@ def build_dataset(options: Mapping[str, Any], scale: int, phase: Literal["train"
 
 
 def build_evaluation_sets(datasets: Mapping[str, Component], scale: int) -> list[PairedDataset]:
-    """Construct data sets of whole images; a test set whose HR folder is not on disk is named and skipped.
+    """Construct data sets of whole images; a test set whose folder is not on disk is named and skipped.
 
     Args:
         datasets: options by key, such as `val` or `test_1`.
@@ -54,12 +54,17 @@ def build_evaluation_sets(datasets: Mapping[str, Component], scale: int) -> list
     """
     found = []
     for key, options in datasets.items():
-        root = options.get("dataroot_gt")
+        root = folder_of(options)
         if key.startswith("test") and isinstance(root, str) and not Path(root).is_dir():
             _logger.warning("Benchmark %s is skipped: there is no folder '%s'.", options.get("name", key), root)
             continue
         found.append(build_dataset(options, scale, "val", f"datasets:{key}"))
     return found
+
+
+def folder_of(options: Mapping[str, Any]) -> Any:
+    """Return the folder of the HR images of a data set, or of its LR images where it has no others."""
+    return options.get("dataroot_gt") or options.get("dataroot_lq")
 
 
 def hold_in_memory(dataset: PairedDataset, options: TrainOptions, device: torch.device) -> TrainingImages:
@@ -161,11 +166,12 @@ def calibration_crops(options: CalibrationOptions, training: Component | None, s
     dataroot_gt, dataroot_lq = options.dataroot_gt, options.dataroot_lq
     if options.data is not None:
         return load_calibration_set(options.data, scale=scale, dataroot_gt=dataroot_gt, dataroot_lq=dataroot_lq)
-    template = None
+    template = listed = None
     if dataroot_gt is None:
         if training is None or training.get("dataroot_gt") is None:
             raise OptionsError("Calibration needs 'calibration:data', 'calibration:dataroot_gt' or 'datasets:train'.")
         template = training.get("filename_tmpl") if dataroot_lq is None else None
+        listed = training.get("meta_info_file")
         dataroot_gt, dataroot_lq = training["dataroot_gt"], dataroot_lq or training.get("dataroot_lq")
     chosen = make_calibration_set(
         dataroot_gt,
@@ -175,5 +181,6 @@ def calibration_crops(options: CalibrationOptions, training: Component | None, s
         crop_size=options.crop_size,
         seed=seed,
         filename_tmpl=template,
+        meta_info_file=listed,
     )
-    return crops_of(chosen, template)
+    return crops_of(chosen, template, listed)

@@ -8,11 +8,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 
-class Pair(TypedDict):
-    """A whole pair: the name of the HR file without suffix, `lq` 3,h,w and `gt` 3,h*scale,w*scale, RGB float32 in 0..1."""
-
+class _LowResolution(TypedDict):
     name: str
     lq: Tensor
+
+
+class Pair(_LowResolution, total=False):
+    """A whole pair: the name of the HR file without suffix, `lq` 3,h,w and `gt` 3,h*scale,w*scale, RGB float32 in 0..1.
+
+    A data set without HR gives no `gt`.
+    """
+
     gt: Tensor
 
 
@@ -25,10 +31,12 @@ class PairedDataset(Dataset[Pair], ABC):
     Attributes:
         name: name of the data set in logs and results.
         scale: the scale factor.
+        has_gt: whether there are HR images; without, nothing is trained or measured.
     """
 
     name: str
     scale: int
+    has_gt: bool = True
 
     @abstractmethod
     def __init__(self, scale: int, phase: Literal["train", "val"], /) -> None:

@@ -31,10 +31,11 @@ class PairedImageDataset(PairedDataset):
         scale: the scale factor.
         phase: `train` needs an `lq_size`.
         name: name of the data set in logs and results.
-        dataroot_gt: folder of HR images.
-        dataroot_lq: folder of LR images.
+        dataroot_gt: folder of HR images; one that ends in .lmdb is a database of BasicSR's.
+        dataroot_lq: folder of LR images, of either kind.
         filename_tmpl: name of an LR file without suffix, such as `{}x{scale}`, or `{-_HR}_LR`, where HR names end in `_HR`;
             found out if not given.
+        meta_info_file: list of the HR images to take, as BasicSR has it, a line `0001_s001.png (480,480,3)` each.
         lq_size: side of the LR squares that are cut for training, in pixels; those of HR are `scale` times as large.
         use_hflip: mirror training samples at random.
         use_rot: turn training samples at random.
@@ -45,7 +46,7 @@ class PairedImageDataset(PairedDataset):
         name, scale, lq_size, use_hflip, use_rot: as given.
 
     Raises:
-        OptionsError: `lq_size` is missing for training.
+        OptionsError: `lq_size` is missing for training, or `dataroot_gt`.
         DataError: a folder is missing or empty, HR and LR images do not match, or one cannot be read or is smaller than a crop.
     """
 
@@ -56,9 +57,10 @@ class PairedImageDataset(PairedDataset):
         /,
         *,
         name: Annotated[str, NOT_RECIPE],
-        dataroot_gt: Annotated[str, NOT_RECIPE],
+        dataroot_gt: Annotated[str | None, NOT_RECIPE] = None,
         dataroot_lq: Annotated[str | None, NOT_RECIPE] = None,
         filename_tmpl: Annotated[str | None, NOT_RECIPE] = None,
+        meta_info_file: Annotated[str | None, NOT_RECIPE] = None,
         lq_size: Annotated[int, Field(gt=0)] | None = None,
         use_hflip: bool = True,
         use_rot: bool = True,
@@ -72,7 +74,12 @@ class PairedImageDataset(PairedDataset):
             self.crop_size()
         self.use_hflip = use_hflip
         self.use_rot = use_rot
-        self._pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl)[:num_images]
+        if dataroot_gt is None:
+            raise OptionsError(
+                f"The data set '{name}' has no dataroot_gt, the folder of its HR images. For LR images alone, which are enlarged "
+                "without being measured, set type: SingleImageDataset."
+            )
+        self._pairs = find_pairs(dataroot_gt, dataroot_lq, scale, filename_tmpl, meta_info_file)[:num_images]
         check_pairs(name, self._pairs, scale, lq_size if phase == "train" else None)
         self._cache: ImageCache[tuple[np.ndarray, np.ndarray]] = ImageCache(cache_budget_mb * 2**20)
         if dataroot_lq is None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from basicsr.metrics.base import MetricTraits
+from basicsr.metrics.base import MetricTraits, compares_with_hr
 
 _LOG_DECIMALS = 4
 
@@ -15,7 +15,7 @@ class DatasetResult:
     Attributes:
         name: name of the dataset.
         images: for each image the values of metrics, by name; None where a metric has no value for an image. Metrics that compare
-            with the full-precision output are there only where one was at hand.
+            with the full-precision output are there only where one was at hand, those that compare with HR only where there is HR.
         seconds: wall time of the evaluation.
         traits: what the metrics state of themselves, by name.
     """
@@ -43,8 +43,18 @@ class DatasetResult:
             for metric in metrics
         }
 
+    @property
+    def without_hr(self) -> bool:
+        """Whether there were no HR images, so that metrics that compare with them are left out."""
+        return compares_with_hr(self.traits, self.traits) and not compares_with_hr(self.traits, self.means)
+
     def describe(self) -> str:
         """Return one line for the log."""
+        if self.without_hr:
+            others = "".join(
+                f", {key} {self.traits[key].text(value, _LOG_DECIMALS)}" for key, value in self.means.items()
+            )
+            return f"{self.name}: {len(self.images)} images enlarged, without HR to compare with{others}"
         counted = self.counted
         parts = []
         for metric, mean in self.means.items():

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from basicsr.utils.errors import DataError, TrainingError
 from basicsr.utils.image import tensor_to_image, write_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import ValOptions
+from basicsr.utils.saved_images import FileOf
 
 _PROBE_SIDE = 48
 
@@ -49,13 +49,14 @@ class Evaluator:
         self._full_precision = full_precision
         self._references = ReferenceOutputs(full_precision, options) if compares and full_precision else None
 
-    def evaluate(self, network: nn.Module, dataset: Any, folder: Path | None = None) -> DatasetResult:
+    def evaluate(self, network: nn.Module, dataset: Any, file_of: FileOf | None = None) -> DatasetResult:
         """Evaluate a network on a dataset of pairs; several processes share the images.
 
         Args:
             network: in evaluation mode, on any device.
-            dataset: items with `lq` (3, h, w), `gt` (3, scale h, scale w) in 0..1 and `name`.
-            folder: where the outputs are saved as `<name>.png`, or None.
+            dataset: items with `lq` (3, h, w), `gt` (3, scale h, scale w) in 0..1 and `name`. Without `gt` the metrics that compare
+                with HR are left out.
+            file_of: returns where the output for an image is saved, given its name; None saves nothing.
 
         Raises:
             TrainingError: the network's output is not finite.
@@ -69,8 +70,8 @@ class Evaluator:
             for index, name in enumerate(names):
                 reference = None if references is None else references[index]
                 own[name] = self._measure(name, outputs[index], gt[index], reference, reasons)
-                if folder is not None:
-                    write_image(folder / f"{name}.png", tensor_to_image(outputs[index]))
+                if file_of is not None:
+                    write_image(file_of(name), tensor_to_image(outputs[index]))
         gathered = dist.gather_objects((own, reasons))
         images = {k: v for part, _ in gathered for k, v in part.items()}
         traits = {name: metric.traits for name, metric in self.metrics.items()}
@@ -78,7 +79,7 @@ class Evaluator:
         _warn_of_gaps(result, {k: v for _, part in gathered for k, v in part.items()})
         return result
 
-    def _batches(self, dataset: Any) -> Iterator[tuple[list[str], torch.Tensor, list[torch.Tensor]]]:
+    def _batches(self, dataset: Any) -> Iterator[tuple[list[str], torch.Tensor, list[torch.Tensor | None]]]:
         """Yield runs of consecutive images of equal size, at most `batch_size` together."""
         pending: list[Mapping[str, Any]] = []
         for index in range(dist.rank(), len(dataset), dist.world_size()):
@@ -118,7 +119,7 @@ class Evaluator:
         self,
         name: str,
         output: torch.Tensor,
-        gt: torch.Tensor,
+        gt: torch.Tensor | None,
         reference: torch.Tensor | None,
         reasons: dict[str, str],
     ) -> dict[str, float | None]:
@@ -127,10 +128,12 @@ class Evaluator:
             raise TrainingError(
                 f"The output for the image '{name}' is not finite: the weights or bounds of the network are damaged."
             )
-        image, truth = tensor_to_image(output), tensor_to_image(gt)
+        image, truth = tensor_to_image(output), None if gt is None else tensor_to_image(gt)
         values: dict[str, float | None] = {}
         for key, metric in self.metrics.items():
             pair = (image, truth) if metric.traits.compares == "hr" else (output, reference)
+            if pair[1] is None:
+                continue
             try:
                 values[key] = metric(*pair)
             except DataError as error:
@@ -147,8 +150,9 @@ def _warn_of_gaps(result: DatasetResult, reasons: Mapping[str, str]) -> None:
         )  # fmt: skip
 
 
-def _stack(items: list[Mapping[str, Any]]) -> tuple[list[str], torch.Tensor, list[torch.Tensor]]:
-    return [item["name"] for item in items], torch.stack([item["lq"] for item in items]), [item["gt"] for item in items]
+def _stack(items: list[Mapping[str, Any]]) -> tuple[list[str], torch.Tensor, list[torch.Tensor | None]]:
+    names = [item["name"] for item in items]
+    return names, torch.stack([item["lq"] for item in items]), [item.get("gt") for item in items]
 
 
 def check_levels(network: nn.Module, lq: torch.Tensor) -> int:

@@ -11,7 +11,7 @@ both outputs of networks as they come, not rounded, tensors (3, h, w) that are i
 for pictures that it has no value for. Options `crop_border` and `test_y_channel` are those of section `val` where they are not set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -64,6 +64,11 @@ class MetricTraits:
     def as_dict(self) -> dict[str, Any]:
         """Return all attributes, for JSON files; `MetricTraits(**...)` reads them."""
         return asdict(self)
+
+
+def compares_with_hr(traits: Mapping[str, MetricTraits], names: Iterable[str]) -> bool:
+    """Return whether one of the named metrics compares with HR; those that state nothing are passed over."""
+    return any(traits[name].compares == "hr" for name in names if name in traits)
 
 
 def declare(

@@ -5,17 +5,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from basicsr.data.pairs import find_pairs, load_pair
+from basicsr.data.pairs import ImagePair, files_by_name, find_pairs, listed_images, load_pair
 from basicsr.reporting.crops import most_different, tile
 from basicsr.reporting.tables import Group, Row
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import read_image
 from basicsr.utils.resize import upscale_image
+from basicsr.utils.saved_images import saved_results
 
 HR, BICUBIC = "HR", "bicubic"
 TILE_CROP = 64
@@ -60,14 +60,14 @@ def views_of(group: Group, limit: int | None = None) -> tuple[list[Views], str]:
     if not saved:
         return [], "No pictures: none of these evaluations ran with val:save_img=true."
     try:
-        pairs = {pair.name: pair for pair in _pairs(group)}
+        pairs = _files(group)
     except DataError as error:
         return [], f"No pictures: {error}"
     names = sorted(set.intersection(*(set(files) for files in saved.values())) & set(pairs))
     if not names:
         return (
             [],
-            f"No pictures: what the evaluations saved and the HR pictures of '{group.dataset}' have no name in common.",
+            f"No pictures: what the evaluations saved and the pictures of '{group.dataset}' have no name in common.",
         )
     views = []
     for name in names[:limit]:
@@ -83,35 +83,45 @@ def views_of(group: Group, limit: int | None = None) -> tuple[list[Views], str]:
 
 def _saved(row: Row, dataset: str) -> dict[str, Path]:
     """Return the pictures that an evaluation saved, by name."""
-    folder = row.entry.pictures
-    return {file.stem: file for file in (folder / dataset).glob("*.png")} if folder is not None else {}
+    folder, suffix = row.entry.pictures, (row.entry.options.get("val") or {}).get("suffix")
+    return saved_results(folder, dataset, suffix) if folder is not None else {}
 
 
-def _pairs(group: Group) -> list[Any]:
-    """Return the files of a dataset, found through the options of a row.
+def _files(group: Group) -> dict[str, ImagePair | Path]:
+    """Return the files of a dataset by name, found through the options of a row: pairs, or LR files where there is no HR.
 
     Raises:
         DataError: no row knows the dataset, or its files are not where they were.
     """
     for row in group.rows:
         for options in (row.entry.options.get("datasets") or {}).values():
-            if options.get("name") == group.dataset and options.get("dataroot_gt"):
-                places = (options["dataroot_gt"], options.get("dataroot_lq"))
-                return find_pairs(*places, group.scale, options.get("filename_tmpl"))[: options.get("num_images")]
+            if options.get("name") != group.dataset:
+                continue
+            hr, lq, listed = (options.get(key) for key in ("dataroot_gt", "dataroot_lq", "meta_info_file"))
+            number = options.get("num_images")
+            if hr:
+                pairs = find_pairs(hr, lq, group.scale, options.get("filename_tmpl"), listed)[:number]
+                return {pair.name: pair for pair in pairs}
+            if lq:
+                return dict(list(files_by_name(listed_images(lq, listed)).items())[:number])
     raise DataError(
         f"no folder has an options.yml that tells where the HR pictures of '{group.dataset}' are. Evaluate again, which writes it."
     )
 
 
-def _views(group: Group, name: str, pair: Any, files: Mapping[str, Path]) -> Views:
-    lq, hr = (_eight_bits(image) for image in load_pair(pair, group.scale))
-    images = {HR: hr, BICUBIC: upscale_image(lq, group.scale)}
+def _views(group: Group, name: str, pair: ImagePair | Path, files: Mapping[str, Path]) -> Views:
+    if isinstance(pair, ImagePair):
+        lq, hr = (_eight_bits(image) for image in load_pair(pair, group.scale))
+        images = {HR: hr, BICUBIC: upscale_image(lq, group.scale)}
+    else:
+        images = {BICUBIC: upscale_image(_eight_bits(read_image(pair)), group.scale)}
+    first, shape = next((label, image.shape) for label, image in images.items())
     images |= {label: _eight_bits(read_image(file)) for label, file in files.items()}
     for label, image in images.items():
-        if image.shape != hr.shape:
+        if image.shape != shape:
             raise DataError(
-                f"the picture '{name}' of {label} has {image.shape[1]}x{image.shape[0]} pixels, but HR has "
-                f"{hr.shape[1]}x{hr.shape[0]}. Evaluate again, so that they belong together."
+                f"the picture '{name}' of {label} has {image.shape[1]}x{image.shape[0]} pixels, but {first} has "
+                f"{shape[1]}x{shape[0]}. Evaluate again, so that they belong together."
             )
     notes = {}
     for row in group.rows:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from basicsr.metrics.base import MetricTraits
+from basicsr.metrics.base import MetricTraits, compares_with_hr
 from basicsr.reporting.entries import Entry
 from basicsr.utils.markdown import markdown_table
 
@@ -71,6 +71,12 @@ class Group:
         return next((row for row in self.rows if not row.entry.quantized), None)
 
     @property
+    def without_hr(self) -> bool:
+        """Whether the data set has LR pictures alone: rows know metrics that compare with HR, and have no value of any."""
+        known = {name: traits for row in self.rows for name, traits in row.entry.traits.items()}
+        return compares_with_hr(known, known) and not compares_with_hr(known, self.metrics)
+
+    @property
     def dynamic(self) -> bool:
         """Whether a row has ranges that are computed anew for each sample."""
         return any(row.entry.dynamic for row in self.rows)
@@ -101,8 +107,12 @@ class Group:
         return f"{traits.label if traits else metric} {self.text(metric, value)} {unit}".rstrip()
 
     def gaps(self) -> list[str]:
-        """Return a sentence for each mean that leaves out pictures without a value."""
-        sentences = []
+        """Return a sentence for each mean that leaves out pictures without a value, and one where there is no HR at all."""
+        sentences = (
+            [f"{self.dataset} has LR pictures alone, which were enlarged: no metric compares with HR."]
+            if self.without_hr
+            else []
+        )
         for row in self.rows:
             pictures = len(row.entry.images.get(self.dataset, ()))
             for metric, number in row.entry.counted.get(self.dataset, {}).items():
@@ -117,6 +127,8 @@ class Group:
     def describe_protocol(self) -> str:
         """Return how it was measured, as a sentence."""
         count = f"{len(self.pictures)} pictures" if self.pictures else "Means of the data set"
+        if self.without_hr:
+            return f"{count}, enlarged without HR to compare with."
         channel = "on Y" if self.protocol.get("test_y_channel", True) else "on RGB"
         border = self.protocol.get("crop_border")
         border = self.scale if border is None else border

@@ -138,7 +138,7 @@ def _enlarged(network: nn.Module, image: _One, options: Options) -> tuple[np.nda
     """
     evaluator = Evaluator(options.val.model_copy(update={"metrics": _PSNR}), options.scale, None)
     with tempfile.TemporaryDirectory() as folder:
-        result = evaluator.evaluate(network, image, Path(folder))
+        result = evaluator.evaluate(network, image, lambda name: Path(folder) / f"{name}.png")
         name, psnr = image[0]["name"], result.means["psnr"]
         if psnr is None:
             raise DataError(f"The image '{name}' has no PSNR under the protocol of the options. Choose another place.")

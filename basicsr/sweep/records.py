@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from basicsr.data import folder_of
 from basicsr.metrics.base import build_metrics
 from basicsr.metrics.stated import metrics_in
 from basicsr.sweep.plan import PROTOCOL, Run
@@ -100,7 +101,7 @@ def state_of(run: Run, places: Places) -> tuple[State, list[str]]:
     fresh = [
         options["name"]
         for options in run.options.datasets_of("test").values()
-        if options["name"] not in known and Path(options["dataroot_gt"]).is_dir()
+        if options["name"] not in known and Path(folder_of(options)).is_dir()
     ]
     remarks = [f"not yet measured on {', '.join(fresh)}"] if fresh else []
     unknown = [name for name in _metrics_of(run.options) if name not in metrics_in(record["metrics"])]

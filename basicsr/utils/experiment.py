@@ -135,7 +135,7 @@ class Experiment:
         self._records.append(rounded(line))
         self._write_records()
         if stage != "final":
-            known = {f"{dataset}/{key}": value for key, value in values.items() if value is not None}
+            known = {f"metrics/{dataset}/{key}": value for key, value in values.items() if value is not None}
             self.scalars(known, iteration)
 
     def _write_records(self) -> None:

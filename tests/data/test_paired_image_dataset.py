@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr.data import build_dataset
+from basicsr.data import build_dataset, calibration_crops
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.data.sampler import build_train_loader
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.image import image_to_tensor, read_image, write_image
+from basicsr.utils.options import CalibrationOptions
 from basicsr.utils.resize import downscale_image
+from tests.lmdb_folders import make_lmdb
 
 
 def _options(folder, **more):
@@ -116,3 +119,44 @@ def test_an_image_smaller_than_the_crop_is_named(make_images):
     with pytest.raises(DataError, match=r"a0\.png' has 40x16 pixels .* lq_size 10 at x2"):
         PairedImageDataset(2, "train", name="Noise", dataroot_gt=str(hr), lq_size=10)
     assert len(PairedImageDataset(2, "val", name="Noise", dataroot_gt=str(hr), lq_size=10)) == 1
+
+
+def test_databases_give_the_pairs_of_the_folders_that_they_were_made_of(make_images, tmp_path):
+    hr, lr = make_images("HR", (40, 48), (40, 52)), make_images("LR", (10, 12), (10, 13))
+    databases = make_lmdb(hr, tmp_path / "HR_sub.lmdb"), make_lmdb(lr, tmp_path / "X4_sub.lmdb")
+    for with_lq in (True, False):
+        own, other = (
+            build_dataset(
+                _options(gt, dataroot_lq=str(lq) if with_lq else None, lq_size=8), 4, "train", "datasets:train"
+            )
+            for gt, lq in ((hr, lr), databases)
+        )
+        assert len(own) == len(other) == 2
+        for index in range(2):
+            assert own[index]["name"] == other[index]["name"]
+            for one, two in ((own[index], other[index]), (own.sample(index, (3, 4)), other.sample(index, (3, 4)))):
+                assert torch.equal(one["lq"], two["lq"]) and torch.equal(one["gt"], two["gt"])
+
+
+def test_workers_read_databases(make_images, tmp_path):
+    hr = make_images("HR", (40, 48), (40, 52))
+    sets = [
+        build_dataset(_options(folder, lq_size=8), 4, "train", "datasets:train")
+        for folder in (hr, make_lmdb(hr, tmp_path / "HR.lmdb"))
+    ]
+    own, other = (build_train_loader(d, batch_size=4, num_workers=n, seed=1) for d, n in zip(sets, (0, 2), strict=True))
+    for _ in range(2):
+        one, two = next(own), next(other)
+        assert torch.equal(one["lq"], two["lq"]) and torch.equal(one["gt"], two["gt"])
+
+
+def test_calibration_crops_come_from_the_listed_images_of_a_database(make_images, tmp_path):
+    hr = make_images("HR", *[(40, 48)] * 3)
+    database, listed = make_lmdb(hr, tmp_path / "HR.lmdb"), tmp_path / "list.txt"
+    listed.write_text("a1.png (40,48,3)\n")
+    crops = calibration_crops(
+        CalibrationOptions(num_images=4, crop_size=8), _options(database, meta_info_file=str(listed)), 4, 0
+    )
+    (hr / "a0.png").unlink()
+    (hr / "a2.png").unlink()
+    assert torch.equal(crops, calibration_crops(CalibrationOptions(num_images=4, crop_size=8), _options(hr), 4, 0))

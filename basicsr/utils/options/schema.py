@@ -4,13 +4,12 @@ A section that describes a component (`network_g`, a dataset, a loss, a calibrat
 parameters of that component's constructor, which are its schema.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-from basicsr.utils.devices import KNOWN_DEVICES, is_device_name
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.options.names import DeviceName, FilePart, FolderName
 from basicsr.utils.signature import NOT_RECIPE
 
 Component = dict[str, Any]
@@ -24,26 +23,6 @@ DEFAULT_METRICS: dict[str, Component] = {
 }
 RESERVED_KEYS = ("stage", "iter", "dataset", "seconds", "images", "counted", "last")
 """Other keys of what results hold beside the values of metrics."""
-
-
-def _folder_name(name: str) -> str:
-    if re.search(r"""[/\\:*?"<>|\x00-\x1f]""", name) or name.startswith(".") or not 0 < len(name) <= 200:
-        raise ValueError(
-            "must be usable as the name of a folder: no slash, no dot at the beginning, 1 to 200 characters"
-        )
-    return name
-
-
-FolderName = Annotated[str, pydantic.AfterValidator(_folder_name)]
-
-
-def _device_name(name: str) -> str:
-    if not is_device_name(name):
-        raise ValueError(f"must be {KNOWN_DEVICES}")
-    return name
-
-
-DeviceName = Annotated[str, pydantic.AfterValidator(_device_name)]
 
 
 class _Section(pydantic.BaseModel):
@@ -188,7 +167,9 @@ class ValOptions(_Section):
     batch_size: Positive = 1
     """Images of equal size that go through the network together."""
     save_img: bool = False
-    """Write the enlarged images."""
+    """Write the enlarged images: those of the last evaluation, and in a training those of each validation."""
+    suffix: FilePart | None = None
+    """Put behind the names of the images that `test.py` and the last evaluation of a training write: `<image>_<suffix>.png`."""
     histograms: bool = True
     """`test.py` records how the activations of a quantized network are distributed (activations.json), for its report."""
     full_precision: bool = True
