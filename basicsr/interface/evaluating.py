@@ -12,6 +12,7 @@ from basicsr.interface.networks import EnlargingNetwork, probe, size_multiple_of
 from basicsr.interface.quantized_network import QuantizedNetwork
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.options import ValOptions
+from basicsr.utils.saved_images import files_in
 from basicsr.utils.signature import validate_model
 
 Pairs = Sequence[tuple[Image, Image]]
@@ -102,7 +103,7 @@ def evaluate(
             )
         dataset = _dataset(images, lr_folder, enlarging.scale)
         return Evaluator(options, enlarging.scale, reference).evaluate(
-            enlarging, dataset, None if save_to is None else Path(save_to)
+            enlarging, dataset, None if save_to is None else files_in(save_to)
         )
     finally:
         for module in training:

@@ -4,7 +4,6 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.image import read_image, tensor_to_image
 from basicsr.utils.options import DEFAULT_METRICS, Options
 from basicsr.utils.resize import upscale_image
+from basicsr.utils.saved_images import files_in
 
 COLUMNS = 9
 _PSNR = {"psnr": DEFAULT_METRICS["psnr"]}
@@ -138,11 +138,11 @@ def _enlarged(network: nn.Module, image: _One, options: Options) -> tuple[np.nda
     """
     evaluator = Evaluator(options.val.model_copy(update={"metrics": _PSNR}), options.scale, None)
     with tempfile.TemporaryDirectory() as folder:
-        result = evaluator.evaluate(network, image, lambda name: Path(folder) / f"{name}.png")
+        result = evaluator.evaluate(network, image, files_in(folder))
         name, psnr = image[0]["name"], result.means["psnr"]
         if psnr is None:
             raise DataError(f"The image '{name}' has no PSNR under the protocol of the options. Choose another place.")
-        return read_image(Path(folder) / f"{name}.png"), psnr
+        return read_image(files_in(folder)(name)), psnr
 
 
 def _blocks(

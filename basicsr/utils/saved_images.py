@@ -12,6 +12,11 @@ def result_files(folder: Path, dataset: str, suffix: str | None) -> FileOf:
     return lambda name: folder / dataset / f"{name}{_ending(suffix)}"
 
 
+def files_in(folder: str | Path) -> FileOf:
+    """Return files of a folder that holds nothing but one data set: `<folder>/<image>.png`."""
+    return lambda name: Path(folder) / f"{name}.png"
+
+
 def validation_files(folder: Path, dataset: str | None, iteration: int) -> FileOf:
     """Return the files of a validation, `<folder>/<image>/<image>_<iteration>.png` as in BasicSR.
 
