@@ -10,6 +10,7 @@ from basicsr.data.pairs import ImagePair, fits, load_pair
 from basicsr.data.transforms import crop_problem
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import read_image
+from basicsr.utils.image_bytes import length_of
 from basicsr.utils.image_header import Glance, any_size, glance
 
 _DECODED = 64 * 2**20  # bytes of files that are decoded in about a second; the pixels of more are not looked at
@@ -84,8 +85,8 @@ def _crop_problem(pair: ImagePair, look: Glance | None, crop_size: int, scale: i
 
 def _bytes_of(file: Path) -> int:
     try:
-        return file.stat().st_size
-    except OSError:
+        return length_of(file)
+    except (OSError, DataError):
         return 0  # reading it tells
 
 

@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from basicsr.data.base import Pair, PairedDataset
-from basicsr.data.pairs import files_by_name, listed_images
+from basicsr.data.pair_check import check_pairs
+from basicsr.data.pairs import ImagePair, files_by_name, listed_images
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.image import image_to_tensor, read_image
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -32,7 +33,7 @@ class SingleImageDataset(PairedDataset):
 
     Raises:
         OptionsError: the images are to train a network.
-        DataError: the folder is missing or empty.
+        DataError: the folder is missing or empty, or an image cannot be read.
     """
 
     has_gt = False
@@ -53,6 +54,7 @@ class SingleImageDataset(PairedDataset):
         self.name = name
         self.scale = scale
         self._files = list(files_by_name(listed_images(dataroot_lq, meta_info_file)).items())[:num_images]
+        check_pairs(name, [ImagePair(image, file, None) for image, file in self._files], 1)  # that each can be read
         _logger.info("Data set %s: %d LR images of '%s', without HR.", name, len(self._files), dataroot_lq)
 
     def __len__(self) -> int:

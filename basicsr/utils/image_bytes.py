@@ -1,9 +1,11 @@
 """Encoded images, from files and out of databases: the one place that knows both."""
 
+import io
 from pathlib import Path
+from typing import BinaryIO
 
 from basicsr.utils.errors import DataError, explained
-from basicsr.utils.lmdb_folders import lmdb_folder_of, read_from_lmdb
+from basicsr.utils.lmdb_folders import ends_in_lmdb, lmdb_folder_of, read_from_lmdb
 
 
 def read_bytes(path: Path) -> bytes:
@@ -23,3 +25,25 @@ def read_bytes(path: Path) -> bytes:
     if not data:
         raise DataError(f"The image '{path}' is empty (0 bytes). Copy or download it again.")
     return data
+
+
+def open_ends(path: Path) -> BinaryIO:
+    """Open an encoded image to look at its first and last bytes; one out of a database lacks what lies between.
+
+    Raises:
+        OSError: the file cannot be opened.
+        DataError: the database has no such image.
+    """
+    folder = lmdb_folder_of(path)
+    return path.open("rb") if folder is None else io.BytesIO(ends_in_lmdb(folder, path)[1])
+
+
+def length_of(path: Path) -> int:
+    """Return the bytes of an encoded image.
+
+    Raises:
+        OSError: the file cannot be asked.
+        DataError: the database has no such image.
+    """
+    folder = lmdb_folder_of(path)
+    return path.stat().st_size if folder is None else ends_in_lmdb(folder, path)[0]

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from basicsr.utils.image_bytes import open_ends
+
 _ORIENTATION = 0x0112  # tag of EXIF
 _TAIL = 64  # bytes at the end of a file that are looked at
 _GREY_MODES = ("1", "L", "LA", "La", "F")  # and those that begin with I, of 16 and 32 bits
@@ -121,7 +123,7 @@ class Glance:
 def glance(path: Path) -> Glance | None:
     """Look at the file of an image, inside of `any_size`; None where only its pixels can tell, such as where the end is missing."""
     try:
-        with path.open("rb") as file, PIL.Image.open(file) as image:
+        with open_ends(path) as file, PIL.Image.open(file) as image:
             tagged = "exif" in image.info or image.format == "TIFF"
             sideways = tagged and image.getexif().get(_ORIENTATION, 1) in range(5, 9)
             grey = image.mode in _GREY_MODES or image.mode.startswith("I")
@@ -134,7 +136,7 @@ def glance(path: Path) -> Glance | None:
 
 def _ends_well(path: Path, kind: str | None) -> bool:
     """Return whether a file has the end that its format demands; True for formats that demand none."""
-    with path.open("rb") as file:
+    with open_ends(path) as file:
         start = file.read(12)
         length = file.seek(0, io.SEEK_END)
         file.seek(-min(length, _TAIL), io.SEEK_END)

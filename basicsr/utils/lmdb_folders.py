@@ -5,8 +5,9 @@ has the path `<folder>.lmdb/0001_s001.png`, as if it lay there as a file, so tha
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from basicsr.utils.errors import DataError
 from basicsr.utils.extras import require
@@ -15,7 +16,10 @@ from basicsr.utils.meta_info import names_in_meta_info
 
 SUFFIX = ".lmdb"
 _DATA, _LIST = "data.mdb", "meta_info.txt"
+_HEAD, _TAIL = 4096, 64  # bytes of an image, for what it says of itself and for whether it is whole
 _REMEDY = "Copy the folder again, or make it anew."
+
+Taken = TypeVar("Taken")
 
 _open: dict[Path, tuple[tuple[int, int], Any]] = {}
 """Databases that are open, with the state of their file: LMDB refuses to open one twice. Processes that are forked share them."""
@@ -58,18 +62,35 @@ def read_from_lmdb(folder: Path, path: Path) -> bytes:
         DataError: the folder is damaged or has no such image.
         OptionsError: the package lmdb is not installed.
     """
+    return _stored(folder, path, bytes)
+
+
+def ends_in_lmdb(folder: Path, path: Path) -> tuple[int, bytes]:
+    """Return the number of bytes of an encoded image, and its first and last bytes put together; so a large folder is looked at soon.
+
+    Raises:
+        DataError: the folder is damaged or has no such image.
+        OptionsError: the package lmdb is not installed.
+    """
+    return _stored(
+        folder, path, lambda data: (len(data), bytes(data[:_HEAD]) + bytes(data[max(_HEAD, len(data) - _TAIL) :]))
+    )
+
+
+def _stored(folder: Path, path: Path, take: Callable[[memoryview], Taken]) -> Taken:
+    """Return what is taken of the bytes of an image, which are valid within this call only."""
     lmdb = _lmdb()
     key = path.relative_to(folder).with_suffix("").as_posix()
     if not folder.is_dir():
         raise DataError(f"The LMDB folder '{folder}' does not exist. Check the path.")
     try:
-        with _database(folder).begin(write=False) as transaction:
+        with _database(folder).begin(write=False, buffers=True) as transaction:
             data = transaction.get(key.encode())
+            if data is not None:
+                return take(data)
     except lmdb.Error as error:
         raise _damaged(folder, error) from error
-    if data is None:
-        raise DataError(f"The LMDB folder '{folder}' has no image under the key '{key}'. {_REMEDY}")
-    return bytes(data)
+    raise DataError(f"The LMDB folder '{folder}' has no image under the key '{key}'. {_REMEDY}")
 
 
 def _lmdb() -> Any:

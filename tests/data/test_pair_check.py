@@ -12,6 +12,7 @@ from basicsr.data.pair_check import check_pairs
 from basicsr.data.pairs import find_pairs, lq_name
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import write_image
+from tests.lmdb_folders import change, make_lmdb
 
 
 @pytest.fixture(params=["headers", "pixels"], autouse=True)
@@ -156,3 +157,20 @@ def test_hr_names_with_a_suffix(tmp_path, names):
 def test_a_template_that_does_not_fit_a_name_gives_none():
     assert lq_name("b", "{-_HR}_LR", 4) == "" and lq_name("_HR", "{-_HR}_LR", 4) == ""
     assert lq_name("a_HR", "small/{-_HR}-{scale}", 4) == "small/a-4"
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_databases_are_looked_at_in_the_same_way(make_images, tmp_path, monkeypatch, damage):
+    hr, lr = make_images("HR", (160, 200), (200, 160)), make_images("LR", (40, 50), (50, 40))
+    databases = make_lmdb(hr, tmp_path / "HR.lmdb"), make_lmdb(lr, tmp_path / "LR.lmdb")
+    read, decoded = pair_check.load_pair, []
+    monkeypatch.setattr(pair_check, "load_pair", lambda pair, scale: decoded.append(pair.name) or read(pair, scale))
+    if damage:
+        change(databases[0], a1=(hr / "a1.png").read_bytes()[:-40])
+        with pytest.raises(DataError, match=r"HR.lmdb/a1\.png' is (damaged|cut off)"):
+            check(*databases)
+        return
+    check(*databases)
+    assert decoded == ([] if pair_check._DECODED < 0 else ["a0", "a1"])
+    with pytest.raises(DataError, match=r"HR.lmdb/a0\.png' has 200x160 pixels .* lq_size 41 at x4"):
+        check(*databases, crop_size=41)

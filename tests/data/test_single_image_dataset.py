@@ -25,6 +25,13 @@ def test_images_come_in_the_order_of_names_without_hr(make_images, tmp_path):
     assert [item["name"] for item in listed] == ["a2"]
 
 
+def test_a_broken_image_is_told_before_the_first_is_enlarged(make_images):
+    folder = make_images("LR", (7, 9), (8, 5))
+    (folder / "a1.png").write_bytes((folder / "a1.png").read_bytes()[:50])
+    with pytest.raises(DataError, match="a1.png' is"):
+        build_dataset(options(folder), 4, "val", "datasets:test_1")
+
+
 def test_they_train_nothing(make_images):
     folder = make_images("LR", (7, 9))
     with pytest.raises(OptionsError, match="'mine' is a SingleImageDataset.*PairedImageDataset with a dataroot_gt"):
