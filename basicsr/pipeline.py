@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from basicsr.data import (
+    CalibrationCrops,
     TrainingImages,
     build_dataset,
     build_evaluation_sets,
@@ -71,12 +72,14 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     model_class = model_class_of(options)
     training = training_set(options, device) if model_class.trains_on == "images" else None
     needs_crops = issubclass(model_class, QuantizedModel) or model_class.trains_on == "crops"
-    crops = calibration_set(options) if needs_crops else None
+    chosen = calibration_set(options) if needs_crops else None
+    crops = None if chosen is None else chosen.lq
     model = build_model(options, device)
     check_tiles(model.network, options.val.tile, options.val.tile_overlap)
     if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
-    with Experiment(options, root, auto_resume, model.network_name) as experiment:
+    identity = None if chosen is None else chosen.identity()
+    with Experiment(options, root, auto_resume, model.network_name, identity) as experiment:
         compared = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
         evaluator = Evaluator(options.val, options.scale, compared)
         _require_best_metric(options.val.best_metric, evaluator)
@@ -164,6 +167,8 @@ def begin(
         compared: the full-precision network, where it is measured.
     """
     state = experiment.load() if experiment.resume_file else None
+    if experiment.calibration_set is not None:
+        experiment.write_json("calibration_set.json", experiment.calibration_set)
     if state is not None:
         model.load(experiment.resumed_network_file(state["iter"]), state)
     elif isinstance(model, QuantizedModel) and crops is not None:
@@ -189,8 +194,8 @@ def training_set(options: Options, device: torch.device) -> TrainingImages | Non
     return hold_in_memory(dataset, options.train, device)
 
 
-def calibration_set(options: Options) -> torch.Tensor:
-    """Return the LR calibration crops (N, 3, h, w) in 0..1 of a run that quantizes; see `calibration_crops`."""
+def calibration_set(options: Options) -> CalibrationCrops:
+    """Return the LR calibration crops of a run that quantizes; see `calibration_crops`."""
     return calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
 
 

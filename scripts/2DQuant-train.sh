@@ -7,7 +7,6 @@ python=${PYTHON:-python}
 for scale in ${SCALES:-2 3 4}; do
     for bit in ${BITS:-2 3 4}; do
         $python basicsr/train.py -opt "options/train/train_2DQuant_x$scale.yml" --auto_resume \
-            --force_yml bit="$bit" name="train_2DQuant_x${scale}_bit$bit" \
-            calibration:data="keydata/cali_data_x$scale.json" "$@"
+            --force_yml bit="$bit" name="train_2DQuant_x${scale}_bit$bit" "$@"
     done
 done

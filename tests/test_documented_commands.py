@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from basicsr.data.calibration_crops import candidates
 from basicsr.utils.options import load_options
 from tests import tiny
 
@@ -137,7 +138,7 @@ def shortened(words, folder):
     if architecture == "SwinIR" and (options.train.model_extra or {}).get("feature_layers"):
         # the tiny network has two groups
         fewer["train:feature_layers"] = "[layers.0.residual_group,layers.1.residual_group]"
-    if options.calibration.data and not (folder / options.calibration.data).exists():
+    if not any((folder / file).exists() for file in candidates(options.calibration)):
         fewer["calibration:data"] = "null"
     return [*changes, *(f"{key}={value}" for key, value in fewer.items())]
 

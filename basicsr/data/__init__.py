@@ -12,14 +12,26 @@ import torch
 from torch import Tensor
 
 from basicsr.data.base import PairedDataset
-from basicsr.data.calibration import crops_of, load_calibration_set, make_calibration_set
+from basicsr.data.calibration_crops import CalibrationCrops, calibration_crops
 from basicsr.data.images_in_memory import DoesNotFitError, ImagesInMemory
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.data.sampler import TrainingSampler, build_train_loader
 from basicsr.utils import dist
-from basicsr.utils.errors import DataError, OptionsError
-from basicsr.utils.options import CalibrationOptions, Component, TrainOptions
+from basicsr.utils.errors import DataError
+from basicsr.utils.options import Component, TrainOptions
 from basicsr.utils.registry import DATASET_REGISTRY
+
+__all__ = [
+    "CalibrationCrops",
+    "TrainingImages",
+    "build_dataset",
+    "build_evaluation_sets",
+    "calibration_crops",
+    "crop_batches",
+    "folder_of",
+    "hold_in_memory",
+    "training_batches",
+]
 
 TrainingImages = PairedDataset | ImagesInMemory
 
@@ -145,42 +157,3 @@ def crop_batches(crops: Tensor, batch_size: int, seed: int, start_iteration: int
     for keys in sampler:
         index = torch.tensor([index for index, _ in keys])
         yield {"lq": crops[index], "index": index}
-
-
-def calibration_crops(options: CalibrationOptions, training: Component | None, scale: int, seed: int) -> Tensor:
-    """Return the LR crops of a calibration set, from the file that the options name or drawn from the training folder.
-
-    Args:
-        options: the section `calibration`.
-        training: the section `datasets:train`, for its folders.
-        scale: the scale factor.
-        seed: chooses crops where they are drawn.
-
-    Returns:
-        N,3,h,w RGB float32 in 0..1.
-
-    Raises:
-        OptionsError: there is neither a file nor a training folder.
-        DataError: the file or folders cannot be used.
-    """
-    dataroot_gt, dataroot_lq = options.dataroot_gt, options.dataroot_lq
-    if options.data is not None:
-        return load_calibration_set(options.data, scale=scale, dataroot_gt=dataroot_gt, dataroot_lq=dataroot_lq)
-    template = listed = None
-    if dataroot_gt is None:
-        if training is None or training.get("dataroot_gt") is None:
-            raise OptionsError("Calibration needs 'calibration:data', 'calibration:dataroot_gt' or 'datasets:train'.")
-        template = training.get("filename_tmpl") if dataroot_lq is None else None
-        listed = training.get("meta_info_file")
-        dataroot_gt, dataroot_lq = training["dataroot_gt"], dataroot_lq or training.get("dataroot_lq")
-    chosen = make_calibration_set(
-        dataroot_gt,
-        dataroot_lq,
-        scale=scale,
-        num_images=options.num_images,
-        crop_size=options.crop_size,
-        seed=seed,
-        filename_tmpl=template,
-        meta_info_file=listed,
-    )
-    return crops_of(chosen, template, listed)

@@ -14,16 +14,15 @@ import pydantic
 import torch
 from torch import Tensor
 
+from basicsr.data.calibration_tensor import load_calibration_tensor
 from basicsr.data.pairs import ImagePair, find_pairs, first_of, load_pair, size_of
 from basicsr.data.transforms import orient
-from basicsr.utils.checkpoint import load_torch
-from basicsr.utils.errors import CheckpointError, DataError, explained
+from basicsr.utils.errors import DataError, explained
 from basicsr.utils.files import write_json
 from basicsr.utils.image import image_to_tensor
 from basicsr.utils.signature import describe_validation_error
 
 _MAX_DRAWS_PER_ITEM = 100
-_OVERSHOOT = 0.5  # of a bicubic reduction that was not clipped
 
 
 class CalibrationItem(pydantic.BaseModel):
@@ -113,8 +112,8 @@ def load_calibration_set(
     """Load the LR crops of a calibration set.
 
     Args:
-        path: a .json file of `save_calibration_set`, or a .pth file that holds `{'lq': tensor}`.
-        scale: the scale factor that the set must be made for; a .pth file does not tell its own.
+        path: a .json file of `save_calibration_set`, or a .pth file, see `load_calibration_tensor`.
+        scale: the scale factor that the set must be made for.
         dataroot_gt: folder of HR images, by default the one that the JSON file names.
         dataroot_lq: folder of LR images, by default the one that the JSON file names, unless `dataroot_gt` is given.
 
@@ -127,7 +126,7 @@ def load_calibration_set(
     """
     path = Path(path)
     if path.suffix == ".pth":
-        return _load_tensor(path)
+        return load_calibration_tensor(path, scale)
     calibration_set = _read_json(path)
     if calibration_set.scale != scale:
         raise DataError(
@@ -226,33 +225,3 @@ def _read_json(path: Path) -> CalibrationSet:
         raise DataError(f"The file '{path}' is not a calibration set. {problems}") from error
     except ValueError as error:
         raise DataError(f"The file '{path}' is not a calibration set: it is no JSON ({error}).") from error
-
-
-def _load_tensor(path: Path) -> Tensor:
-    try:
-        content = load_torch(path)
-    except CheckpointError as error:
-        raise DataError(
-            f"The calibration set cannot be used: {error} Download it again, or make a set with "
-            "scripts/make_calibration_set.py."
-        ) from error
-    lq = content.get("lq") if isinstance(content, dict) else None
-    if not isinstance(lq, Tensor) or lq.ndim != 4 or lq.shape[1] != 3 or not lq.numel():
-        raise DataError(f"The calibration set '{path}' does not hold a tensor 'lq' of shape N,3,h,w.")
-    return require_unit_range(lq.float(), f"The tensor 'lq' in '{path}' is")
-
-
-def require_unit_range(crops: Tensor, what: str) -> Tensor:
-    """Return crops whose values lie in 0..1, or a little beyond, as those of a bicubic reduction that was not clipped.
-
-    Args:
-        crops: floats of any shape.
-        what: begins the message, such as `The crops are`.
-
-    Raises:
-        DataError: values are not finite, or far from 0..1.
-    """
-    low, high = (float(bound) for bound in crops.aminmax())  # nan where a value is
-    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
-        raise DataError(f"{what} not within 0..1, but within {low:g}..{high:g}. Divide pixels of 8 bits by 255.")
-    return crops

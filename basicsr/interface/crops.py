@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from basicsr.data.calibration import crops_of, make_calibration_set, require_unit_range
+from basicsr.data.calibration import crops_of, make_calibration_set
+from basicsr.data.calibration_tensor import require_unit_range
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import image_to_tensor, read_image
 from basicsr.utils.logger import get_logger

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from basicsr.sweep.cluster import submit
+from basicsr.sweep.digests import absent_weights
 from basicsr.sweep.execution import Pool, Summary
 from basicsr.sweep.goals import Goal, Measured, Trained
 from basicsr.sweep.grid import Grid, load_grid
 from basicsr.sweep.plan import Run, describe, plan, select
-from basicsr.sweep.records import Places, absent_weights
+from basicsr.sweep.records import Places
 from basicsr.sweep.results import write_tables
 from basicsr.utils.arguments import command_parser, integer_from
 from basicsr.utils.errors import OptionsError, UserError

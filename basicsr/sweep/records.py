@@ -4,7 +4,6 @@
 tables says, so that tables can be made anew where experiments/ and results/ are gone.
 """
 
-import functools
 import json
 import math
 from collections.abc import Mapping
@@ -17,9 +16,10 @@ import yaml
 from basicsr.data import folder_of
 from basicsr.metrics.base import build_metrics
 from basicsr.metrics.stated import metrics_in
+from basicsr.sweep.digests import calibration_digest, calibration_file, weights_digest
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
-from basicsr.utils.files import sha256_of, write_json
+from basicsr.utils.files import write_json
 from basicsr.utils.options import Options, by_path, check_components, metric_arguments, with_new_names
 from basicsr.utils.recipe import recipe
 from basicsr.utils.registry import QUANTIZER_REGISTRY
@@ -132,6 +132,9 @@ def changes(record: Mapping[str, Any], run: Run) -> list[str]:
     weights = weights_digest(run)
     if weights and record["full_precision"] and weights != record["full_precision"]["sha256"]:
         differences.append(f"the full-precision weights '{run.options.path.pretrain_network_FP}' are others")
+    calibrated, crops = record.get("calibration_set"), calibration_digest(run)
+    if crops and calibrated and crops != calibrated["file_sha256"]:
+        differences.append(f"the calibration set '{calibration_file(run)}' is another than {calibrated['source']}")
     return differences
 
 
@@ -167,30 +170,13 @@ def _recipe(options: Options, kind: str) -> dict[str, Any]:
     return {**chosen, "val": options.val.model_dump(include=PROTOCOL)}
 
 
-def absent_weights(run: Run) -> str | None:
-    """Return the file of the full-precision weights that a run needs and that is not on disk; None where it has all."""
-    path = run.options.path.pretrain_network_FP
-    return None if path is None or run.kind == "bicubic" or Path(path).is_file() else path
-
-
-def weights_digest(run: Run) -> str | None:
-    """Return the SHA-256 of the full-precision weights, None where they are not on disk or there are none."""
-    path = run.options.path.pretrain_network_FP
-    if path is None or run.kind == "bicubic" or absent_weights(run):
-        return None
-    status = Path(path).stat()
-    return _digest(Path(path), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _digest(file: Path, _size: int, _time: int) -> str:
-    """Return the SHA-256 of a file; size and time tell the versions of a file apart in the cache."""
-    return sha256_of(file)
-
-
 def mark_beginning(run: Run, places: Places) -> None:
-    """Write down which full-precision weights a training begins with; options.yml of the run names their file only."""
-    write_json(places.beginning(run), {"full_precision": weights_digest(run)})
+    """Write down which full-precision weights and calibration set a training begins with; options.yml of the run names files only."""
+    write_json(places.beginning(run), _beginning(run))
+
+
+def _beginning(run: Run) -> dict[str, str | None]:
+    return {"full_precision": weights_digest(run), "calibration_set": calibration_digest(run)}
 
 
 def may_continue(run: Run, places: Places) -> bool:
@@ -201,7 +187,10 @@ def may_continue(run: Run, places: Places) -> bool:
         same_recipe = recipe(options_of(resolved)) == recipe(run.options)
     except (OSError, ValueError, yaml.YAMLError, CheckpointError, OptionsError):
         return False
-    return same_recipe and beginning == {"full_precision": weights_digest(run)}
+    now = _beginning(run)
+    return (
+        same_recipe and beginning is not None and {**now, **beginning} == now
+    )  # those of before name no calibration set
 
 
 def is_trained(run: Run, places: Places) -> bool:
@@ -248,6 +237,7 @@ def write_record(run: Run, places: Places) -> dict[str, Any]:
         "seconds": _seconds(run, places),
         "squared_error": _squared_errors(run, places),
         "full_precision": None if run.kind == "bicubic" else {"file": file, "sha256": weights_digest(run)},
+        "calibration_set": read_record(places.experiment(run) / "calibration_set.json") if run.train else None,
         "metrics": metrics,
         "options": run.options.model_dump(mode="json"),
     }

@@ -16,9 +16,9 @@ from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import append_line, atomic_path, complete_lines, remove_leftovers, write_json
 from basicsr.utils.locks import lock_of_run, take_lock
 from basicsr.utils.logger import configure_logger, get_logger, run_log
-from basicsr.utils.options import Options, with_new_names
+from basicsr.utils.options import Options
 from basicsr.utils.provenance import write_options
-from basicsr.utils.recipe import recipe
+from basicsr.utils.recipe import recipe, require_same
 
 LOCK_SECONDS = 8.0
 """How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
@@ -40,12 +40,6 @@ def _rounded(value: Any, digits: int) -> Any:
     return round(value, digits) if math.isfinite(value) else None
 
 
-def _with_new_names(before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of a training state, which may be one of an earlier version."""
-    data = {"datasets": {"train": before.get("datasets:train", {})}}
-    return {**before, "datasets:train": with_new_names(data, before.get("scale"), tell=False)["datasets"]["train"]}
-
-
 class Experiment:
     """`experiments/<name>/` of one training run, locked for this process until `close`. Only the main process writes.
 
@@ -55,13 +49,22 @@ class Experiment:
         auto_resume: continue from the latest training state of this run, if there is one. A run that exists and is not
             continued is renamed to `<name>_archived_<time>`, so nothing is overwritten.
         network_name: what networks are called in file names, `net_Q` or `net_g`.
+        calibration_set: what the calibration set of the run is known by, with `sha256` of its pixels and `source`; None without one.
 
     Raises:
         CheckpointError: another process works on the run, or the folder cannot be set up.
     """
 
-    def __init__(self, options: Options, root: Path, auto_resume: bool, network_name: str) -> None:
+    def __init__(
+        self,
+        options: Options,
+        root: Path,
+        auto_resume: bool,
+        network_name: str,
+        calibration_set: Mapping[str, Any] | None = None,
+    ) -> None:
         self.options = options
+        self.calibration_set = calibration_set
         self.folder = root / "experiments" / options.name
         self.models = self.folder / "models"
         self.training_states = self.folder / "training_states"
@@ -243,7 +246,8 @@ class Experiment:
             return
         self.save_network(entries, iteration)
         self.save_network(entries, "latest")
-        content = {"iter": iteration, "recipe": recipe(self.options), "rng": rng_state(), **state}
+        calibrated = {} if self.calibration_set is None else {"calibration_set": dict(self.calibration_set)}
+        content = {"iter": iteration, "recipe": recipe(self.options), "rng": rng_state(), **calibrated, **state}
         save_torch(content, self.training_states / f"{iteration}.state")
 
     def load(self) -> dict[str, Any]:
@@ -260,13 +264,7 @@ class Experiment:
             raise CheckpointError(
                 f"'{self.resume_file}' is no training state. Those are in experiments/<name>/training_states/."
             )
-        before = _with_new_names(state["recipe"])
-        for key, value in recipe(self.options).items():
-            if before.get(key) != value:
-                raise CheckpointError(
-                    f"'{self.resume_file}' was made with another recipe: '{key}' was {before.get(key)!r} and is now {value!r}. "
-                    "Continue with the same options, or start a run of another name."
-                )
+        require_same(state, self.options, self.calibration_set, self.resume_file)
         set_rng_state(state["rng"])
         if dist.is_main() and self._metrics_file.exists():
             self._records = [

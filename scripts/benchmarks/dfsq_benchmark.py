@@ -69,7 +69,7 @@ def report(options: Options, bits_to_try: Iterable[int]) -> str:
     """Return both tables: errors by kind of layer, and times and fidelity, for each number of bits and each of `SELECTIONS`."""
     device = select_device()
     full_precision = full_precision_network(options).to(device).eval().requires_grad_(False)
-    crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, 0)
+    crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, 0).lq
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
     evaluator = Evaluator(options.val, options.scale, full_precision)
     count, _, *size = crops.shape

@@ -83,7 +83,7 @@ class LayersBenchmark:
     def __init__(self, options: Options, num_crops: int, device: torch.device) -> None:
         self._options = options
         self._network = full_precision_network(options).to(device).eval().requires_grad_(False)
-        crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, 0)
+        crops = calibration_crops(options.calibration, options.datasets.get("train"), options.scale, 0).lq
         self._crops = crops[:num_crops]
         self._validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
         self._evaluator = Evaluator(options.val, options.scale, self._network)

@@ -137,10 +137,33 @@ def test_released_tensors_load(tmp_path):
     assert torch.equal(load_calibration_set(tmp_path / "cali_data_x4.pth", scale=4), lq)
 
 
-@pytest.mark.parametrize("content", [{"gt": torch.rand(1, 3, 4, 4)}, {"lq": torch.rand(3, 4, 4)}, [1], {"lq": "text"}])
-def test_tensors_of_another_form_are_refused(tmp_path, content):
+def test_tensors_alone_and_lists_of_crops_load(tmp_path):
+    lq = torch.rand(3, 3, 8, 8)
+    for content in (lq, list(lq), {"lq": list(lq)}, [crop[None] for crop in lq], {"lq": lq.double(), "lq_path": ["a"]}):
+        torch.save(content, tmp_path / "set.pth")
+        assert torch.equal(load_calibration_set(tmp_path / "set.pth", scale=4), lq)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"gt": torch.rand(1, 3, 4, 4)}, "has no entry 'lq' with LR crops, only 'gt'"),
+        ({"lq": torch.rand(3, 4, 4)}, r"crops of the shape \(3, 4, 4\). They must be N, 3, h, w"),
+        ({"lq": torch.rand(2, 4, 4, 3)}, "height x width x channels: turn them with permute"),
+        ({"lq": torch.rand(2, 1, 4, 4)}, "They are grey"),
+        (torch.rand(2, 4, 4), "They are grey"),
+        ({"lq": torch.rand(0, 3, 4, 4)}, "is empty"),
+        ([], "holds an empty list"),
+        ([1], "holds a list of int where LR crops are looked for"),
+        ({"lq": "text"}, "holds an object of type str"),
+        ([torch.rand(3, 4, 4), torch.rand(3, 5, 4)], "crops of different sizes"),
+        ({"lq": torch.rand(1, 3, 4, 4), "gt": torch.rand(1, 3, 8, 8)}, "is for scale factor 2, not 4"),
+        ({"lq": torch.randint(2, 255, (1, 3, 4, 4), dtype=torch.uint8)}, "Divide pixels of 8 bits by 255"),
+    ],
+)
+def test_tensors_of_another_form_are_refused_with_the_likely_reason(tmp_path, content, message):
     torch.save(content, tmp_path / "set.pth")
-    with pytest.raises(DataError, match="does not hold a tensor 'lq' of shape N,3,h,w"):
+    with pytest.raises(DataError, match=message):
         load_calibration_set(tmp_path / "set.pth", scale=4)
 
 

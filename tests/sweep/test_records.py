@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import torch
 
+from basicsr.data import calibration_crops
+from basicsr.sweep.digests import absent_weights
 from basicsr.sweep.grid import load_grid
 from basicsr.sweep.plan import plan
 from basicsr.sweep.records import (
     Places,
-    absent_weights,
     activation_ranges,
     mark_beginning,
     may_continue,
@@ -207,3 +209,30 @@ def test_ranges_are_those_of_the_quantizer():
     options = load_options(tiny.TRAIN)
     assert activation_ranges(options) == "static"
     assert activation_ranges(load_options(tiny.TRAIN, ["quantization=null"])) is None
+
+
+def test_the_calibration_set_belongs_to_a_record(tmp_path, places):
+    file = tmp_path / "crops.pth"
+    torch.save(torch.rand(2, 3, 8, 8), file)
+    overrides = merge(tiny_grid.grid(tmp_path)["overrides"], {"calibration": {"data": str(file)}})
+    run = runs_of(tmp_path, overrides=overrides)[QUANTIZED]
+    mark_beginning(run, places)
+    train(run, places)
+    crops = calibration_crops(run.options.calibration, None, 4, 0)
+    write_json(places.experiment(run) / "calibration_set.json", crops.identity())
+    assert finish(run, places)["calibration_set"]["sha256"] == crops.identity()["sha256"]
+    assert state_of(run, places) == ("finished", []) and may_continue(run, places)
+    torch.save(torch.rand(2, 3, 8, 8), file)
+    assert state_of(run, places) == ("changed", [f"the calibration set '{file}' is another than {file}"])
+    assert not may_continue(run, places)
+
+
+def test_what_was_begun_before_sets_were_marked_may_be_continued(tmp_path, places):
+    run = runs_of(tmp_path)[QUANTIZED]
+    mark_beginning(run, places)
+    train(run, places)
+    marked = json.loads(places.beginning(run).read_text())
+    write_json(places.beginning(run), {"full_precision": marked["full_precision"]})
+    assert may_continue(run, places)
+    write_json(places.beginning(run), {"full_precision": "another"})
+    assert not may_continue(run, places)

@@ -1,9 +1,12 @@
 """The recipe is what the options compute: marks on the options say what it leaves out."""
 
+from pathlib import Path
+
 import pytest
 
+from basicsr.utils.errors import CheckpointError
 from basicsr.utils.options import load_options
-from basicsr.utils.recipe import recipe
+from basicsr.utils.recipe import recipe, require_same
 from basicsr.utils.registry import ALL_REGISTRIES
 from tests import tiny
 
@@ -73,3 +76,16 @@ def test_a_component_of_ones_own_marks_its_options(tmp_path, monkeypatch):
 
 def test_without_training_data_there_are_none():
     assert recipe_of("test/demo.yml")["datasets:train"] == {} and recipe_of("test/demo.yml")["train"] is None
+
+
+def test_a_run_is_continued_on_its_calibration_set_only():
+    options = load_options(OPTIONS / "train/demo_2DQuant.yml")
+    first, other = ({"sha256": letter * 64, "source": f"{letter}.pth"} for letter in "ab")
+    state = {"recipe": recipe(options), "calibration_set": first}
+    for before, now in ((state, first), (state, None), ({"recipe": recipe(options)}, other)):
+        require_same(before, options, now, Path("6.state"))
+    with pytest.raises(
+        CheckpointError,
+        match=r"6.state' was calibrated on another set: a.pth \(SHA-256 aaaaaaaaaaaa...\), and now it is b.pth",
+    ):
+        require_same(state, options, other, Path("6.state"))

@@ -110,8 +110,9 @@ class CalibrationOptions(_Section):
     by_output: list[str] = []
     """Quantizers of activations (globs on their names) whose bounds are then moved to where the output of their module has the
     smallest squared error, such as `*.attn.av.a_quantizer`: softmax maps, whose own squared error misleads."""
-    data: str | None = None
-    """A calibration set (.json, or .pth as released with 2DQuant); by default crops are drawn from datasets:train."""
+    data: str | list[str] | None = None
+    """A calibration set (.json, or .pth as 2DQuant's script saves it), or several, of which the first that is there counts; by default
+    crops are drawn from datasets:train."""
     dataroot_gt: str | None = None
     """HR folder of the calibration set, where it is not the one that the set names."""
     dataroot_lq: str | None = None
