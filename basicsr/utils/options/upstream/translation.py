@@ -39,7 +39,7 @@ class Translation:
     def __init__(self, files: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> None:
         self._given = read_leniently(given)
         self._model = self._given.get("model_type")
-        self._told: list[list[str]] = [[] for _ in ROWS]
+        self._told: list[dict[str, str]] = [{} for _ in ROWS]  # of each row what is said, by the path of the option
         self._is_upstream = any(self._has_old_names(file) for file in files)
 
     def _has_old_names(self, file: Mapping[str, Any]) -> bool:
@@ -70,11 +70,13 @@ class Translation:
         target = filled(row.new, path, row.old)
         if new is LEAVE_OUT:
             remove(result, path)
-            self._told[number].append(path)
+            self._told[number][path] = path
         elif (target, new) != (path, value):
             remove(result, path)
             put(result, target, new)
-            self._told[number].append(f"{_shown(path, value)}' is '{_shown(target, new)}")
+            told = f"{_shown(path, value)}' is '{_shown(target, new)}"
+            if told != f"{path}' is '{target}" or path not in self._told[number]:  # a part of a section says less
+                self._told[number][path] = told
 
     def finish(self, merged: dict[str, Any], tell: bool = True) -> dict[str, Any]:
         """Return all options together, with the defaults of where they come from.
@@ -92,7 +94,7 @@ class Translation:
             problems += self._typing_errors(result)
         if problems:
             raise OptionsError("\n".join(dict.fromkeys(problems)).replace("`", "'"))
-        said = [_of_row(row, told) for row, told in zip(ROWS, self._told, strict=True) if told]
+        said = [_of_row(row, list(told.values())) for row, told in zip(ROWS, self._told, strict=True) if told]
         if self._is_upstream:
             said += self._add_defaults(result)
         for sentence in said if tell else ():
@@ -106,7 +108,7 @@ class Translation:
                 if value is None or read_leniently(value) in (row.harmless or ()):
                     remove(result, path)
                     if value is not None:
-                        self._told[number].append(path)
+                        self._told[number][path] = path
                 else:
                     remedy = "" if row.equals else f" Remove it, or go on without it by '--force_yml {path}=null'."
                     yield f"Option '{_shown(path, value)}' has no counterpart. {row.note}{remedy}"
