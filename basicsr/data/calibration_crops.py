@@ -63,8 +63,10 @@ def chosen_file(options: CalibrationOptions) -> Path | None:
     """
     files = candidates(options)
     present = [file for file in files if file.is_file()]
-    if present or len(files) < 2:
-        return (present or files or [None])[0]
+    if present:
+        return present[0]
+    if len(files) < 2:
+        return files[0] if files else None
     names = ", ".join(f"'{file}'" for file in files)
     raise DataError(
         f"None of the calibration sets {names} is there. Put one in place, make one with scripts/make_calibration_set.py, or draw "
