@@ -161,7 +161,7 @@ def test_lines_of_the_translation(load_script):
     for line in (
         "| `cali_data` | `calibration:data` |",
         "| `train:gan_opt` | stops the run | Perceptual and GAN losses are out of scope",
-        "| `datasets:*:io_backend:type` | stops the run, unless `disk` |",
+        "| `datasets:*:io_backend:type` | stops the run, unless `disk`, `lmdb` |",
         "| `model_type`: `SwinIRModel` | `model_type`: `SRModel` |",
         "| `train:pixel_opt` with `TDQuantModel` | `train:pixel_loss` |",
         "| `dist_params` | left out |",

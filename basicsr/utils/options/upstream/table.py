@@ -63,8 +63,7 @@ ROWS: tuple[Row, ...] = (
     # data
     left_out("datasets:*:task", "There is one task."),
     left_out("datasets:*:phase", "The name of the data set tells it."),
-    refused("datasets:*:io_backend:type", "Only files on disk are read.", harmless=("disk",)),
-    refused("datasets:*:meta_info_file", "All pictures of a folder are read."),
+    refused("datasets:*:io_backend:type", "Folders that end in `.lmdb` are read as databases, others as files.", harmless=("disk", "lmdb")),
     refused("datasets:*:color", "Networks see RGB; metrics compare Y where `test_y_channel` is true.", harmless=("n", "rgb")),
     refused("datasets:*:mean", "Networks take their mean away themselves (`rgb_mean`)."),
     refused("datasets:*:std", "Networks take values in 0..1."),
@@ -81,7 +80,6 @@ ROWS: tuple[Row, ...] = (
     left_out("datasets:*:num_prefetch_queue", _MEMORY),
     left_out("datasets:*:pin_memory", _MEMORY),
     left_out("datasets:*:persistent_workers", _MEMORY),
-    refused("datasets:*:type", "A test set of LR pictures alone has no metrics: `basicsr/upscale.py` enlarges folders.", equals=("SingleImageDataset",)),
     refused(
         "datasets:*:type", _VIDEO,
         equals=(
@@ -147,7 +145,6 @@ ROWS: tuple[Row, ...] = (
     renamed("save_img", "val:save_img"),
     renamed("suffix", "val:suffix"),
     renamed("crop_border", "val:crop_border"),
-    refused("val:suffix", "Pictures are called as those of the data set."),
     left_out("val:pbar", "The log tells what is measured."),
     renamed("val:selfensemble_testing", "val:self_ensemble"),
     refused("val:patchwise_testing", "The side of tiles is said by `val:tile`, in LR pixels.", harmless=(False,)),
@@ -188,6 +185,7 @@ SAME: tuple[Row, ...] = (
     renamed("manual_seed", "manual_seed", "0 where it is not given; BasicSR draws one."),
     renamed("datasets:*:name", "datasets:*:name"),
     renamed("datasets:*:filename_tmpl", "datasets:*:filename_tmpl", "Found out where it is not given; `{}` in BasicSR."),
+    renamed("datasets:*:meta_info_file", "datasets:*:meta_info_file"),
     renamed("datasets:*:use_hflip", "datasets:*:use_hflip"),
     renamed("datasets:*:use_rot", "datasets:*:use_rot"),
     renamed("network_g:*", "network_g:*", "EDSR, SwinIR and RDN have the options of BasicSR and of the public RDN."),
@@ -200,6 +198,7 @@ SAME: tuple[Row, ...] = (
     renamed("train:ema_decay", "train:ema_decay", "The first steps move the average more, so that it forgets the random weights."),
     renamed("val:val_freq", "val:val_freq"),
     renamed("val:save_img", "val:save_img"),
+    renamed("val:suffix", "val:suffix", "Without one pictures have no suffix; BasicSR takes the name of the run."),
     renamed("val:metrics:*:crop_border", "val:metrics:*:crop_border"),
     renamed("val:metrics:*:test_y_channel", "val:metrics:*:test_y_channel"),
     renamed("logger:print_freq", "logger:print_freq"),
