@@ -29,7 +29,6 @@ from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.base_model import Model, model_class_of
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.build import full_precision_network, network_to_test, quantized_network, trainable_network
-from basicsr.networks.quantized import load_quantized
 from basicsr.reporting.attempt import attempt
 from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import describe_errors
@@ -215,7 +214,7 @@ def report_levels(network: nn.Module, lq: torch.Tensor) -> None:
 def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment) -> float:
     """Calibrate a model and return the seconds it took; quantization_map.json and calibration.json record what was done.
 
-    A model whose options name a quantized network (`path:pretrain_network_Q`) starts from the bounds of that one instead.
+    A model whose options name a quantized network (`path:pretrain_network_Q`) starts from that one instead.
     """
     started = time.monotonic()
     coverage = model.options.quantization.coverage_name if model.options.quantization is not None else ""
@@ -223,8 +222,10 @@ def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment
     experiment.write_json("quantization_map.json", model.quantization_map.as_dict())
     start = model.options.path.pretrain_network_Q
     if start is not None:
-        load_quantized(model.network, start)
-        get_logger().info("Starting from the quantized network '%s' instead of a calibration.", start)
+        translation, report = model.start_from(Path(start), crops)
+        get_logger().info("Starting from the quantized network '%s':\n%s", start, translation.describe())
+        if report:
+            experiment.write_json("calibration.json", [row.as_dict() for row in report])
         return time.monotonic() - started
     report = model.calibrate(crops)
     seconds = time.monotonic() - started

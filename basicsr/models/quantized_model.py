@@ -9,6 +9,8 @@ from torch import nn
 
 from basicsr.models.base_model import Model
 from basicsr.networks.quantized import load_quantized, quantized_copy
+from basicsr.networks.starting import load_weights_of, start_network
+from basicsr.quant.insertion.translation import Translation, translate_quantizers
 from basicsr.training.calibration.network_calibration import CalibratedQuantizer, calibrate_network, check_calibrators
 from basicsr.training.relative_steps import RelativeSteps
 from basicsr.utils import dist
@@ -24,7 +26,8 @@ class QuantizedModel(Model):
         network: the full-precision network with its weights; frozen here.
         options: the options of the run, for coverage, bits, calibration and the length of training.
         device: where both networks live.
-        share_weights: let the copy use the same weights, where training does not change them.
+        share_weights: let the copy use the same weights, where training does not change them and `path:pretrain_network_Q` does
+            not bring others.
 
     Attributes:
         options: the options of the run.
@@ -47,7 +50,8 @@ class QuantizedModel(Model):
         self.options = options
         self.device = device
         self.full_precision = network.to(device).eval().requires_grad_(False)
-        self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=share_weights)
+        shares = share_weights and options.path.pretrain_network_Q is None
+        self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=shares)
         self.total_iter = options.train.total_iter if options.train else 0
         self.accumulation_steps = options.train.accumulation_steps if options.train else 1
         check_calibrators(self.network, options.calibration)
@@ -61,6 +65,30 @@ class QuantizedModel(Model):
         report = calibrate_network(self.network, crops, self.options.calibration)
         dist.broadcast_tensors(self.network.state_dict().values())
         return report
+
+    def start_from(self, file: Path, crops: torch.Tensor) -> tuple[Translation, list[CalibratedQuantizer]]:
+        """Take over weights and quantizers of another quantized network, possibly of other kinds of quantizers.
+
+        Args:
+            file: its checkpoint, see `start_network`.
+            crops: LR calibration crops (N, 3, h, w) in 0..1, for what is calibrated anew.
+
+        Returns:
+            How the quantizers started, and what was calibrated.
+
+        Raises:
+            CheckpointError: file or record cannot be used.
+            QuantizationError: a quantizer cannot start from the one in its place.
+        """
+        start, of_start = start_network(self.full_precision, file, self.quantization_map)
+        load_weights_of(self.network, start)
+        translation = translate_quantizers(self.network, self.quantization_map, start, of_start)
+        report: list[CalibratedQuantizer] = []
+        if translation.needs_data:
+            report = [row for row in self.calibrate(crops) if row.name in translation.needs_data]
+            translation = translate_quantizers(self.network, self.quantization_map, start, of_start)
+        dist.broadcast_tensors(self.network.state_dict().values())
+        return translation, report
 
     def network_for_evaluation(self) -> nn.Module:
         """Return the network to measure, in evaluation mode."""

@@ -63,6 +63,11 @@ class AdaRoundQuantizer(AffineQuantizer):
         """Whether the rounding is being learned: started and not finished."""
         return self.rounding is not None and self.rounding.dtype != torch.bool
 
+    @property
+    def has_learned_rounding(self) -> bool:
+        """Whether the rounding was started, and possibly finished."""
+        return self.rounding is not None
+
     @torch.no_grad()
     def start_rounding(self, weight: Tensor) -> None:
         """Make the rounding of `weight` a leaf tensor for an optimiser, `rounding`, which needs a gradient.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from basicsr.quant.calibration import Bounds
 from basicsr.quant.ops import functional
 from basicsr.quant.ops.functional import MINIMAL_WIDTH
-from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.quantizers.base import Quantizer, StatedRange
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
@@ -87,6 +87,12 @@ class AffineQuantizer(Quantizer[Bounds]):
     def load_calibration(self, result: Bounds) -> None:
         """Take the bounds that calibration found, see `set_bounds`."""
         self.set_bounds(result.lower_bound, result.upper_bound)
+
+    def load_range(self, stated: StatedRange, _weight: Tensor | None = None, /) -> str:
+        """Take the bounds; a symmetric quantizer the larger magnitude, unless the bounds are symmetric already."""
+        how = super().load_range(stated)
+        keeps = not self.spec.symmetric or torch.equal(stated.lower, -stated.upper)
+        return how if keeps else "the larger magnitude of both bounds"
 
     @torch.no_grad()
     def set_bounds(self, lower: float | Tensor, upper: float | Tensor) -> None:

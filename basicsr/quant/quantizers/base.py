@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant.calibration import CalibrationResult
+from basicsr.quant.calibration import Bounds, CalibrationResult
 from basicsr.quant.spec import QuantizationError, QuantSpec
 
 ResultT = TypeVar("ResultT", bound=CalibrationResult, contravariant=True)
@@ -18,6 +18,29 @@ class Channels(NamedTuple):
 
     number: int
     axis: int
+
+
+class StatedRange(NamedTuple):
+    """What a quantizer with a static uniform grid states of its range, so that another kind can start from it.
+
+    Attributes:
+        lower: what code 0 stands for, float32, () per tensor or (C,) per channel.
+        upper: what code 2**bits - 1 stands for, in the same shape.
+        largest: the largest value that occurs: `upper`, or less where the last code is never used.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    largest: Tensor
+
+    @property
+    def magnitude(self) -> Tensor:
+        """The largest magnitude of a value, in the shape of the bounds."""
+        return torch.maximum(self.lower.abs(), self.largest.abs())
+
+    def in_shape(self, shape: Sequence[int]) -> "StatedRange":
+        """Return the range with one pair of bounds for each channel, where it has one for all."""
+        return StatedRange(*(bound.detach().float().expand(tuple(shape)) for bound in self))
 
 
 class Quantizer(nn.Module, ABC, Generic[ResultT]):
@@ -113,8 +136,55 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
             QuantizationError: the quantizer has no static uniform grid.
         """
         raise QuantizationError(
-            f"The quantizer '{self.name}' is a {type(self).__name__}, which has no fixed uniform grid; it cannot be frozen."
+            f"The quantizer '{self.name}' is a {type(self).__name__}, which has no fixed uniform grid: it can be neither frozen nor started from."
         )
+
+    def stated_range(self, weight: Tensor | None = None, /) -> StatedRange:
+        """Return the range, for a quantizer of another kind that starts from it.
+
+        Args:
+            weight: what is quantized, for a quantizer whose grid follows from its weight.
+
+        Raises:
+            QuantizationError: the range is dynamic, or the grid is not uniform; says so.
+        """
+        if self.dynamic:
+            raise QuantizationError(
+                f"A {type(self).__name__} computes its range anew for each sample, so that it has no bounds to hand on."
+            )
+        lower, upper = self.affine_bounds(weight)
+        return StatedRange(lower, upper, upper)
+
+    def load_range(self, stated: StatedRange, _weight: Tensor | None = None, /) -> str:
+        """Start from the range of a quantizer of another kind, as after a calibration; return in a few words how, for the log.
+
+        By default the bounds are taken for what calibration found, which is right for all that are set up from bounds.
+
+        Args:
+            stated: the range, its tensors in the shape of the bounds of this quantizer or ().
+            _weight: what is quantized, for a quantizer whose grid follows from its weight.
+
+        Raises:
+            QuantizationError: the quantizer cannot be set up from static bounds; says what it needs.
+        """
+        if self.dynamic or not issubclass(Bounds, self.takes):
+            needs = "computes its range anew for each sample" if self.dynamic else f"needs {self.takes.__name__}"
+            raise QuantizationError(
+                f"A {type(self).__name__} {needs}, so that bounds mean nothing to it: it can only be calibrated."
+            )
+        lower, upper, _ = stated.in_shape(self.bounds_shape)
+        self.load_calibration(cast(Any, Bounds(lower, upper)))
+        return "the same bounds"
+
+    @property
+    def needs_data_to_start(self) -> bool:
+        """Whether bounds are not all that it starts from, so that the network is calibrated before `load_range`."""
+        return False
+
+    @property
+    def has_learned_rounding(self) -> bool:
+        """Whether codes of a weight are not the nearest ones of the grid, so that the grid alone does not give them."""
+        return False
 
     def parameter_units(self) -> dict[str, Tensor]:
         """Return for each parameter, by name, the change that moves the outermost of the values, or the thresholds, by one

@@ -9,7 +9,7 @@ from torch import Tensor
 from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.ops import functional
 from basicsr.quant.ops.step_functional import straight_through
-from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.quantizers.base import Quantizer, StatedRange
 from basicsr.quant.spec import QuantizationError
 
 
@@ -60,6 +60,11 @@ class CurrentWeightQuantizer(Quantizer[CalibrationResult]):
     def load_calibration(self, _result: CalibrationResult) -> None:
         """Mark the quantizer as calibrated; nothing of the result is needed."""
         self.mark_calibrated()
+
+    def load_range(self, _stated: StatedRange, _weight: Tensor | None = None, /) -> str:
+        """Mark the quantizer as calibrated: its range is that of the current weight, whatever the bounds were before."""
+        self.mark_calibrated()
+        return "the range of the current weight, not the bounds"
 
     def _rows(self, weight: Tensor) -> Tensor:
         """Return the weight as float32 (C, elements), one row if per tensor."""

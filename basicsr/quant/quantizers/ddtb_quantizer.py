@@ -10,7 +10,7 @@ from basicsr.quant.calibration import VaryingBounds
 from basicsr.quant.ops import functional
 from basicsr.quant.ops.samples import by_sample
 from basicsr.quant.ops.zero_point import with_integer_zero_point
-from basicsr.quant.quantizers.base import Channels, Quantizer, require_per_tensor, require_symmetry
+from basicsr.quant.quantizers.base import Channels, Quantizer, StatedRange, require_per_tensor, require_symmetry
 from basicsr.quant.quantizers.ddtb_gate import RangeGate
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
@@ -116,14 +116,37 @@ class DDTBQuantizer(Quantizer[VaryingBounds]):
         self.require_calibrated()
         return functional.quantize(x, *self.bounds(x), self.spec.bits, 0 if self.dynamic else None)
 
-    @torch.no_grad()
+    def affine_bounds(self, weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
+        """Return the bounds, moved so that 0 is one of the values where that is asked for.
+
+        Raises:
+            QuantizationError: a gate scales the bounds of each sample.
+        """
+        if self.gate is not None:
+            return super().affine_bounds(weight)
+        return self.bounds(self.lower_bound)
+
+    @property
+    def needs_data_to_start(self) -> bool:
+        """Whether gates are to be given to those whose range varies most, which only data tell."""
+        return self._channels is not None and self._dynamic_ratio > 0
+
+    def load_range(self, stated: StatedRange, _weight: Tensor | None = None, /) -> str:
+        """Take the bounds. A gate starts with factors of 1 and does not change them."""
+        self._set_bounds(*stated.in_shape(())[:2])
+        return "the same bounds" + (", moved so that 0 is one of the values" if self._integer_zero_point else "")
+
     def load_calibration(self, result: VaryingBounds) -> None:
         """Take the bounds, and remember the variance of the range until `settle`.
 
         Raises:
             QuantizationError: a bound is not finite, or the bounds meet or cross.
         """
-        lower, upper = result.lower_bound, result.upper_bound
+        self._set_bounds(result.lower_bound, result.upper_bound)
+        self._range_variance = result.range_variance
+
+    @torch.no_grad()
+    def _set_bounds(self, lower: Tensor, upper: Tensor) -> None:
         if lower.shape != () or not bool(torch.isfinite(upper - lower) & (lower < upper)):
             raise QuantizationError(
                 f"The bounds {lower.tolist()} and {upper.tolist()} for the quantizer '{self.name}' cannot be used: both must "
@@ -131,7 +154,6 @@ class DDTBQuantizer(Quantizer[VaryingBounds]):
             )
         self.lower_bound.copy_(lower)
         self.upper_bound.copy_(upper)
-        self._range_variance = result.range_variance
         self.mark_calibrated()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from basicsr.quant.calibration import Bounds, MeanMagnitude
 from basicsr.quant.calibrators.base import CONSTANT_MINIMUM_WIDTH
 from basicsr.quant.ops.step_functional import fake_quantize_by_step, quantize_by_step, scale_gradient
-from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.quantizers.base import Quantizer, StatedRange
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
@@ -81,6 +81,19 @@ class LSQQuantizer(Quantizer[Bounds]):
         self.lowest_code.fill_(lowest)
         self.step.copy_(step.clamp_min(CONSTANT_MINIMUM_WIDTH))
         self.mark_calibrated()
+
+    def load_range(self, stated: StatedRange, _weight: Tensor | None = None, /) -> str:
+        """Take the smallest step that reaches both bounds.
+
+        A lower bound that is below 0 by less than half a step of the codes 0 .. 2**bits - 1 counts as 0: what lies there would be
+        rounded to 0 anyway, and codes with a sign would leave half of them unused.
+        """
+        lower, _, largest = stated.in_shape(self.bounds_shape)
+        nearly_zero = bool((-lower < largest / self.spec.max_code / 2).all())
+        if nearly_zero and not self.spec.symmetric:
+            lower = lower.clamp_min(0)
+        self.load_calibration(Bounds(lower, largest))
+        return "the smallest step that reaches both bounds"
 
 
 def _first_step(result: Bounds, lowest: int, highest: int) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.ops import functional
-from basicsr.quant.quantizers.base import require_symmetry
+from basicsr.quant.quantizers.base import StatedRange, require_symmetry
 from basicsr.quant.quantizers.current_weight import CurrentWeightQuantizer, percentile_of_rows
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
@@ -55,6 +55,20 @@ class ODMWeightQuantizer(CurrentWeightQuantizer):
         magnitude = percentile_of_rows(self._rows(weight).abs(), self._percentile)
         upper = self.gamma * magnitude.reshape(self.bounds_shape)
         return -upper, upper
+
+    @torch.no_grad()
+    def load_range(self, stated: StatedRange, weight: Tensor | None = None, /) -> str:
+        """Take for gamma the multiple of f(W) that the larger magnitude of both bounds is; 1 where f(W) is 0.
+
+        Raises:
+            QuantizationError: no weight is given.
+        """
+        self.gamma.fill_(1.0)
+        _, magnitude = self.affine_bounds(weight)
+        multiple = stated.in_shape(self.bounds_shape).magnitude / magnitude
+        self.gamma.copy_(torch.where(magnitude > 0, multiple, 1.0))
+        self.mark_calibrated()
+        return f"gamma is the larger magnitude of both bounds over percentile {self._percentile:g} of |W|"
 
     def parameter_units(self) -> dict[str, Tensor]:
         """Return the quantization step over f(W): 2 gamma / (2**bits - 1)."""

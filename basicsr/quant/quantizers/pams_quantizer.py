@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from basicsr.quant.calibration import Bounds
 from basicsr.quant.calibrators.base import CONSTANT_MINIMUM_WIDTH
 from basicsr.quant.ops.step_functional import fake_quantize_by_step, quantize_by_step
-from basicsr.quant.quantizers.base import Quantizer, require_symmetry
+from basicsr.quant.quantizers.base import Quantizer, StatedRange, require_symmetry
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
@@ -50,6 +50,16 @@ class PAMSQuantizer(Quantizer[Bounds]):
     def affine_bounds(self, _weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
         """Return -alpha, and one step more than alpha: there lies the code that is never used."""
         return -self.alpha, self.alpha * (1 + 1 / self._highest)
+
+    def stated_range(self, weight: Tensor | None = None, /) -> StatedRange:
+        """Return the bounds, with alpha for the largest value."""
+        return super().stated_range(weight)._replace(largest=self.alpha)
+
+    def load_range(self, stated: StatedRange, _weight: Tensor | None = None, /) -> str:
+        """Take the largest magnitude for alpha."""
+        magnitude = stated.in_shape(self.bounds_shape).magnitude
+        self.load_calibration(Bounds(-magnitude, magnitude))
+        return "alpha is the larger magnitude of both bounds"
 
     def parameter_units(self) -> dict[str, Tensor]:
         """Return the quantization step, alpha / (2**(bits-1) - 1)."""

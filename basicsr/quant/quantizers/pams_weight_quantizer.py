@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from basicsr.quant.ops.functional import MINIMAL_WIDTH
-from basicsr.quant.quantizers.base import require_symmetry
+from basicsr.quant.quantizers.base import StatedRange, require_symmetry
 from basicsr.quant.quantizers.current_weight import CurrentWeightQuantizer
 from basicsr.quant.spec import QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
@@ -28,6 +28,11 @@ class PAMSWeightQuantizer(CurrentWeightQuantizer):
     def __init__(self, spec: QuantSpec, num_channels: int | None = None, /) -> None:
         super().__init__(spec, num_channels)
         require_symmetry(spec, True, "PAMSWeight")
+
+    def stated_range(self, weight: Tensor | None = None, /) -> StatedRange:
+        """Return the bounds, with max|W| for the largest value."""
+        stated = super().stated_range(weight)
+        return stated._replace(largest=-stated.lower)
 
     def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return -max|W|, and what the largest code stands for, which no weight has: one step above max|W|."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.ops.step_functional import fake_quantize_by_step
-from basicsr.quant.quantizers.base import Channels
+from basicsr.quant.quantizers.base import Channels, StatedRange
 from basicsr.quant.quantizers.lsq_quantizer import LSQQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
@@ -60,6 +60,16 @@ class QuantSRQuantizer(LSQQuantizer):
     def codes(self, x: Tensor) -> Tensor:
         """Return the codes of `x`, counted from the lowest: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
         return super().codes(self._shifted(x))
+
+    def stated_range(self, weight: Tensor | None = None, /) -> StatedRange:
+        """Return the range of the step; a shift that was learned has no place in it.
+
+        Raises:
+            QuantizationError: a channel has a shift.
+        """
+        if self._channels is not None and bool(self.shift.any()):
+            raise QuantizationError("A QuantSRQuantizer has learned a shift of each channel, which no other kind has.")
+        return super().stated_range(weight)
 
     def parameter_units(self) -> dict[str, Tensor]:
         """Return the unit of the step as LSQ does, and the step for the shift of each channel."""

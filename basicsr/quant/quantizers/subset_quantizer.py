@@ -7,7 +7,7 @@ from torch import Tensor
 
 from basicsr.quant.calibration import SubsetPoints
 from basicsr.quant.ops import subset
-from basicsr.quant.quantizers.base import Quantizer
+from basicsr.quant.quantizers.base import Quantizer, StatedRange
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 
@@ -84,6 +84,12 @@ class SubsetQuantizer(Quantizer[SubsetPoints]):
         self.word_indices = result.word_indices.to(device, copy=True)
         self.word_sets = result.word_sets.to(device, copy=True)
         self.mark_calibrated()
+
+    def stated_range(self, _weight: Tensor | None = None, /) -> StatedRange:
+        """Raise a QuantizationError: there are points in the range of each sample, and no bounds."""
+        raise QuantizationError(
+            "A SubsetQuantizer takes a subset of points in the range of each sample, so that it has no bounds to hand on."
+        )
 
     @staticmethod
     def _check_points(points: Tensor, where: str) -> None:
