@@ -5,25 +5,12 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 _MOST_NAMES = 40  # a network has hundreds of modules
-_PERCEPTUAL = (
-    "Perceptual losses are out of scope here: they compare features of a network trained for another task, which is not part "
-    "of the package. Take a pixel loss: L1Loss, MSELoss or CharbonnierLoss."
-)
-_ADVERSARIAL = (
-    "Adversarial training (a GAN with its discriminator) is out of scope here: networks are trained for fidelity. Take a pixel "
-    "loss, L1Loss, MSELoss or CharbonnierLoss, and leave out what belongs to the discriminator."
-)
 _OUT_OF_SCOPE = dict.fromkeys(
-    ("PerceptualLoss", "LPIPSLoss", "perceptual_opt", "perceptual_loss"), _PERCEPTUAL
-) | dict.fromkeys(
-    (
-        *("GANLoss", "MultiScaleGANLoss", "gan_opt", "gan_loss", "gan_type", "network_d", "optim_d", "scheduler_d"),
-        *("net_d_iters", "net_d_init_iters", "pretrain_network_d", "param_key_d", "strict_load_d", "resume_d"),
-        *("SRGANModel", "ESRGANModel", "RealESRGANModel", "VGGStyleDiscriminator", "UNetDiscriminatorSN"),
-    ),
-    _ADVERSARIAL,
+    ("PerceptualLoss", "LPIPSLoss", "GANLoss", "MultiScaleGANLoss"),
+    "Perceptual and GAN losses are out of scope: this project trains for PSNR and quantizes. Take a pixel loss: L1Loss, MSELoss or "
+    "CharbonnierLoss.",
 )
-"""Names of BasicSR that have no counterpart, and why."""
+"""Components of BasicSR that have no counterpart, and why; of its options the table in options/upstream tells it."""
 
 
 class UserError(Exception):
@@ -69,7 +56,7 @@ def explained(
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return `Did you mean 'x'?` for the known name nearest to `name` in letters of any case, or the known names.
 
-    For a name of BasicSR that stands for what is out of scope, return why it is not there.
+    For a component of BasicSR that is out of scope, return why it is not there.
     """
     known = sorted(known)
     if name in _OUT_OF_SCOPE and name not in known:

@@ -75,24 +75,17 @@ def test_the_nearest_name_or_the_known_ones(name, known, expected):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("change", "name"),
     [
-        (
-            ["network_d={type: VGGStyleDiscriminator}"],
-            ["Unknown option 'network_d'", "Adversarial training", "out of scope"],
-        ),
-        (["train:gan_opt={type: GANLoss}"], ["Unknown option 'train:gan_opt'", "Adversarial training"]),
-        (
-            ["train:perceptual_opt={type: PerceptualLoss}"],
-            ["Unknown option 'train:perceptual_opt'", "Perceptual losses"],
-        ),
-        (["model_type=ESRGANModel"], ["'ESRGANModel', which does not exist", "Adversarial training"]),
+        ("network_d={type: VGGStyleDiscriminator}", "network_d"),
+        ("train:gan_opt={type: GANLoss}", "train:gan_opt"),
+        ("train:perceptual_opt={type: PerceptualLoss}", "train:perceptual_opt"),
+        ("model_type=ESRGANModel", "ESRGANModel"),
     ],
 )
-def test_what_is_out_of_scope_says_so(changes, words):
-    with pytest.raises(OptionsError) as error:
-        load_options(ROOT / "options/train/demo_train_EDSR.yml", changes)
-    assert all(word in str(error.value) for word in words), error.value
+def test_what_is_out_of_scope_says_so(change, name):
+    with pytest.raises(OptionsError, match=f"{name}.*Perceptual and GAN losses are out of scope"):
+        load_options(ROOT / "options/train/demo_train_EDSR.yml", [change])
 
 
 def test_a_plugin_may_bring_what_is_out_of_scope():

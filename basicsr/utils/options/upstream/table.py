@@ -197,7 +197,7 @@ SAME: tuple[Row, ...] = (
     renamed("train:scheduler:*", "train:scheduler:*"),
     renamed("train:ema_decay", "train:ema_decay", "The first steps move the average more, so that it forgets the random weights."),
     renamed("val:val_freq", "val:val_freq"),
-    renamed("val:save_img", "val:save_img"),
+    renamed("val:save_img", "val:save_img", "Of several validation sets each has a folder between."),
     renamed("val:suffix", "val:suffix", "Without one pictures have no suffix; BasicSR takes the name of the run."),
     renamed("val:metrics:*:crop_border", "val:metrics:*:crop_border"),
     renamed("val:metrics:*:test_y_channel", "val:metrics:*:test_y_channel"),
