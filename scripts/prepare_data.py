@@ -2,6 +2,7 @@
 
     python scripts/prepare_data.py --hr my_photos --out datasets/benchmark/MySet --scales 2 3 4
     python scripts/prepare_data.py --check datasets/benchmark/Set5
+    python scripts/prepare_data.py --hr datasets/DF2K/HR --out datasets/DF2K_sub --subimages
 
 The layout is HR/<image> and LR_bicubic/X<scale>/<image>x<scale>.png. HR files are copied as they are. LR images are Matlab's
 bicubic reduction of the HR image cropped at the bottom and right to a multiple of the scale. An interrupted run is
@@ -9,29 +10,26 @@ continued by the same command; files that exist are never overwritten.
 
 With --recursive each folder of images below becomes a data set of its own, in the same place below --out:
 my_photos/birds/a.png goes to <out>/birds/HR/a.png. Images that differ only in suffix get different names.
+
+With --subimages overlapping squares are cut out of each image, as BasicSR does for DF2K, and called <image>_s001 and so on. Their LR
+images are cut out of the LR image of the whole picture.
 """
 
 import argparse
 import filecmp
 import functools
 import hashlib
-import multiprocessing
 import os
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-import cv2
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from basicsr.data.pairs import NAME_TEMPLATES, files_by_name, lq_name, match_names, size_of
 from basicsr.utils.arguments import command_parser, integer_from
@@ -40,28 +38,15 @@ from basicsr.utils.files import atomic_path
 from basicsr.utils.image import read_image, write_image
 from basicsr.utils.image_folders import distinct_names, image_files
 from basicsr.utils.resize import crop_to_multiple, downscale_image
+from prepared_folders import Layout, images_if_any, parallel
+from sub_images import BORDER, Cut, cut_folder, is_sub_image
 
-Result = TypeVar("Result")
+_SIZES = (
+    ("--crop_size", 480, 1, "side of the squares in HR pixels, by default 480"),
+    ("--step", 240, 1, "HR pixels from one square to the next, by default 240"),
+    ("--thresh_size", 0, 0, "HR pixels that may be left over at the end of a line, by default 0"),
+)
 _RECURSIVE = "Give --recursive to make a data set of each."
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The places of a prepared folder."""
-
-    root: Path
-
-    @property
-    def hr(self) -> Path:
-        return self.root / "HR"
-
-    def lr(self, scale: int) -> Path:
-        return self.root / "LR_bicubic" / f"X{scale}"
-
-    def scales(self) -> list[int]:
-        """Return the scale factors that have a folder of LR images."""
-        names = [folder.name for folder in (self.root / "LR_bicubic").glob("X*") if folder.is_dir()]
-        return sorted(int(name[1:]) for name in names if re.fullmatch(r"X[1-9]\d*", name))
 
 
 @dataclass
@@ -81,6 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
             problems = [problem for layout in layouts for problem in check_layout(layout, options.workers)]
             return _report(problems, f"'{options.check}' is in order.")
         files = image_files(options.hr, recursive=options.recursive, leave_out=options.out, remedy=_RECURSIVE)
+        if options.subimages:
+            cut = Cut(options.crop_size, options.step, options.thresh_size)
+            problems = cut_folder(files, Layout(options.out), options.scales, cut, options.workers)
+            return _report(problems, f"'{options.out}' holds {len(images_if_any(options.out / 'HR'))} sub-images.")
         problems = []
         for folder in sorted({file.parent for file in files}):
             layout = Layout(options.out / folder.relative_to(options.hr))
@@ -109,13 +98,13 @@ def lay_out(files: list[Path], layout: Layout, scales: list[int], link: bool, wo
     else:
         names = distinct_names(files, lambda _: ".png").items()
         targets = {file: layout.hr / f"{name}{file.suffix}" for file, name in names}
-        foreign = sorted({file.name for file in _images_if_any(layout.hr)} - {file.name for file in targets.values()})
+        foreign = sorted({file.name for file in images_if_any(layout.hr)} - {file.name for file in targets.values()})
         if foreign:
             raise DataError(
                 f"'{layout.hr}' holds files that are not in '{source}', such as {foreign[0]}. Choose another --out."
             )
     prepare = functools.partial(prepare_image, layout=layout, scales=scales, link=link)
-    return [problem for problem in _parallel(prepare, targets.items(), workers) if problem]
+    return [problem for problem in parallel(prepare, targets.items(), workers) if problem]
 
 
 def prepare_image(job: tuple[Path, Path], layout: Layout, scales: list[int], link: bool) -> str | None:
@@ -163,7 +152,7 @@ def check_layout(layout: Layout, workers: int) -> list[str]:
     problems: list[str] = []
     partners: dict[str, list[tuple[int, Path]]] = {name: [] for name in files}
     for scale in scales:
-        lr_files = {file.stem: file for file in _images_if_any(layout.lr(scale))}
+        lr_files = {file.stem: file for file in images_if_any(layout.lr(scale))}
         match = match_names(files, lr_files, scale)
         problems += [f"HR image '{files[name]}' has no LR image in X{scale}." for name in match.without_lq]
         problems += [f"LR image '{lr_files[name]}' has no HR image." for name in match.without_gt]
@@ -171,7 +160,7 @@ def check_layout(layout: Layout, workers: int) -> list[str]:
             if partner in lr_files:
                 partners[name].append((scale, lr_files[partner]))
     jobs = [(file, partners[name]) for name, file in files.items()]
-    reports = sorted(_parallel(check_image, jobs, workers), key=lambda report: report.name)
+    reports = sorted(parallel(check_image, jobs, workers), key=lambda report: report.name)
     problems += [problem for report in reports for problem in report.problems]
     return problems + _duplicates(reports)
 
@@ -188,7 +177,8 @@ def check_image(job: tuple[Path, list[tuple[int, Path]]]) -> ImageReport:
     report.checksum = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     for scale, lr_file in partners:
         try:
-            problem = _compare(read_image(lr_file), crop_to_multiple(image, scale), scale)
+            border = BORDER if is_sub_image(file.stem) else 0
+            problem = _compare(read_image(lr_file), crop_to_multiple(image, scale), scale, border)
         except DataError as error:
             report.problems.append(str(error))
             continue
@@ -197,14 +187,15 @@ def check_image(job: tuple[Path, list[tuple[int, Path]]]) -> ImageReport:
     return report
 
 
-def _compare(lr: np.ndarray, hr: np.ndarray, scale: int) -> str | None:
+def _compare(lr: np.ndarray, hr: np.ndarray, scale: int, border: int) -> str | None:
     expected_size = f"{hr.shape[1] // scale}x{hr.shape[0] // scale}"
     if size_of(lr) != expected_size:
         return f"has {size_of(lr)} pixels; its HR image needs {expected_size} (width x height)."
     expected = downscale_image(hr, scale)
     if lr.dtype != expected.dtype:
         return f"has pixels of type {lr.dtype}, its HR image of {expected.dtype}."
-    difference = np.abs(lr.astype(np.int64) - expected)
+    inside = slice(border, -border or None)
+    difference = np.abs(lr.astype(np.int64) - expected)[inside, inside]
     if not difference.any():
         return None
     psnr = 10 * np.log10(np.iinfo(lr.dtype).max ** 2 / np.mean(difference**2))
@@ -240,35 +231,6 @@ def _copy(file: Path, target: Path, link: bool) -> None:
                 shutil.copyfile(file, temporary)
 
 
-def _images_if_any(folder: Path) -> list[Path]:
-    try:
-        return image_files(folder)
-    except DataError:
-        return []
-
-
-def _parallel(work: Callable[..., Result], jobs: Iterable, workers: int) -> Iterator[Result]:
-    """Yield the results as they come, with a progress bar."""
-    jobs = list(jobs)
-    if workers == 1:
-        _single_threaded()
-        yield from map(work, tqdm(jobs, unit="image"))
-        return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded)
-    try:
-        futures = [executor.submit(work, job) for job in jobs]
-        for future in tqdm(as_completed(futures), total=len(jobs), unit="image"):
-            yield future.result()
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _single_threaded() -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
 def _report(problems: list[str], success: str) -> int:
     for problem in problems:
         print(problem)
@@ -285,6 +247,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--link", action="store_true", help="link to the HR images instead of copying them")
     parser.add_argument("--recursive", action="store_true", help="make or check a data set of each folder below, too")
+    parser.add_argument("--subimages", action="store_true", help="cut the images into overlapping squares")
+    for name, default, minimum, text in _SIZES:
+        parser.add_argument(name, type=integer_from(minimum), default=default, help=f"of --subimages: {text}")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="check a folder that is laid out")
     parser.add_argument(
         "--workers", type=integer_from(1), default=os.cpu_count(), help="processes, by default one a core"
@@ -292,6 +257,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.check) == bool(options.hr or options.out) or bool(options.hr) != bool(options.out):
         parser.error("give either --hr and --out, or --check")
+    if options.subimages and (options.check or options.link or options.recursive):
+        parser.error("--subimages goes with --hr and --out, without --link and --recursive")
     return options
 
 

@@ -162,6 +162,8 @@ def prepared(command, folder):
             shutil.copy(shipped, model)
     elif any(word.endswith("sweep.py") or word == "basicsr/sweep" for word in words):
         words += ["--dry-run"]
+    elif "--subimages" in words:
+        words += ["--crop_size", "96", "--step", "48"]
     elif "scripts/make_calibration_set.py" in words:
         words += ["--num", "2", "--crop_size", "16"]
     elif "scripts/check_pretrained.py" in words:  # the test sets here are not those of the cards

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "option_schema.py": "test_make_option_reference.py",
     "option_translation.py": "test_make_option_reference.py",
     "pack_pretrained.py": "test_pretrained.py",
+    "prepared_folders.py": "test_sub_images.py",
     "quickstart.sh": "test_quickstart.py",
     "benchmarks/dobi_benchmark.py": "test_benchmark.py",
     "benchmarks/training_benchmark.py": "test_benchmark.py",
