@@ -13,14 +13,16 @@ from tests import tiny
 pytestmark = pytest.mark.slow
 
 
+SHORT = ["train:total_iter=4", "train:batch_size=4", "datasets:val:num_images=2"]
+
+
 def run(folder, processes, *more, opt=tiny.TRAIN, **network):
     arguments = ["-opt", str(opt), "--root", str(folder)]
     command = [sys.executable, str(tiny.ROOT / "basicsr/train.py"), *arguments]
     if processes > 1:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command = [*launcher, *command[1:], "--launcher", "pytorch"]
-    short = ["train:total_iter=4", "train:batch_size=4", "datasets:val:num_images=2"]
-    changes = tiny.train_overrides(folder, *short, *more, **network)
+    changes = tiny.train_overrides(folder, *SHORT, *more, **network)
     done = subprocess.run(
         [*command, "--force_yml", *changes],
         cwd=folder,
@@ -84,3 +86,43 @@ def test_the_launcher_needs_torchrun(tmp_path):
     done = subprocess.run(command, cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "torchrun" in done.stderr and "Traceback" not in done.stderr
+
+
+EDSR = {"architecture": "EDSR", "optimizers": ("optim_g",)}
+
+
+def start_task(folder, task, tasks):
+    """Start what srun would start as a task, with the variables that it sets; the master's port is that of the job."""
+    job = {
+        "SLURM_PROCID": task,
+        "SLURM_LOCALID": task,
+        "SLURM_NTASKS": tasks,
+        "SLURM_NODELIST": "localhost",
+        "SLURM_JOB_ID": os.getpid(),
+    }
+    own = {
+        key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "MASTER_", "RANK", "WORLD_"))
+    }
+    changes = tiny.train_overrides(folder, *SHORT, "datasets:test_1:dataroot_gt=absent", "train:total_iter=2", **EDSR)
+    opt = tiny.ROOT / "options/train/demo_train_EDSR.yml"
+    command = [sys.executable, str(tiny.ROOT / "basicsr/train.py"), "-opt", str(opt), "--root", str(folder)]
+    return subprocess.Popen(
+        [*command, "--launcher", "slurm", "--force_yml", *changes],
+        cwd=folder, env={**own, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in job.items()}},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def test_tasks_of_slurm_are_the_processes(tmp_path):
+    networks = []
+    for tasks in (1, 2):
+        folder = tmp_path / str(tasks)
+        folder.mkdir()
+        tiny.save_network(folder / "fp_x4.pth", architecture="EDSR")
+        started = [start_task(folder, task, tasks) for task in range(tasks)]
+        printed = [task.communicate(timeout=240)[0] for task in started]
+        assert [task.returncode for task in started] == [0] * tasks, printed
+        assert "iteration 2/2" in printed[0] and all("INFO" not in text for text in printed[1:])
+        networks.append(torch.load(folder / "experiments/tiny/models/net_g_2.pth", weights_only=True)["params"])
+    for key, value in networks[0].items():
+        torch.testing.assert_close(networks[1][key], value, rtol=1e-3, atol=2e-5)

@@ -6,6 +6,7 @@ import random
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -33,7 +34,12 @@ def parse_arguments(
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="overrides such as bit=4 train:total_iter=100"
     )
-    parser.add_argument("--launcher", choices=("none", "pytorch"), default="none", help="pytorch: started by torchrun")
+    parser.add_argument(
+        "--launcher",
+        choices=get_args(dist.Launcher),
+        default="none",
+        help="pytorch: started by torchrun; slurm: by srun",
+    )
     if trains:
         parser.add_argument(
             "--auto_resume", action="store_true", help="continue from the latest training state of this run"
@@ -76,6 +82,8 @@ def run(
     arguments = parse_arguments(argv, description, trains, add_arguments)
 
     def prepared() -> int:
+        dist.read_launcher(arguments.launcher)
+        configure_logger(None, main_process=_is_first())
         options = load_options(arguments.opt, arguments.force_yml, tell=not arguments.debug)
         if arguments.debug:
             options = load_options(arguments.opt, [*arguments.force_yml, *debug_overrides(options)])
@@ -97,7 +105,7 @@ def guarded(work: Callable[[], int]) -> int:
     Returns:
         What `work` returns; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
     """
-    configure_logger(None, main_process=int(os.environ.get("RANK", 0)) == 0)
+    configure_logger(None, main_process=_is_first())
     keep_freed_memory()
     try:
         raise_on_signals()
@@ -114,6 +122,11 @@ def guarded(work: Callable[[], int]) -> int:
     finally:
         dist.close_distributed()
         close_logger()
+
+
+def _is_first() -> bool:
+    """Whether this is the process that reports, as far as the environment tells before processes have joined."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def prepare_process(options: Options, device: torch.device) -> None:
