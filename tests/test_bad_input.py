@@ -378,7 +378,7 @@ def test_ctrl_c_in_a_terminal_with_loading_processes(tmp_path):
     process = tiny.run_train(tmp_path, "train:num_workers=2", "train:total_iter=100", prelude=tiny.SLOW + OWN_GROUP)
     tiny.wait_for(tmp_path / "started", process)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=tiny.PATIENCE)
     assert process.returncode == 130, output
     assert "continue with --auto_resume" in output and "Traceback" not in output
     assert list((tmp_path / "experiments/tiny/training_states").glob("*.state"))

@@ -29,7 +29,7 @@ def run(folder, processes, *more, opt=tiny.TRAIN, **network):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=tiny.PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return folder / "experiments/tiny"
@@ -83,7 +83,9 @@ def test_full_precision_training_differs_by_rounding_only(tmp_path):
 def test_the_launcher_needs_torchrun(tmp_path):
     command = [sys.executable, str(tiny.ROOT / "basicsr/train.py"), "-opt", str(tiny.TRAIN), "--launcher", "pytorch"]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
-    done = subprocess.run(command, cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=tiny.PATIENCE
+    )
     assert done.returncode == 2
     assert "torchrun" in done.stderr and "Traceback" not in done.stderr
 
@@ -120,7 +122,7 @@ def test_tasks_of_slurm_are_the_processes(tmp_path):
         folder.mkdir()
         tiny.save_network(folder / "fp_x4.pth", architecture="EDSR")
         started = [start_task(folder, task, tasks) for task in range(tasks)]
-        printed = [task.communicate(timeout=240)[0] for task in started]
+        printed = [task.communicate(timeout=tiny.PATIENCE)[0] for task in started]
         assert [task.returncode for task in started] == [0] * tasks, printed
         assert "iteration 2/2" in printed[0] and all("INFO" not in text for text in printed[1:])
         networks.append(torch.load(folder / "experiments/tiny/models/net_g_2.pth", weights_only=True)["params"])

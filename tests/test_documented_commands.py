@@ -108,7 +108,7 @@ def run(words, folder, environment=None):
     python = os.path.dirname(sys.executable)
     path = f"{python}:{os.environ['PATH']}"
     everything = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **(environment or {})}
-    done = subprocess.run(words, cwd=folder, env=everything, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(words, cwd=folder, env=everything, capture_output=True, text=True, timeout=tiny.PATIENCE)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 

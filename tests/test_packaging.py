@@ -42,7 +42,7 @@ def test_an_installed_package_has_the_recipes_of_the_checkout(tmp_path):
         target,
         source,
     ]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=tiny.PATIENCE)
     done = subprocess.run(
         [sys.executable, "-c", LOOK], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)}, capture_output=True, text=True, check=True
     )  # fmt: skip

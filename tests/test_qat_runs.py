@@ -98,7 +98,7 @@ def test_two_processes_train_as_one(tmp_path):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=tiny.PATIENCE,
         )
         assert done.returncode == 0, done.stderr[-4000:]
         networks.append(saved(folder, 2)[0])

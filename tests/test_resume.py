@@ -24,7 +24,7 @@ os.replace = killing_replace
 
 
 def finish(process, expected=0):
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=tiny.PATIENCE)
     assert process.returncode == expected, output
     return output
 

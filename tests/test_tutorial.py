@@ -20,7 +20,12 @@ def test_the_blocks_of_the_tutorial_run_in_order():
     code += "\nprint(len(quantized.quantization_map.quantizers), sorted(small.left_out), small.scale)\n"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tiny.ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code],
+        cwd=tiny.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=tiny.PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines()[-1] == "64 ['2'] 2"
@@ -36,7 +41,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tiny.ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tiny.ROOT, env=environment,
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=tiny.PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert re.fullmatch(r"\{'psnr': \d\d\.\d+, 'ssim': 0\.\d+, 'fidelity': \d\d\.\d+\}", done.stdout.strip())

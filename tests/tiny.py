@@ -113,9 +113,13 @@ PTQModel.optimize_parameters = slow_step
 """
 
 
-def wait_for(file, process, seconds=120):
+PATIENCE = 900
+"""After how many seconds a process counts as one that hangs; a busy machine may take minutes for what takes a second."""
+
+
+def wait_for(file, process):
     """Wait until a process has made a file."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not file.exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.02)

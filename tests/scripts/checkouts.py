@@ -32,4 +32,4 @@ def run_script(folder: Path, script: str, *arguments: str, **environment: str) -
     """Run a shell script of a checkout as a user does."""
     everything = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     command = ["bash", str(folder / script), *arguments]
-    return subprocess.run(command, cwd="/", env=everything, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, cwd="/", env=everything, capture_output=True, text=True, timeout=tiny.PATIENCE)

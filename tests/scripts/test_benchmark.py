@@ -30,6 +30,22 @@ def test_names_are_listed():
     assert "dobi" in unknown.stderr
 
 
+def test_a_benchmark_prints_its_tables_under_the_hardware(load_script, load_benchmark, monkeypatch, capsys):
+    script, benchmark = load_script("benchmark"), load_benchmark("dobi")
+    monkeypatch.setattr(benchmark, "NUM_ELEMENTS", 20_000)
+    monkeypatch.setattr(benchmark, "REPEATS", 1)
+    small = list(benchmark.synthetic_tensors(6_400))
+    monkeypatch.setattr(benchmark, "synthetic_tensors", lambda: small)
+    monkeypatch.setattr(script, "_load", lambda name, file: {"dobi_benchmark.py": benchmark}[file.name])
+    assert script.main(["dobi"]) == 0
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert f"torch {torch.__version__}" in head and "1 threads" in head
+    cells = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines if line.startswith("| ")}
+    assert cells["ratio"][1].strip() == "same winner"
+    assert cells["loop over all candidates"][1] == cells["histogram and exact second pass"][1]
+    assert [cells[name][2].strip() for name in ("normal", "uniform", "ReLU")] == ["symmetric", "symmetric", "one_sided"]
+
+
 def test_both_searches_find_the_same_winner(load_benchmark):
     benchmark = load_benchmark("dobi")
     values = benchmark.long_tailed(20_000)

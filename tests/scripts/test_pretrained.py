@@ -34,6 +34,24 @@ def test_figures_that_do_not_agree(packed, load_script):
     assert load_script("check_pretrained").main(["--folder", str(packed), "EDSR_x4"]) == 1
 
 
+def test_a_card_of_another_network_is_refused(packed, load_script, capsys):
+    card = packed / "EDSR_x4.json"
+    parameters = read_card(card).parameters
+    card.write_text(card.read_text().replace(f"{parameters}", f"{parameters + 1}"))
+    assert load_script("check_pretrained").main(["--folder", str(packed)]) == 2
+    assert f"tells of {parameters + 1} parameters" in capsys.readouterr().err
+
+
+def test_a_network_that_cannot_be_tested_is_named(packed, load_script, capsys):
+    card = packed / "EDSR_x4.json"
+    card.write_text(card.read_text().replace("network=edsr_baseline", "network=rdn_small"))
+    assert load_script("check_pretrained").main(["--folder", str(packed)]) == 2
+    assert (
+        "EDSR_x4.safetensors' could not be tested with 'options/test/demo_FP.yml'"
+        in capsys.readouterr().err.replace(str(tiny.ROOT) + "/", "")
+    )
+
+
 @pytest.mark.parametrize("card_file", CARDS, ids=lambda file: file.stem)
 def test_networks_of_the_repository(card_file, load_script, shared, tmp_path):
     card, script = read_card(card_file), load_script("check_pretrained")

@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     )
     tiny.wait_for(folder / "experiments/tiny_SwinIR-tiny_2DQuant_x4_bit4/training_states/2.state", process)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=tiny.PATIENCE)
     assert process.returncode == 143, output
     (folder / "output").write_text(output)
     return folder

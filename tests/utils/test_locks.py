@@ -107,7 +107,7 @@ def test_a_second_start_of_the_same_run_is_refused_with_a_sentence(tmp_path):
     try:
         tiny.wait_for(tmp_path / "experiments" / "tiny" / "quantization_map.json", first)
         second = tiny.run_train(tmp_path)
-        output, _ = second.communicate(timeout=240)
+        output, _ = second.communicate(timeout=tiny.PATIENCE)
         assert second.returncode == 2 and "Traceback" not in output
         assert "Another process works on the run 'tiny'" in output
         assert [folder.name for folder in (tmp_path / "experiments").glob("[!.]*")] == ["tiny"]
