@@ -1,6 +1,7 @@
 """What a user of BasicSR or 2DQuant brings runs as it lies: options file, folders, weights, calibration set."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from basicsr.metrics.psnr_ssim_metric import calculate_psnr
 from basicsr.utils.resize import downscale_image
 from tests import tiny
 from tests import upstream_files as upstream
+from tests.lmdb_folders import make_lmdb
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +69,7 @@ def save_weights(file, entry, prefix=""):
     return network
 
 
-def test_a_training_and_a_test_of_edsr(place):
+def test_a_training_from_databases_and_a_test_of_edsr(place):
     network = ["network_g:num_feat=4", "network_g:num_block=1"]
     changes = [
         "train:total_iter=2",
@@ -75,7 +77,12 @@ def test_a_training_and_a_test_of_edsr(place):
         "datasets:train:gt_size=48",
         "val:val_freq=2",
     ]
-    text = upstream.basicsr_training("EDSR")
+    names = ("datasets/DIV2K/DIV2K_train_HR_sub", "datasets/DIV2K/DIV2K_train_LR_bicubic/X4_sub")
+    text = upstream.basicsr_training("EDSR").replace("type: disk", "type: lmdb", 1)
+    for name in names:
+        make_lmdb(place / name, place / f"{name}.lmdb")
+        shutil.rmtree(place / name)
+        text = text.replace(name, f"{name}.lmdb")
     assert command(train_command.main, text, *network, *changes, "path:pretrain_model_g=null") == 0
     experiment = place / "experiments/EDSR_x4"
     lines = [json.loads(line) for line in (experiment / "metrics.jsonl").read_text().splitlines()]

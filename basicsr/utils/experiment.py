@@ -262,7 +262,8 @@ class Experiment:
         state = load_torch(self.resume_file)
         if not isinstance(state, dict) or not {"iter", "recipe", "rng", "best", "seconds"} <= set(state):
             raise CheckpointError(
-                f"'{self.resume_file}' is no training state. Those are in experiments/<name>/training_states/."
+                f"'{self.resume_file}' is no training state of this project. Those are in experiments/<name>/training_states/. What BasicSR "
+                "saved goes on by its weights: name its net_g file as 'path:pretrain_network_g'."
             )
         require_same(state, self.options, self.calibration_set, self.resume_file)
         set_rng_state(state["rng"])

@@ -220,6 +220,11 @@ def test_all_problems_of_a_file_are_named_at_once(load):
     }
 
 
+def test_a_model_that_is_nearly_one_of_theirs(load):
+    with pytest.raises(OptionsError, match="'model_type' is '2DQuantModel'. Did you mean 'TDQuantModel'?"):
+        load(upstream.training_2dquant(4).replace("TDQuantModel", "2DQuantModel"))
+
+
 def test_other_unknown_names_are_told_as_in_our_own_files(load):
     with pytest.raises(OptionsError, match="Unknown option 'val:val_frequency'. Did you mean 'val_freq'"):
         load(upstream.basicsr_training("EDSR"), "val:val_frequency=3")

@@ -10,6 +10,7 @@ from basicsr.utils.options.upstream.known import is_known, is_option
 from basicsr.utils.options.upstream.paths import filled, matches, put, remove
 from basicsr.utils.options.upstream.rows import LEAVE_OUT, Row
 from basicsr.utils.options.upstream.table import DEFAULTS, ROWS
+from basicsr.utils.registry import MODEL_REGISTRY
 from basicsr.utils.yaml_loader import Written, guessed
 
 _NEAR = 0.8
@@ -17,6 +18,7 @@ _OLD_NAMES: dict[str, list[str]] = {}
 """Names of BasicSR and 2DQuant by their section."""
 for _row in ROWS:
     _OLD_NAMES.setdefault(_row.old.rpartition(":")[0], []).append(_row.old.rpartition(":")[2])
+_OLD_MODELS = [name for _row in ROWS if _row.old == "model_type" for name in _row.equals]
 
 
 def read_leniently(value: Any) -> Any:
@@ -114,7 +116,11 @@ class Translation:
                     yield f"Option '{_shown(path, value)}' has no counterpart. {row.note}{remedy}"
 
     def _typing_errors(self, result: Mapping[str, Any]) -> Iterator[str]:
-        """Yield a sentence for each unknown option whose name is nearly one of BasicSR or 2DQuant."""
+        """Yield a sentence for each unknown option, and for a type of model, whose name is nearly one of BasicSR or 2DQuant."""
+        model = str(result.get("model_type"))
+        nearest = difflib.get_close_matches(model, _OLD_MODELS, n=1, cutoff=_NEAR)
+        if nearest and model not in MODEL_REGISTRY.names():
+            yield f"Option 'model_type' is '{model}'. Did you mean '{nearest[0]}'?"
         for section, names in _OLD_NAMES.items():
             for path, content in matches(result, section) if section else [("", result)]:
                 for key in content if isinstance(content, Mapping) else ():
