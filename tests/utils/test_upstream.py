@@ -3,7 +3,9 @@
 import re
 
 import pytest
+import torch
 
+from basicsr.training.optimizers import build_scheduler
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import by_path, load_options
 from basicsr.utils.options.upstream.known import is_known
@@ -149,6 +151,19 @@ def test_features_of_blocks(load):
 )  # fmt: skip
 def test_overrides_in_old_names_and_in_new_ones(load, overrides, place, value):
     assert by_path(load(upstream.basicsr_training("EDSR"), *overrides).model_dump())[place] == value
+
+
+def test_a_warm_up_has_the_rates_of_basicsr(load):
+    """There iteration k of a warm-up of n has the rate k/n."""
+    options = load(upstream.basicsr_training("EDSR"), "train:warmup_iter=4")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = build_scheduler(options.train.model_extra["scheduler"], optimizer, 10, "train:scheduler")
+    rates = []
+    for _ in range(6):
+        rates += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 def test_old_names_are_understood_beside_our_own_files(caplog):
