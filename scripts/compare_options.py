@@ -5,8 +5,8 @@
 
 From the root of the repository. `options/replaced.yml` names what replaces each file; a file that is not in it lies where it lay.
 `tests/snapshots/replaced_options.json` holds what the old files resolved to, every section once. Both sides are completed with the
-defaults of today. Four differences are intended: `gt_size` is `lq_size` now, `network` and `recipe` are new and say only where options
-came from, the training of a full-precision network from scratch no longer names full-precision weights of another network, which
+defaults of today. Five differences are intended: `gt_size` is `lq_size` now; `network` and `recipe` are new and say only where options
+came from; the label `method` tells the recipes of 2DQuant and DFSQ apart; the training of a full-precision network from scratch no longer names full-precision weights of another network, which
 it does not read, and 2DQuant on DF2K names calibration sets instead of drawing crops. The exit code is 1 if anything else differs.
 """
 
@@ -26,7 +26,7 @@ from basicsr.utils.options import Options, by_path, load_options
 from basicsr.utils.yaml_loader import read_yaml
 
 SNAPSHOT = ROOT / "tests/snapshots/replaced_options.json"
-ORIGIN = {"network", "recipe"}
+ORIGIN = {"network", "recipe", "method"}
 NOT_READ = {"train/demo_train_EDSR_x4.yml": {"path:pretrain_network_FP"}}
 NAMES_SETS = "train/train_*2DQuant_x*.yml"
 

@@ -102,7 +102,7 @@ def test_training_can_start_from_a_quantized_network(finished, tmp_path):
 def test_an_evaluation_writes_means_and_images(finished):
     assert evaluate(finished) == 0
     result = json.loads((finished / "results/tiny_test/metrics.json").read_text())
-    assert (result["network"], result["method"], result["scale"]) == ("SwinIR", "2DQuant", 4)
+    assert (result["network"], result["method"], result["scale"]) == ("SwinIR", "2DQuant revised", 4)
     assert (result["w_bits"], result["a_bits"], result["activation_ranges"]) == (4, 4, "static")
     demo = result["datasets"]["demo"]
     assert len(demo["images"]) == 2

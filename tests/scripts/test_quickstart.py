@@ -43,7 +43,7 @@ def test_it_ends_with_the_table_and_the_picture(quickstart):
         "Crops side by side:    results/quickstart_bit3/comparison.png\n"
     )
     methods = [row.split("|")[1].strip() for row in rows]
-    assert len(methods) == 4 and methods[1:] == ["MinMax", "DOBI", "2DQuant"]
+    assert len(methods) == 4 and methods[1:] == ["MinMax", "DOBI", "2DQuant revised"]
     assert [row.split("|")[2].strip() for row in rows] == ["32/32", "3/3", "3/3", "3/3"]
     picture = cv2.imread(str(folder / "results/quickstart_bit3/comparison.png"))
     assert picture is not None and picture.shape[1] > 5 * 64  # HR, bicubic and four networks

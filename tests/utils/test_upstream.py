@@ -111,7 +111,11 @@ def test_trainings_of_2dquant_are_the_recipe_as_released(load, scale):
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_tests_of_2dquant(load, scale):
     options = load(upstream.testing_2dquant(scale), "bit=3", "path:pretrain_network_Q=mine.pth")
-    assert (options.quantization.coverage, options.required_bits(), options.method) == ("2dquant", (3, 3), "2DQuant")
+    assert (options.quantization.coverage, options.required_bits(), options.method) == (
+        "2dquant",
+        (3, 3),
+        "2DQuant as released",
+    )
     assert options.network_g["upscale"] == scale and options.path.pretrain_network_Q == "mine.pth"
     assert options.path.pretrain_network_FP == upstream.WEIGHTS.format(scale=scale)
     assert (options.val.pad, options.val.self_ensemble, options.train) == ("mirror", False, None)

@@ -168,7 +168,7 @@ DEFAULTS: tuple[Default, ...] = (
     Default("train:scheduler:gamma", 0.1, "It is 0.5 here.", needs="train:scheduler:type", equals=("MultiStepLR", "MultiStepRestartLR")),
     Default("val:metrics:*:test_y_channel", False, "It is true here.", needs="val:metrics:*:type"),
     Default("val:best_metric", first_metric, "The first PSNR.", needs="val:metrics"),
-    Default("method", "2DQuant", "The label in tables.", needs="network_g", models=QUANT_MODELS),
+    Default("method", "2DQuant as released", "The label in tables.", needs="network_g", models=QUANT_MODELS),
     Default("quantization:coverage", "2dquant", "All linear layers, and both attention products.", needs="network_g", models=QUANT_MODELS),
     Default("calibration:weights", {"type": "DOBI", "search": "symmetric"}, "The search of the released code.", needs="network_g", models=QUANT_MODELS),
     Default("calibration:activations", {"type": "DOBI", "search": "symmetric"}, "The released code never searches one-sided.", needs="network_g", models=QUANT_MODELS),
