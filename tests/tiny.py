@@ -18,9 +18,15 @@ NETWORK = {"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]}
 NETWORKS = {
     "SwinIR": NETWORK,
     "EDSR": {"num_feat": 8, "num_block": 2},
+    "MSRResNet": {"num_feat": 8, "num_block": 2},
     "RDN": {"num_feat": 8, "num_block": 2, "num_layer": 2, "num_grow_ch": 4},
 }
-OPTIONS_OF = {"SwinIR": "swinir_light", "EDSR": "edsr_baseline", "RDN": "rdn"}  # in options/networks/
+OPTIONS_OF = {
+    "SwinIR": "swinir_light",
+    "EDSR": "edsr_baseline",
+    "RDN": "rdn",
+    "MSRResNet": "msrresnet",
+}  # in options/networks/
 NUM_QUANTIZERS = 4 * 16
 
 

@@ -161,6 +161,8 @@ class EDSR(SRNetwork):
             KeyError: the state dict is not one of an EDSR.
         """
         num_feat, num_in_ch = state_dict["conv_first.weight"].shape[:2]
+        if "conv_after_body.weight" not in state_dict:  # other networks have blocks of the same names
+            raise KeyError("conv_after_body.weight")
         num_block = 0
         while f"body.{num_block}.conv1.weight" in state_dict:
             num_block += 1

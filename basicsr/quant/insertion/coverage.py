@@ -101,7 +101,7 @@ PRESETS = {
         every_rule=True,
     ),
     "body": CoveragePreset(
-        meant_for="EDSR and RDN",
+        meant_for="EDSR, MSRResNet and RDN",
         rules=(
             CoverageRule("body.*.conv1", "QConv2d"),
             CoverageRule("body.*.conv2", "QConv2d"),
