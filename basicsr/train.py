@@ -10,7 +10,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file from a checkout: import the package beside it, not modules inside it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr import pipeline
+from basicsr import chain
 from basicsr.utils.command_line import run
 
 
@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     return run(
         argv,
         __doc__,
-        lambda options, root, device, arguments: pipeline.train(options, root, device, arguments.auto_resume),
+        lambda options, root, device, arguments: chain.train(options, root, device, arguments.auto_resume),
         trains=True,
     )
 

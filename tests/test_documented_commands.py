@@ -133,6 +133,8 @@ def shortened(words, folder):
         fewer["train:total_iter"] = 4  # one for each block
     if options.train.total_iter == 0:
         fewer.pop("train:total_iter")
+    if options.after is not None:
+        fewer["after:train:total_iter"] = 2
     if "compile" in (options.train.model_extra or {}):
         fewer["train:compile"] = "none"
     if architecture == "SwinIR" and (options.train.model_extra or {}).get("feature_layers"):

@@ -18,7 +18,7 @@ FLOORS_OF_QUANT = {"__init__": 9, "spec": 0, "calibration": 0} | {
     )
 }
 # utils <- {archs, data, losses, metrics, quant} <- networks <- evaluation <- training <- models <- {pipeline, deploy} <- {sweep, interface} <- commands
-# {data, metrics, utils} <- reporting <- {pipeline, sweep}
+# {data, metrics, utils} <- reporting <- {pipeline, sweep}; pipeline <- chain <- train
 GROUND = {"archs", "data", "losses", "metrics", "quant", "utils"}
 MAY_IMPORT = {
     "utils": {"utils"},
@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "pipeline": {"reporting", "models", "training", "evaluation", "networks", *GROUND},
     "sweep": {"sweep", "reporting", "evaluation", "networks", *GROUND},
     "report": {"reporting", "utils"},
-    "train": {"pipeline", "utils"},
+    "chain": {"pipeline", "utils"},
+    "train": {"chain", "utils"},
     "test": {"pipeline", "utils"},
     "export": {"deploy", "quant", "utils"},
     "upscale": {"deploy", "archs", "utils"},

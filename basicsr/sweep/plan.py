@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from basicsr.sweep.grid import Grid, MethodOptions, fill, flatten_overrides
 from basicsr.utils.errors import OptionsError, suggestion
-from basicsr.utils.options import Options, load_options
+from basicsr.utils.options import ARROW, Options, first_of_chain, load_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FULL_PRECISION, BICUBIC = "FP", "Bicubic"
@@ -139,6 +139,7 @@ def _quantized_run(
     w_bits, a_bits = grid.bit_widths()[bits]
     axes = _axes(folder, method.label, scale, bits, (w_bits, a_bits), seed)
     full = _load(Step("basicsr/train.py", options_file, (*overrides, *axes)), name)
+    _check_label(method.label, full)
     overrides += _shortened(full, grid.share)
     train = Step("basicsr/train.py", options_file, (*overrides, *axes))
     network = f"path:pretrain_network_Q={root / 'experiments' / folder / 'models' / 'net_Q_latest.pth'}"
@@ -171,10 +172,26 @@ def _quantized_run(
 
 
 def _shortened(options: Options, share: float) -> list[str]:
-    """Return the override that leaves a training a share of its iterations, at least one; none where it has all or does not train."""
-    if share == 1 or options.train is None or options.train.total_iter == 0:
-        return []
-    return [f"train:total_iter={max(1, round(share * options.train.total_iter))}"]
+    """Return the overrides that leave a training, and the one before it, a share of their iterations, at least one; none where
+    a run has all or does not train."""
+    runs = {"": options, "after:": first_of_chain(options)}
+    return [
+        f"{place}train:total_iter={max(1, round(share * run.train.total_iter))}"
+        for place, run in runs.items()
+        if share != 1 and run is not None and run.train is not None and run.train.total_iter
+    ]
+
+
+def _check_label(label: str, options: Options) -> None:
+    """Raise an OptionsError for a method that starts from a quantized network but is called as if it stood alone."""
+    first = first_of_chain(options)
+    if ARROW in label or (first is None and options.path.pretrain_network_Q is None):
+        return
+    start = options.path.pretrain_network_Q if first is None else first.method_name
+    raise OptionsError(
+        f"The method '{label}' starts from another quantized network, '{start}', so that its row is not that of the method alone. "
+        f"Name both in the label, as in '{'START' if first is None else start}{ARROW}{label}'."
+    )
 
 
 def _axes(folder: str, label: str, scale: str, bits: str, bit_widths: tuple[int, int], seed: int | None) -> list[str]:

@@ -17,7 +17,7 @@ from basicsr.utils.devices import select_device
 from basicsr.utils.errors import UserError
 from basicsr.utils.logger import close_logger, configure_logger, get_logger
 from basicsr.utils.memory import keep_freed_memory
-from basicsr.utils.options import Options, load_options
+from basicsr.utils.options import Options, first_of_chain, load_options
 from basicsr.utils.signals import Interrupted, raise_on_signals
 
 USER_ERROR, FAILURE = 2, 1
@@ -57,6 +57,9 @@ def debug_overrides(options: Options) -> list[str]:
     overrides += ["logger:print_freq=1", "logger:save_checkpoint_freq=2"]
     if options.train is not None:
         overrides.append(f"train:total_iter={min(options.train.total_iter, 4)}")
+    first = first_of_chain(options)
+    if first is not None and first.train is not None:
+        overrides.append(f"after:train:total_iter={min(first.train.total_iter, 4)}")
     return overrides
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.options import COMPONENTS, Options, with_new_names
+from basicsr.utils.options import COMPONENTS, Options, first_of_chain, with_new_names
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY, Registry
 from basicsr.utils.signature import not_recipe, schema_of
 
@@ -17,6 +17,7 @@ _TRAINING_DATA = "datasets:train"
 def recipe(options: Options) -> dict[str, Any]:
     """Return the options that decide what a run computes: those that a resumed run must share with the first piece.
 
+    The recipe of a run that comes after another one holds that of the other under `after`.
     Options with the mark `NOT_RECIPE`, in the schema or in the constructors of network, data set, quantizers, calibrators and
     model, are left out.
     """
@@ -31,6 +32,9 @@ def recipe(options: Options) -> dict[str, Any]:
     _leave_out_marked(chosen, ("train",), MODEL_REGISTRY, options.model_type)
     chosen[_TRAINING_DATA] = options.datasets.get("train")
     _leave_out_marked(chosen, (_TRAINING_DATA,), DATASET_REGISTRY)
+    first = first_of_chain(options)
+    if first is not None:
+        chosen["after"] = recipe(first)
     return json.loads(json.dumps({**chosen, _TRAINING_DATA: chosen[_TRAINING_DATA] or {}}))
 
 

@@ -3,8 +3,9 @@
 written.py reads a value by the type of its option, old_names.py knows earlier names, upstream/ those of BasicSR and 2DQuant. May import the rest of utils.
 """
 
+from basicsr.utils.options.chaining import ARROW
 from basicsr.utils.options.checking import check_components, check_method, metric_arguments
-from basicsr.utils.options.loading import load_options, translated_options
+from basicsr.utils.options.loading import first_of_chain, load_options, translated_options
 from basicsr.utils.options.merging import apply_override, by_path, merge, read_with_bases
 from basicsr.utils.options.old_names import with_new_names
 from basicsr.utils.options.schema import (
@@ -24,6 +25,7 @@ from basicsr.utils.options.schema import (
 from basicsr.utils.options.written import COMPONENTS
 
 __all__ = [
+    "ARROW",
     "COMPONENTS",
     "DEFAULT_METRICS",
     "CalibrationOptions",
@@ -41,6 +43,7 @@ __all__ = [
     "by_path",
     "check_components",
     "check_method",
+    "first_of_chain",
     "load_options",
     "merge",
     "metric_arguments",

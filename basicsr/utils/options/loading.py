@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.options.chaining import file_of_first, label_of_chain, overrides_of_first
 from basicsr.utils.options.checking import check_components
 from basicsr.utils.options.merging import AXES, fill_placeholders, read_layers
 from basicsr.utils.options.schema import Options
@@ -27,9 +28,43 @@ def load_options(path: str | Path, overrides: list[str] | None = None, tell: boo
     Raises:
         OptionsError: with the path of the key, the value and the nearest known name.
     """
-    options = validate_model(Options, fill_placeholders(translated_options(path, overrides, tell)), "")
+    raw = fill_placeholders(translated_options(path, overrides, tell))
+    after = raw.pop("after", None)
+    options = validate_model(Options, raw, "")
     check_components(options)
+    if after is not None and (options.train is not None or options.quantization is not None):
+        _add_first(options, after, overrides or [])
     return options
+
+
+def first_of_chain(options: Options) -> Options | None:
+    """Return the options of the run that comes before one, checked; None where none does."""
+    if options.after is None:
+        return None
+    first = validate_model(Options, options.after, "after")
+    check_components(first)
+    return first
+
+
+def _add_first(options: Options, after: Any, overrides: list[str]) -> None:
+    """Put the resolved options of the run that comes first into `after`, and both methods into the label."""
+    file = file_of_first(after)
+    if file is None:
+        options.after = after
+        first = first_of_chain(options)
+        assert first is not None
+    else:
+        try:
+            first = load_options(file, overrides_of_first(options, after, overrides), tell=False)
+        except OptionsError as error:
+            raise OptionsError(f"The run that comes first, 'after:options={file}': {error}") from error
+    for one in (first, options):
+        if one.quantization is None:
+            raise OptionsError(
+                f"Section 'after' is for runs that quantize, but '{one.name}' has no section 'quantization'. Leave 'after' out."
+            )
+    options.method = label_of_chain(first, options)
+    options.after = first.model_dump(mode="json")
 
 
 def translated_options(path: str | Path, overrides: list[str] | None = None, tell: bool = True) -> dict[str, Any]:

@@ -133,8 +133,16 @@ def _read(path: Path, axes: Mapping[str, Any], seen: tuple[Path, ...]) -> Iterat
     content.pop("base", None)
     for base in bases:
         yield from _read(base, axes, (*seen, path.resolve()))
-    yield content
+    yield _with_resolved_file(content, path.parent)
     yield from _that_hold(where, axes, path)
+
+
+def _with_resolved_file(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the content of an options file with `after:options`, which is relative to the file, as a path of its own."""
+    after = content.get("after")
+    if not isinstance(after, dict) or not isinstance(after.get("options"), str):
+        return content
+    return {**content, "after": {**after, "options": str(folder / after["options"])}}
 
 
 def _bases(content: Mapping[str, Any], path: Path, axes: Mapping[str, Any], seen: tuple[Path, ...]) -> list[Path]:

@@ -223,6 +223,8 @@ class Options(_Section):
     """A quick look at whether a run works, set by `--debug`: its few iterations need not do the whole work of a method."""
     num_threads: Positive | None = None
     """CPU threads; by default what torch chooses."""
+    after: Component | None = None
+    """A run that comes first and whose network this one starts from: `options`, its options file, and changes to it."""
     plugins: list[str] = []
     """Folders with components of one's own, in files named as in the package (`my_arch.py`, `my_loss.py`)."""
     datasets: dict[str, Component]
