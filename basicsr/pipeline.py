@@ -29,6 +29,7 @@ from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.base_model import Model, model_class_of
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.build import full_precision_network, network_to_test, quantized_network, trainable_network
+from basicsr.networks.description import log_network
 from basicsr.reporting.attempt import attempt
 from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import describe_errors
@@ -79,6 +80,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
         model.prepare(crops)
     identity = None if chosen is None else chosen.identity()
     with Experiment(options, root, auto_resume, model.network_name, identity) as experiment:
+        log_network(model.full_precision if isinstance(model, QuantizedModel) else model.network)
         compared = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
         evaluator = Evaluator(options.val, options.scale, compared)
         _require_best_metric(options.val.best_metric, evaluator)
@@ -254,6 +256,7 @@ def test(options: Options, root: Path, device: torch.device) -> None:
             "--force_yml datasets:test_1:dataroot_gt=FOLDER datasets:test_1:dataroot_lq=null."
         )
     full_precision = network_to_test(options).to(device).eval()
+    log_network(full_precision)
     network = full_precision if options.quantization is None else quantized_network(full_precision, options)[0]
     check_tiles(network, options.val.tile, options.val.tile_overlap)
     if network is not full_precision:

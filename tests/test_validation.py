@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from basicsr import test as test_command
@@ -56,6 +57,14 @@ def test_tensorboard_has_the_tags_of_basicsr(finished):
     for metric in ("psnr", "psnr_rgb"):
         shown = [(event.step, round(event.value, 3)) for event in events.Scalars(f"metrics/demo_val/{metric}")]
         assert shown == [(line["iter"], pytest.approx(line[metric], abs=1e-3)) for line in lines[:-1]]
+
+
+def test_the_network_is_in_the_log_with_its_parameters(finished):
+    (log,) = (finished / "experiments/tiny").glob("train_*.log")
+    text = log.read_text()
+    state = torch.load(finished / "experiments/tiny/models/net_g_6.pth", weights_only=True)["params"]
+    assert f"Network EDSR: {sum(value.numel() for value in state.values()):,} parameters." in text
+    assert "(conv_first): Conv2d(3, 8, kernel_size=(3, 3)" in text
 
 
 def test_a_calibrated_network_is_iteration_0_and_several_sets_have_folders(tmp_path):

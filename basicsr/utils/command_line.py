@@ -54,7 +54,7 @@ def parse_arguments(
 def debug_overrides(options: Options) -> list[str]:
     """Return the overrides of `--debug`."""
     overrides = ["debug=true", f"name=debug_{options.name}", "val:val_freq=2"]
-    overrides += ["logger:print_freq=1", "logger:save_checkpoint_freq=2"]
+    overrides += ["logger:print_freq=1", "logger:save_checkpoint_freq=2", "logger:wandb=null"]
     if options.train is not None:
         overrides.append(f"train:total_iter={min(options.train.total_iter, 4)}")
     first = first_of_chain(options)

@@ -12,13 +12,14 @@ from filelock import BaseFileLock
 
 from basicsr.utils import dist
 from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
-from basicsr.utils.errors import CheckpointError, explained
+from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.files import append_line, atomic_path, complete_lines, remove_leftovers, write_json
 from basicsr.utils.locks import lock_of_run, take_lock
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.provenance import write_options
 from basicsr.utils.recipe import recipe, require_same
+from basicsr.utils.tracking import TensorBoard, Tracker, Trackers, WeightsAndBiases
 
 LOCK_SECONDS = 8.0
 """How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
@@ -75,8 +76,7 @@ class Experiment:
         self._losses_file = self.folder / "losses.jsonl"
         self._keeps_losses = True
         self._records: list[dict[str, Any]] = []
-        self._writer: Any = None
-        self._tensorboard = options.logger.use_tb_logger
+        self._trackers = Trackers([])
         self._lock = self._take_lock() if dist.is_main() else None
         try:
             self.resume_file = dist.broadcast_object(self._find_state(auto_resume))
@@ -119,11 +119,12 @@ class Experiment:
                 folder.mkdir(parents=True, exist_ok=True)
             configure_logger(run_log(self.folder, "train", self.options.name), main_process=True)
             write_options(self.options, self.folder)
+        self._trackers = self._trackers_of_options()
 
     def record(
         self, stage: str, iteration: int, dataset: str, values: Mapping[str, float | None], seconds: float
     ) -> None:
-        """Append a line to metrics.jsonl and scalars to TensorBoard.
+        """Append a line to metrics.jsonl, and hand the values on as scalars.
 
         Args:
             stage: `fp`, `calibrated`, `train` or `final`.
@@ -193,35 +194,28 @@ class Experiment:
             write_json(self.folder / name, content)
 
     def scalars(self, values: Mapping[str, float], iteration: int) -> None:
-        """Write scalars to TensorBoard; if its file cannot be written, the run goes on without it."""
-        if not (dist.is_main() and self._tensorboard):
-            return
-        try:
-            self._write_scalars(values, iteration)
-        except OSError as error:
-            self._give_up_tensorboard(error)
+        """Hand scalars by tag to TensorBoard and Weights & Biases; where one fails, the run goes on without it."""
+        self._trackers.log(values, iteration)
 
-    def _write_scalars(self, values: Mapping[str, float], iteration: int) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
-            self._writer = SummaryWriter(str(self.tb_folder), purge_step=iteration)
-        for key, value in values.items():
-            self._writer.add_scalar(key, value, iteration)
-
-    def _give_up_tensorboard(self, error: OSError) -> None:
-        """Go on without TensorBoard: it shows what metrics.jsonl and the log hold as well."""
-        get_logger().warning("TensorBoard's file in '%s' cannot be written (%s); it ends here.", self.tb_folder, error)
-        self._tensorboard, self._writer = False, None
+    def _trackers_of_options(self) -> Trackers:
+        """Return those that the options ask for; a run of Weights & Biases that is continued is found by wandb.json."""
+        logger, file = self.options.logger, self.folder / "wandb.json"
+        trackers: list[Tracker] = [TensorBoard(self.tb_folder)] if logger.use_tb_logger else []
+        if logger.wandb is not None and logger.wandb.project is not None:
+            run_id = logger.wandb.resume_id or (_id_in(file) if self.resume_file is not None else None)
+            config = self.options.model_dump(mode="json")
+            try:
+                tracker = WeightsAndBiases(logger.wandb.project, self.options.name, run_id, self.folder, config)
+            except OptionsError as error:  # files of BasicSR and 2DQuant name a project that few readers of them have
+                get_logger().warning("%s The run goes on without.", error)
+            else:
+                self.write_json(file.name, {"project": logger.wandb.project, "id": tracker.run_id})
+                trackers.append(tracker)
+        return Trackers(trackers)
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file, and give up the lock."""
-        if self._writer is not None:
-            try:
-                self._writer.close()
-            except OSError as error:
-                self._give_up_tensorboard(error)
-            self._writer = None
+        """Close what takes scalars, and give up the lock."""
+        self._trackers.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -278,6 +272,18 @@ class Experiment:
             self._forget_losses_after(state["iter"])
         get_logger().info("Continuing '%s' after iteration %d.", self.options.name, state["iter"])
         return state
+
+
+def _id_in(file: Path) -> str | None:
+    """Return the id of the run of Weights & Biases that a file names; None where there is no such file."""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["id"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"'{file}' cannot be read: {error}. Remove it to begin a new run there, then continue."
+        ) from error
 
 
 def _free_name(path: Path) -> Path:

@@ -45,7 +45,7 @@ def configure_logger(file: Path | None, main_process: bool) -> logging.Logger:
     """Set up the package's logger for a run, replacing an earlier set-up. What was said since one without a file is in the file, too.
 
     Args:
-        file: log file to append to; None for the terminal only.
+        file: log file to append to, which also gets what is too long for a terminal (debug); None for the terminal only.
         main_process: whether this process reports; the others pass on errors only.
 
     Raises:
@@ -55,21 +55,22 @@ def configure_logger(file: Path | None, main_process: bool) -> logging.Logger:
     early = [record for handler in logger.handlers if isinstance(handler, _Early) for record in handler.records]
     close_logger()
     logger.propagate = False
-    logger.setLevel(logging.INFO if main_process else logging.ERROR)
-    _add_handler(logging.StreamHandler(sys.stderr))
+    logger.setLevel(logging.DEBUG if main_process else logging.ERROR)
+    _add_handler(logging.StreamHandler(sys.stderr), logging.INFO)
     if file is None:
-        _add_handler(_Early())
+        _add_handler(_Early(), logging.DEBUG)
     elif main_process:
         file.parent.mkdir(parents=True, exist_ok=True)
         log = _RunLog(file, encoding="utf-8")
-        _add_handler(log)
+        _add_handler(log, logging.DEBUG)
         for record in early:
             if log in logger.handlers:  # it is given up on a full disk
                 log.handle(record)
     return logger
 
 
-def _add_handler(handler: logging.Handler) -> None:
+def _add_handler(handler: logging.Handler, level: int) -> None:
+    handler.setLevel(level)
     handler.setFormatter(logging.Formatter(_FORMAT))
     get_logger().addHandler(handler)
 

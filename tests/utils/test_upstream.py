@@ -101,6 +101,7 @@ def test_trainings_of_2dquant_are_the_recipe_as_released(load, scale):
     }
     assert unlike == {
         "name", "network", "recipe", "path:param_key_FP", "calibration:data", "val:metrics:fidelity:type",
+        "logger:wandb:project",
     }  # fmt: skip
     assert theirs["calibration:data"] == f"keydata/cali_data_x{scale}.pth" and theirs["train:scheduler:gamma"] == 0.1
     assert theirs["datasets:val_0:dataroot_lq"] == f"datasets/benchmark/Set5/LR_bicubic/X{scale}"

@@ -189,6 +189,15 @@ class ValOptions(_Section):
         return metrics
 
 
+class WandbOptions(_Section):
+    """A run of Weights & Biases, with the values that TensorBoard has: `pip install -e '.[wandb]'`."""
+
+    project: str | None = None
+    """Its project there; null does without."""
+    resume_id: str | None = None
+    """Id of the run to continue; `--auto_resume` finds the one of the run by itself."""
+
+
 class LoggerOptions(_Section):
     """What is written how often, in iterations."""
 
@@ -198,6 +207,8 @@ class LoggerOptions(_Section):
     """Iterations between two checkpoints."""
     use_tb_logger: bool = True
     """Write for TensorBoard."""
+    wandb: WandbOptions | None = None
+    """Send the same to Weights & Biases."""
 
 
 class Options(_Section):

@@ -151,8 +151,6 @@ ROWS: tuple[Row, ...] = (
     left_out("val:metrics:*:better", "Metrics know it."),
     left_out("val:metrics:*:input_order", "Pictures are height x width x channels."),
     refused("val:metrics:*:type", "Metrics here compare with HR, or with full precision; `val:metrics:<name>=null` goes on without it.", equals=("calculate_niqe", "calculate_lpips", "calculate_fid")),
-    # log
-    left_out("logger:wandb", "TensorBoard and metrics.jsonl have the values."),
 )  # fmt: skip
 
 READ_BEFORE: tuple[Row, ...] = (
@@ -204,5 +202,7 @@ SAME: tuple[Row, ...] = (
     renamed("logger:print_freq", "logger:print_freq"),
     renamed("logger:save_checkpoint_freq", "logger:save_checkpoint_freq"),
     renamed("logger:use_tb_logger", "logger:use_tb_logger"),
+    renamed("logger:wandb:project", "logger:wandb:project", "TensorBoard need not be on."),
+    renamed("logger:wandb:resume_id", "logger:wandb:resume_id", "`--auto_resume` finds the run by itself."),
 )  # fmt: skip
 """Options of the same name and meaning, for the page."""
