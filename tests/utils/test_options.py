@@ -245,6 +245,16 @@ def test_overrides_of_one_section_may_come_in_any_order(tmp_path, order):
     assert merged["other"] == {"type": "A", "key": 1}
 
 
+def test_of_overrides_of_the_same_the_last_counts(tmp_path):
+    file = write(tmp_path / "a.yml", "train: {optim: {type: Adam, lr: 1}}\n")
+    for overrides in (
+        ["train:optim={type: SGD, lr: 3}", "train:optim:type=A"],
+        ["train:optim:type=B", "train:optim:type=A"],
+    ):
+        assert guessed(read_layers(file, overrides).merged())["train"]["optim"] == {"type": "A"}
+    assert guessed(read_layers(file, ["train:optim:lr=2", "train:optim={lr: 3}"]).merged())["train"]["optim"]["lr"] == 3
+
+
 @pytest.mark.parametrize("override", ["abc", "=3", "a:b:c=3"])
 def test_overrides_of_a_wrong_form(override):
     with pytest.raises(OptionsError, match=override):

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -97,9 +97,7 @@ def read_layers(path: Path, overrides: list[str]) -> Layers:
     axes = _find_axes(path, given, ())
     scale = axes.get("scale")
     files = [with_new_names(content, scale) for content in _read(path, axes, ())]
-    # types first, in whatever order they were typed: another one replaces what its section holds
-    ordered = sorted(changes.items(), key=lambda item: not _names_type(item[0]))
-    return Layers(files, {override: with_new_names(change, scale) for override, change in ordered})
+    return Layers(files, {override: with_new_names(changes[override], scale) for override in _types_first(changes)})
 
 
 def _axes_in(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,8 +208,18 @@ def parse_override(override: str) -> dict[str, Any]:
     return value
 
 
-def _names_type(override: str) -> bool:
-    return override.partition("=")[0].strip().endswith(":type")
+def _types_first(overrides: Iterable[str]) -> list[str]:
+    """Return overrides in their order, but a type before other keys of its section: another type replaces what the section holds."""
+    ordered: list[str] = []
+    for override in overrides:
+        section, _, key = override.partition("=")[0].strip().rpartition(":")
+        others = [
+            at
+            for at, other in enumerate(ordered)
+            if other.strip().startswith(f"{section}:") and not other.strip().startswith(f"{section}:type=")
+        ]
+        ordered.insert(others[0] if key == "type" and others else len(ordered), override)
+    return ordered
 
 
 def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
