@@ -110,7 +110,9 @@ def shorten(file, given=()):
     raw = load_options(file, list(given))
     changes = list(given)
     if raw.model_type == "ReconstructionModel":
-        changes += ["train:total_iter=4"]  # one for each block
+        changes += [
+            "train:total_iter=4" if raw.train.model_extra.get("order") != "weights_first" else "train:total_iter=20"
+        ]
     elif raw.train.total_iter:
         changes += ["train:total_iter=2"]
     else:

@@ -1,6 +1,7 @@
 """Block reconstruction: BRECQ and QDrop."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,10 +12,12 @@ from torch import nn
 
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.quantized import load_quantized
+from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.training.reconstruction.block_cache import BlockCache, CacheOptions, Inputs
 from basicsr.training.reconstruction.block_reconstruction import BlockReconstruction, ReconstructionOptions
 from basicsr.training.reconstruction.blocks import check_learnable, choose_blocks, trial_calls
 from basicsr.training.reconstruction.crop_tensors import choose_storage
+from basicsr.training.reconstruction.units import Order, Unit, plan_units
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.memory import release_freed_memory
@@ -31,14 +34,16 @@ class ReconstructionModel(QuantizedModel):
 
     In a block the roundings of the weights (`AdaRound`, arXiv 2004.10568) and the bounds of the activations are learned. `Affine` has
     for both of its bounds the gradient that LSQ (arXiv 1902.08153) has for a step, so it serves as the learned activation step here.
-    With the defaults this is BRECQ (arXiv 2102.05426); with `inputs: mixed` and a `drop_probability` it is QDrop (arXiv 2203.05740).
+    With `order: weights_first` this is BRECQ (arXiv 2102.05426) as its authors run it: all roundings with activations in full precision,
+    then all bounds. With `joint` a block learns both together; with `inputs: mixed` and a `drop_probability` that is QDrop
+    (arXiv 2203.05740).
 
     The loss of a block is E / E0 + rounding_weight * mean(1 - |2 h(V) - 1|**beta), where E is the squared error of its output and
     E0 that before the first iteration: activations of different blocks and networks differ by orders of magnitude, and so one weight
     suits them all. (The papers sum the second term over the weights and do not divide the first one; as Adam ignores the size of a loss, only
     the balance differs, which depends on the data there too.)
 
-    All blocks get equal shares of `train:total_iter`. Whenever the network is evaluated or saved, it rounds: blocks that are done
+    All blocks get equal shares of `train:total_iter`, or with `weights_first` of what either part has of it. Whenever the network is evaluated or saved, it rounds: blocks that are done
     as they learned to, the block in progress to where its roundings tend, and those to come to the nearest, with calibrated bounds.
     With `--debug`, which makes few iterations, only as many blocks are reconstructed.
 
@@ -59,6 +64,9 @@ class ReconstructionModel(QuantizedModel):
         optim_bound: optimiser of the bounds of activations; its learning rate counts in quantization steps, see `RelativeSteps` (that of
             other parameters of activation quantizers is as it stands).
         scheduler: its learning-rate schedule, which begins anew in each block.
+        order: whether a block learns roundings and bounds together, or all blocks their roundings first and then all their bounds.
+        bounds_share: with `weights_first`, share of `train:total_iter` in which bounds are learned; a fifth in the released BRECQ.
+        bounds_exponent: with `weights_first`, p of the error |output - target|**p for bounds, which has no Fisher information.
         cache_budget_mb: inputs and targets of a block that need more than so many MiB go to a temporary file; in each process.
         cache_folder: where that is; by default the folder of the system for temporary files.
 
@@ -86,6 +94,9 @@ class ReconstructionModel(QuantizedModel):
         optim_rounding: Component = {"type": "Adam", "lr": 2e-2},  # noqa: B006 -- never changed
         optim_bound: Component = {"type": "Adam", "lr": 2e-2},  # noqa: B006
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
+        order: Order = "joint",
+        bounds_share: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        bounds_exponent: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.4,
         cache_budget_mb: Annotated[int, Field(ge=0), NOT_RECIPE] = 2048,
         cache_folder: Annotated[str | None, NOT_RECIPE] = None,
     ) -> None:
@@ -103,13 +114,10 @@ class ReconstructionModel(QuantizedModel):
             inputs, loss == "fisher_diag", options.calibration.batch_size, None, options.manual_seed
         )
         self._cache_budget_mb, self._cache_folder = cache_budget_mb, cache_folder
+        self._order, self._bounds_share, self._bounds_exponent = order, bounds_share, bounds_exponent
         if options.debug:
-            self.blocks = self.blocks[: self.total_iter]
-        if 0 < self.total_iter < len(self.blocks):
-            raise OptionsError(
-                f"Option 'train:total_iter' is {self.total_iter}, but there are {len(self.blocks)} blocks, which need an iteration each "
-                "at least. Ask for more iterations, or name fewer blocks with 'train:blocks'."
-            )
+            self.blocks = self.blocks[: self.total_iter] if order == "joint" else self.blocks[:1]
+        self._units = self._plan()
         self.scheduler = None  # each block has its own
         self._iteration = 0
         self._current: BlockReconstruction | None = None
@@ -130,6 +138,7 @@ class ReconstructionModel(QuantizedModel):
         self._crops = crops
         calls = trial_calls(self.full_precision, self.blocks, crops[:1].to(self.device))
         self.blocks = list(calls)
+        self._units = self._plan()
         largest = len(crops) * max(self._cache_options.bytes_per_crop(name, call) for name, call in calls.items())
         folder = choose_storage(largest, self._cache_budget_mb, self._cache_folder)
         self._cache_options = replace(self._cache_options, folder=folder)
@@ -147,28 +156,36 @@ class ReconstructionModel(QuantizedModel):
         Args:
             batch: `index`, the numbers of calibration crops, int64.
         """
-        current = self._begin_block() if self._current is None else self._current
+        current = self._begin_unit() if self._current is None else self._current
         losses = current.step(batch["index"], self.accumulation_steps)
         self._iteration += 1
-        if self._block_at(self._iteration) != self._block_at(self._iteration - 1):
+        if any(unit.end == self._iteration for unit in self._units):
             current.finish()
             self._current = None
         return losses
 
-    def _block_at(self, iteration: int) -> int:
-        """Return the number of the block that an iteration, from 0, belongs to; shares of blocks differ by one at most."""
-        return iteration * len(self.blocks) // self.total_iter
+    def _plan(self) -> list[Unit]:
+        if self.total_iter == 0:
+            return []
+        return plan_units(self.network, self.blocks, self.total_iter, self._order, self._bounds_share)
 
-    def _begin_block(self) -> BlockReconstruction:
-        number = self._block_at(self._iteration)
-        first, end = (-(-k * self.total_iter // len(self.blocks)) for k in (number, number + 1))
-        name = self.blocks[number]
+    def _begin_unit(self) -> BlockReconstruction:
+        unit = next(unit for unit in self._units if unit.first <= self._iteration < unit.end)
         self._current = None  # its cache makes room for the next
         release_freed_memory()
-        cache = BlockCache(self.full_precision, self.network, name, self._crops, self._cache_options)
-        block = self.network.get_submodule(name)
+        options = self._cache_options
+        if unit.learns == "bounds":
+            options = replace(options, fisher=False, error_exponent=self._bounds_exponent)
+        with bypass_quantizers(self.network, activations_only=True) if unit.learns == "roundings" else nullcontext():
+            cache = BlockCache(self.full_precision, self.network, unit.block, self._crops, options)
         current = BlockReconstruction(
-            name, block, cache, self._reconstruction_options, end - first, state=self._resumed
+            unit.block,
+            self.network.get_submodule(unit.block),
+            cache,
+            self._reconstruction_options,
+            unit.end - unit.first,
+            unit.learns,
+            state=self._resumed,
         )
         self._resumed = None
         self.optimizer = next(iter(current.optimizers.values()))

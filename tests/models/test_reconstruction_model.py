@@ -139,6 +139,45 @@ def test_only_the_block_in_progress_changes_and_the_network_stays_a_quantized_on
     assert max(counts.values()) > 8  # the roundings in progress were not hidden from the count
 
 
+def test_weights_first_learns_one_part_at_a_time(build, crops):
+    model = build(crops, total_iter=8, order="weights_first", bounds_share=0.5)
+
+    def roundings_and_bounds():
+        quantizers = dict(named_quantizers(model.network))
+        weights = quantized_weights(model.network)
+        roundings = {name: quantizers[name].rounding for name in weights}
+        others = {n: [b.detach().clone() for b in q.bounds()] for n, q in quantizers.items() if n not in weights}
+        return copy.deepcopy(roundings), others
+
+    _, calibrated = roundings_and_bounds()
+    run(model, 4)
+    learned, untouched = roundings_and_bounds()
+    assert all(rounding.dtype == torch.bool for rounding in learned.values())
+    assert all(torch.equal(a, b) for name in calibrated for a, b in zip(untouched[name], calibrated[name], strict=True))
+    run(model, 4, 4)
+    final, moved = roundings_and_bounds()
+    assert all(torch.equal(final[name], learned[name]) for name in learned)
+    assert sum(not torch.equal(moved[name][0], calibrated[name][0]) for name in calibrated) > len(calibrated) / 2
+
+
+def test_while_roundings_are_learned_activations_are_in_full_precision(build, crops):
+    model = build(crops, total_iter=16, order="weights_first", bounds_share=0.5, changes=["quantization:w_bits=8"])
+    run(model, 1)
+    error = model._current._measure()
+    with torch.no_grad():
+        whole = trial_calls(model.network, SWIN_BLOCKS[:1], crops)[SWIN_BLOCKS[0]].output
+        target = trial_calls(model.full_precision, SWIN_BLOCKS[:1], crops)[SWIN_BLOCKS[0]].output
+    assert error < float((whole - target).square().mean()) / 20  # 8 bits of weights against 3 of activations
+
+
+def test_the_exponent_of_the_error_is_that_of_the_options(build, crops):
+    model = build(crops)
+    options = CacheOptions("quantized", False, 2, error_exponent=2.4)
+    cache = BlockCache(model.full_precision, model.network, SWIN_BLOCKS[0], crops, options)
+    target = trial_calls(model.full_precision, SWIN_BLOCKS[:1], crops)[SWIN_BLOCKS[0]].output
+    assert float(cache.error(target + 0.5, torch.arange(5))) == pytest.approx(0.5**2.4, rel=1e-4)
+
+
 @pytest.mark.slow
 def test_layers_outside_of_blocks_are_blocks_in_the_order_of_execution(build, crops):
     model = build(crops, changes=["quantization:coverage=full"], total_iter=9)
@@ -153,7 +192,7 @@ def test_layers_outside_of_blocks_are_blocks_in_the_order_of_execution(build, cr
 def test_named_blocks_are_all_that_is_reconstructed(build, crops):
     model = build(crops, total_iter=5, blocks=[SWIN_BLOCKS[2], SWIN_BLOCKS[0]])
     assert model.blocks == [SWIN_BLOCKS[0], SWIN_BLOCKS[2]]
-    assert [model._block_at(i) for i in range(6)] == [0, 0, 0, 1, 1, 2]
+    assert [(unit.first, unit.end) for unit in model._units] == [(0, 3), (3, 5)]
     run(model, 5)
     done = {
         n.split(".attn")[0].split(".mlp")[0]
@@ -171,7 +210,7 @@ def test_errors_come_before_any_work(build, crops, monkeypatch):
     refused(r"names 'layers.0.block', which the network has not. Did you mean", blocks=["layers.0.block"])
     refused("names 'conv_first', which has no quantizers", blocks=["conv_first"])
     refused("names 'layers.1' and 'layers.1.residual_group.blocks.0', which share", blocks=["layers.1", SWIN_BLOCKS[2]])
-    refused("'train:total_iter' is 3, but there are 4 blocks", total_iter=3)
+    refused("'train:total_iter' leaves 3 iterations, but there are 4 blocks", total_iter=3)
     refused(
         "is a AffineQuantizer, whose rounding cannot be learned",
         changes=["quantization:weight_quantizer={type: Affine}"],
@@ -188,6 +227,7 @@ def test_errors_come_before_any_work(build, crops, monkeypatch):
 VARIANTS = {
     "BRECQ": {},
     "QDrop": {"inputs": "mixed", "drop_probability": 0.5, "loss": "mse"},
+    "weights first": {"order": "weights_first", "bounds_share": 0.5},  # at 4 between the two parts
 }
 
 

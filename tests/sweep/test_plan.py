@@ -92,7 +92,7 @@ def test_the_benchmarks_take_one_share_of_the_published_iterations(monkeypatch, 
                "2DQuant as released": "2DQuant_as_released", "LSQ": "QAT", "ODM": "QAT"}  # fmt: skip
     whole = {label: read_with_bases(Path(f"options/methods/{name}.yml"))["train"] for label, name in recipes.items()}
     for run in (run for run in plan(grid, tmp_path) if run.kind == "quantized"):
-        if run.method in ("BRECQ", "QDrop"):
+        if run.method in ("BRECQ joint", "QDrop"):
             expected = 20000 * blocks[run.arch]
         else:
             expected = whole[run.method]["total_iter"] if run.method in whole else 0

@@ -17,9 +17,15 @@ COUNT_LIMIT = 2 * 2**MAX_BITS
 
 
 @contextmanager
-def bypass_quantizers(network: nn.Module) -> Iterator[None]:
-    """Let the network compute in full precision: every quantizer returns its input."""
-    quantizers = [quantizer for _, quantizer in named_quantizers(network)]
+def bypass_quantizers(network: nn.Module, *, activations_only: bool = False) -> Iterator[None]:
+    """Let the network compute in full precision: every quantizer returns its input.
+
+    Args:
+        network: a network with quantizers, or a part of one.
+        activations_only: weights stay quantized.
+    """
+    weights = quantized_weights(network) if activations_only else {}
+    quantizers = [quantizer for name, quantizer in named_quantizers(network) if name not in weights]
     before = [quantizer.bypass for quantizer in quantizers]
     for quantizer in quantizers:
         quantizer.bypass = True

@@ -25,6 +25,7 @@ class CacheOptions:
         batch_size: crops that go through the networks together.
         folder: see `CropTensors`.
         seed: of the random directions for the Fisher information.
+        error_exponent: p of the error |output - target|**p.
     """
 
     inputs: Inputs
@@ -32,6 +33,7 @@ class CacheOptions:
     batch_size: int
     folder: Path | None = None
     seed: int = 0
+    error_exponent: float = 2.0
 
     def bytes_per_crop(self, name: str, call: ModuleCall) -> int:
         """Return what is kept of one crop, given a call of the block with one.
@@ -104,11 +106,13 @@ class BlockCache:
         return arguments
 
     def error(self, output: Tensor, index: Tensor) -> Tensor:
-        """Return the mean squared error of the block's output for some crops, weighted by its Fisher information if that is kept."""
-        squares = (output - self._read("target", index)).square()
+        """Return the mean of |output - target|**p over some crops, weighted by its Fisher information if that is kept."""
+        distance = output - self._read("target", index)
+        exponent = self._options.error_exponent
+        errors = distance.square() if exponent == 2 else distance.abs().pow(exponent)
         if self._options.fisher:
-            squares = squares * self._read("fisher", index).div_(self._fisher_mean)
-        return squares.mean()
+            errors = errors * self._read("fisher", index).div_(self._fisher_mean)
+        return errors.mean()
 
     def batches(self) -> list[Tensor]:
         """Return the numbers of all crops in order, in the batches that filled the cache."""

@@ -1,6 +1,7 @@
 """The reconstruction of one block: its weights learn how to round, its activation quantizers their bounds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
-from basicsr.quant.observe.capture import drop_quantization
+from basicsr.quant.observe.capture import bypass_quantizers, drop_quantization
 from basicsr.quant.observe.module_calls import call_module
 from basicsr.quant.ops.functional import quantize
 from basicsr.quant.quantizers.adaround_quantizer import AdaRoundQuantizer, rectified_sigmoid, soft_rounding
 from basicsr.training.optimizers import build_optimizer, build_scheduler
 from basicsr.training.reconstruction.block_cache import BlockCache
+from basicsr.training.reconstruction.units import Part
 from basicsr.training.relative_steps import RelativeSteps, quantizer_units
 from basicsr.utils import dist
 from basicsr.utils.logger import get_logger
@@ -65,6 +67,7 @@ class BlockReconstruction:
         cache: its inputs and targets.
         options: how it is reconstructed.
         num_iterations: number of steps.
+        learns: which part of it changes. While roundings alone are learned, its activations are in full precision.
         state: what `state` returned when the run was stopped, while the network is that of the same moment; None to begin.
     """
 
@@ -75,20 +78,21 @@ class BlockReconstruction:
         cache: BlockCache,
         options: ReconstructionOptions,
         num_iterations: int,
+        learns: Part = "both",
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self._name, self._block, self._cache, self._options = name, block, cache, options
-        self._iteration, self._num_iterations = 0, num_iterations
+        self._iteration, self._num_iterations, self._learns = 0, num_iterations, learns
         weights, quantizers = quantized_weights(block), dict(named_quantizers(block))
         learned = {
             path: quantizer for path, quantizer in quantizers.items() if isinstance(quantizer, AdaRoundQuantizer)
         }
-        self._weights = [(learned[path], weights[path]) for path in weights]
+        self._weights = [(learned[path], weights[path]) for path in weights if learns != "bounds"]
         self._initial_error = self._measure() if state is None else float(state["initial_error"])
         for quantizer, weight in self._weights if state is None else ():
             quantizer.start_rounding(weight)
         self._roundings = [quantizer.started_rounding().requires_grad_() for quantizer, _ in self._weights]
-        activations = [quantizer for path, quantizer in quantizers.items() if path not in weights]
+        activations = [q for path, q in quantizers.items() if path not in weights and learns != "roundings"]
         self._bounds = [bound.requires_grad_() for quantizer in activations for bound in quantizer.parameters()]
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._scheduler: LRScheduler | None = None
@@ -167,19 +171,28 @@ class BlockReconstruction:
         if self._relative_steps is not None:
             self._relative_steps.load_state_dict(state["quantization_steps"])
 
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        if self._learns == "roundings":
+            with bypass_quantizers(self._block, activations_only=True):
+                yield
+        else:
+            yield
+
     def _soft_error(self, index: Tensor) -> Tensor:
         probability = self._options.drop_probability
         arguments = self._cache.inputs(index, full_precision_share=probability)
-        with soft_rounding(self._block), drop_quantization(self._block, probability):
+        with self._running(), soft_rounding(self._block), drop_quantization(self._block, probability):
             return self._cache.error(call_module(self._block, arguments), index)
 
     @torch.no_grad()
     def _measure(self) -> float:
-        """Return the error of the block on all crops as it will run: rounded, all activations quantized."""
+        """Return the error of the block on all crops as it will run: rounded, all activations quantized if their turn has come."""
         total, count = 0.0, 0
-        for index in self._cache.batches():
-            error = self._cache.error(call_module(self._block, self._cache.inputs(index)), index)
-            total, count = total + float(error) * len(index), count + len(index)
+        with self._running():
+            for index in self._cache.batches():
+                error = self._cache.error(call_module(self._block, self._cache.inputs(index)), index)
+                total, count = total + float(error) * len(index), count + len(index)
         return total / count
 
     @torch.no_grad()
