@@ -101,6 +101,31 @@ def test_a_run_that_was_stopped_continues_to_the_same_bits(finished, tmp_path, m
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        [
+            "train:optim_g={type: SGD, lr: 1e-2, momentum: 0.9, nesterov: true}",
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: [3, 3], restart_weights: [1, 0.5], eta_min: 1e-5}",
+            "train:pixel_loss={type: CharbonnierLoss}",
+        ],
+        [
+            "train:optim_g={type: RMSprop, lr: 1e-4, momentum: 0.9}",
+            "train:scheduler={type: MultiStepRestartLR, milestones: [2, 5], restarts: [4], restart_weights: [0.5]}",
+            "train:pixel_loss={type: MSELoss, reduction: sum}",
+        ],
+    ],
+    ids=["SGD", "RMSprop"],
+)
+def test_other_optimisers_and_schedules_continue_to_the_same_bits(tmp_path, recipe):
+    folders = [tmp_path / name for name in ("whole", "pieces")]
+    changes = [*recipe, "train:total_iter=6", "val:val_freq=6", "logger:save_checkpoint_freq=3"]
+    assert train(folders[0], *changes) == 0
+    assert train(folders[1], *changes, "train:piece_minutes=1e-5") == 0
+    assert train(folders[1], *changes, flags=["--auto_resume"]) == 0
+    assert_same_networks(*folders)
+
+
 def test_pieces_that_are_over_continue_to_the_same_bits(finished, tmp_path, capfd):
     piece = ["train:piece_minutes=1e-5", "logger:save_checkpoint_freq=100"]
     assert train(tmp_path, *piece) == 0
