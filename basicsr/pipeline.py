@@ -167,17 +167,39 @@ def begin(
         evaluate: measures the network that was calibrated and the one to compare with.
         compared: the full-precision network, where it is measured.
     """
-    state = experiment.load() if experiment.resume_file else None
+    state = experiment.load(model.why_not_continue) if experiment.resume_file else None
     if experiment.calibration_set is not None:
         experiment.write_json("calibration_set.json", experiment.calibration_set)
     if state is not None:
-        model.load(experiment.resumed_network_file(state["iter"]), state)
+        restore(model, experiment.resumed_network_file(), state)
     elif isinstance(model, QuantizedModel) and crops is not None:
         if compared is not None:
             evaluate("fp", compared, 0)
         seconds = calibrate(model, crops, experiment)
         evaluate("calibrated", model.network, 0, seconds)
     return state
+
+
+def restore(model: Model, network_file: Path, state: dict[str, Any]) -> None:
+    """Bring a model to where its training was saved.
+
+    Raises:
+        CheckpointError: network or state do not fit the model.
+    """
+    try:
+        model.load(network_file, state)
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # of torch's optimisers
+        raise CheckpointError(
+            f"The training state beside the network '{network_file}' does not fit the model '{type(model).__name__}': {error}. It was "
+            "written by another version of the program or edited; start the run anew."
+        ) from error
 
 
 def training_set(options: Options, device: torch.device) -> TrainingImages | None:

@@ -7,6 +7,7 @@ From the root of the repository. The stored file is tested on the sets of the op
 <name>.json beside it tells what came out.
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from basicsr.utils.arguments import command_parser
 from basicsr.utils.cards import Card
 from basicsr.utils.files import atomic_path, sha256_of, write_json
+from basicsr.utils.options import load_options
+from basicsr.utils.stated_network import ENTRY, plain
 from basicsr.utils.weights import load_weights_file
 from check_pretrained import FOLDER, ROOT, tested
 
@@ -35,10 +38,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     tensors = {k: v.to(torch.float16).contiguous() for k, v in load_weights_file(arguments.weights).items()}
     tensors = {k: v for k, v in tensors.items() if not k.endswith(("attn_mask", "relative_position_index"))}
+    network = plain(load_options(ROOT / arguments.options, arguments.force_yml).network_g)
     file = arguments.folder / f"{arguments.name}.safetensors"
     file.with_suffix(".json").unlink(missing_ok=True)  # of other weights
     with atomic_path(file) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+        temporary.write_bytes(save(tensors, metadata={"format": "pt", ENTRY: json.dumps(network)}))
     with tempfile.TemporaryDirectory() as folder:
         results = tested(file, ROOT / arguments.options, Path(folder), arguments.force_yml)
     card = Card(
@@ -47,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         dtype="float16",
         options=arguments.options,
         overrides=arguments.force_yml,
+        network=network,
         training=arguments.training,
         sha256=sha256_of(file),
         results=results,

@@ -98,20 +98,6 @@ def test_a_signal_before_training_stops_at_once(tmp_path):
     finish(process, expected=143)
 
 
-def test_a_state_of_another_recipe_is_refused(tmp_path):
-    finish(tiny.run_train(tmp_path, "train:total_iter=2"))
-    output = finish(tiny.run_train(tmp_path, "train:total_iter=4", resume=True), expected=2)
-    assert "made with another recipe" in output and "total_iter" in output
-
-
-def test_a_damaged_state_is_named(tmp_path):
-    finish(tiny.run_train(tmp_path, "train:total_iter=2"))
-    state = tmp_path / "experiments/tiny/training_states/2.state"
-    state.write_bytes(state.read_bytes()[:100])
-    output = finish(tiny.run_train(tmp_path, "train:total_iter=2", resume=True), expected=2)
-    assert "2.state" in output and "Traceback" not in output
-
-
 def test_an_existing_run_is_archived_not_overwritten(tmp_path):
     finish(tiny.run_train(tmp_path, "train:total_iter=0"))
     finish(tiny.run_train(tmp_path, "train:total_iter=0"))

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.stated_network import mark_as_built
 
 
 def build_network(options: Mapping[str, Any], where: str = "network_g") -> nn.Module:
@@ -22,4 +23,7 @@ def build_network(options: Mapping[str, Any], where: str = "network_g") -> nn.Mo
     Raises:
         OptionsError: the architecture is unknown or an option does not fit its constructor.
     """
-    return ARCH_REGISTRY.build(deepcopy(dict(options)), where=where)
+    component, arguments = ARCH_REGISTRY.resolve(deepcopy(dict(options)), where)
+    network: nn.Module = component(**arguments)
+    mark_as_built(network, {"type": options["type"], **arguments})
+    return network

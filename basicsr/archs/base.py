@@ -49,6 +49,14 @@ class SRNetwork(nn.Module, ABC):
         """
         return ()
 
+    @property
+    def usual_options(self) -> Mapping[str, Any]:
+        """Options that leave no trace in the weights, with the values that public networks of this architecture and size have.
+
+        Loading tells of other values where a file does not say its own. By default there are none.
+        """
+        return {}
+
     def remap_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict in the layout of this class, where other layouts of its names are known; loading needs it.
 
@@ -108,6 +116,11 @@ def feature_layers_of(network: nn.Module) -> tuple[str, ...]:
 def reconstruction_blocks_of(network: nn.Module) -> tuple[str, ...]:
     """Return the blocks that block-wise reconstruction treats one by one; none where the network does not name them."""
     return tuple(getattr(network, "reconstruction_blocks", ()))
+
+
+def usual_options_of(network: nn.Module) -> Mapping[str, Any]:
+    """Return the options that leave no trace in weights, with their usual values; none where the network does not know them."""
+    return dict(getattr(network, "usual_options", None) or {})
 
 
 def for_any_size(network: nn.Module) -> nn.Module:

@@ -18,6 +18,7 @@ from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 _MEAN_TOLERANCE = 5e-4  # of a mean in 0..1: above the rounding of half precision, below the distance of other data sets
+_LARGE = 256  # channels from which on residual blocks are scaled
 _NAMES_OF_EDSR_PYTORCH = (
     (r"head\.0\.", "conv_first."),
     (r"body\.(\d+)\.body\.0\.", r"body.\1.conv1."),
@@ -103,6 +104,13 @@ class EDSR(SRNetwork):
     def reconstruction_blocks(self) -> tuple[str, ...]:
         """Names of the blocks that block-wise methods treat one by one, in order: the residual blocks."""
         return tuple(f"body.{i}" for i in range(len(self.body)))
+
+    @property
+    def usual_options(self) -> Mapping[str, Any]:
+        """Those of EDSR-PyTorch and BasicSR, of which networks with 256 channels scale their residuals."""
+        res_scale = 0.1 if self.conv_first.out_channels >= _LARGE else 1.0
+        usual = {"img_range": 255.0, "res_scale": res_scale}
+        return {**usual, "rgb_mean": RGB_MEAN_DIV2K} if self.mean.numel() == len(RGB_MEAN_DIV2K) else usual
 
     def forward(self, x: Tensor) -> Tensor:
         # convolutions on CPUs and tensor cores are fastest in this layout, and hand it on

@@ -93,6 +93,11 @@ class RDN(SRNetwork):
         """Names of the blocks that block-wise methods treat one by one, in order: the residual dense blocks."""
         return tuple(f"RDBs.{i}" for i in range(len(self.RDBs)))
 
+    @property
+    def usual_options(self) -> Mapping[str, Any]:
+        """That of EDSR-PyTorch, whose names of parameters these are."""
+        return {"img_range": 255.0}
+
     def forward(self, x: Tensor) -> Tensor:
         # convolutions on CPUs and tensor cores are fastest in this layout, and hand it on
         shallow = self.SFENet1((x * self.img_range).contiguous(memory_format=torch.channels_last))

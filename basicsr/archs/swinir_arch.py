@@ -21,6 +21,7 @@ from basicsr.archs.swin_layers import ResidualSwinGroup, SwinLayer, SwinLayers, 
 from basicsr.archs.window_attention import Order
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.signature import NO_EFFECT
 
 Upsampler = Literal["pixelshuffledirect", "pixelshuffle", "nearest+conv"]
 ResidualConnection = Literal["1conv", "3conv"]
@@ -65,7 +66,7 @@ class SwinIR(SRNetwork):
         *,
         upscale: int = 4,
         in_chans: Annotated[int, Field(ge=1)] = 3,
-        img_size: int = 64,
+        img_size: Annotated[int, NO_EFFECT] = 64,
         window_size: int = 8,
         img_range: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0,
         depths: tuple[int, ...] = (6, 6, 6, 6),
@@ -73,7 +74,7 @@ class SwinIR(SRNetwork):
         num_heads: tuple[int, ...] = (6, 6, 6, 6),
         mlp_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0,
         qkv_bias: bool = True,
-        drop_path_rate: float = 0.0,
+        drop_path_rate: Annotated[float, NO_EFFECT] = 0.0,
         upsampler: Upsampler = "pixelshuffledirect",
         resi_connection: ResidualConnection = "1conv",
     ) -> None:
@@ -116,6 +117,11 @@ class SwinIR(SRNetwork):
             for i, group in enumerate(self.layers)
             for j in range(len(group.residual_group.blocks))
         )
+
+    @property
+    def usual_options(self) -> Mapping[str, Any]:
+        """Those of the official networks for super-resolution."""
+        return {"img_range": 1.0}
 
     def for_any_size(self) -> nn.Module:
         """Return a twin that shares the parameters and can be traced into a graph for images of any size; see any_size_swin."""

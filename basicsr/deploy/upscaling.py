@@ -1,7 +1,8 @@
 """Enlarge one's own pictures: any size, alpha channel, grey and 16 bits kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.archs import build_network
-from basicsr.archs.base import detect_options, size_multiple_of
+from basicsr.archs.base import detect_options, size_multiple_of, usual_options_of
 from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.packed_file import load_packed
 from basicsr.deploy.packed_format import is_packed
@@ -22,6 +23,8 @@ from basicsr.utils.logger import get_logger
 from basicsr.utils.options import load_options
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.resize import upscale_image
+from basicsr.utils.signature import options_of
+from basicsr.utils.stated_network import Weights, built_from
 from basicsr.utils.weight_entries import likely_missing
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
@@ -41,7 +44,7 @@ def load_model(
     Args:
         path: a packed network, or weights of a known architecture.
         options_file: options of a run, whose section `network_g` says what full-precision weights belong to, and whose `plugins`
-            hold what a packed network is made of beyond the package. Without it names and shapes tell, except for options that leave no trace there, such as EDSR's `res_scale`; these keep their defaults.
+            hold what a packed network is made of beyond the package. Without it the file tells, or names and shapes; options that leave no trace there, such as EDSR's `res_scale`, are the usual ones.
         overrides: of these options, such as `network=rdn_small`.
         param_key: entry of the file that holds full-precision weights; by default a usual one.
 
@@ -106,18 +109,22 @@ def load_for_runtime(
     return RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
 
 
-def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> nn.Module:
-    """Build the network of the first architecture that a state dict can belong to."""
+def _detect_network(weights: Weights, path: str | Path) -> nn.Module:
+    """Build the network that a file of weights states, or that of the first architecture that its tensors can belong to."""
+    stated = dict(weights.network or {})
     for name in ARCH_REGISTRY.names():
-        options = detect_options(ARCH_REGISTRY.get(name), state_dict)
+        options = detect_options(ARCH_REGISTRY.get(name), weights) if stated.get("type", name) == name else None
         if options is None:
             continue
-        get_logger().info("The weights '%s' are of the network %s with %s.", path, name, options)
         try:
-            return build_network({"type": name, **options})
-        except OptionsError:  # of a count that is too low, since a tensor is missing
+            network = build_network({**_options_without_trace(name, options, stated), **options, "type": name})
+        except OptionsError as error:  # of a count that is too low, since a tensor is missing
+            if stated:
+                raise CheckpointError(f"The weights '{path}' state a network that cannot be built: {error}") from error
             break
-    if forgotten := likely_missing(state_dict):
+        get_logger().info("The weights '%s' are of the network %s.", path, built_from(network))
+        return network
+    if forgotten := likely_missing(weights):
         raise CheckpointError(
             f"The weights '{path}' are incomplete: they lack {', '.join(forgotten)}. Get the file again from where it was made."
         )
@@ -125,6 +132,15 @@ def _detect_network(state_dict: dict[str, Tensor], path: str | Path) -> nn.Modul
         f"The weights '{path}' are of no architecture that is known here ({', '.join(ARCH_REGISTRY.names())}). Give a packed "
         "network, or full-precision weights of one of these."
     )
+
+
+def _options_without_trace(name: str, detected: Mapping[str, Any], stated: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options that shapes do not tell: those that the file states, or else those that are usual."""
+    if stated:
+        known = options_of(ARCH_REGISTRY.get(name))
+        return {key: value for key, value in stated.items() if key in known}
+    usual = usual_options_of(build_network({"type": name, **detected}))
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in usual.items()}
 
 
 def default_overlap(tile: int, multiple: int) -> int:

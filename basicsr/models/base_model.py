@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from basicsr.training.continuing import refusal
 from basicsr.training.contracts import Batch
 from basicsr.training.diagnostics import Diagnostics
 from basicsr.utils.options import Options
@@ -25,6 +26,7 @@ class Model(ABC):
     Attributes:
         network_name: what checkpoints are called: `net_g` of a network in full precision, `net_Q` of a quantized one.
         trains_on: `images` (random crops of `datasets:train`) or `crops` (the calibration set, see `data.crop_batches`).
+        one_schedule: whether `train:total_iter` decides the rates of `scheduler` and nothing else, so that a training may become longer.
         remedy: what to do where training diverges, for messages.
         device: where the networks live.
         network: the network that is trained.
@@ -35,6 +37,7 @@ class Model(ABC):
 
     network_name: ClassVar[str]
     trains_on: ClassVar[Literal["images", "crops"]] = "images"
+    one_schedule: ClassVar[bool] = False
     remedy: str = "Lower the learning rate."
     device: torch.device
     network: nn.Module
@@ -78,6 +81,19 @@ class Model(ABC):
     @abstractmethod
     def load(self, network_file: Path, state: Mapping[str, Any]) -> None:
         """Restore the network from its file, and what `training_state` returned."""
+
+    def why_not_continue(
+        self, before: Mapping[str, Any], now: Mapping[str, Any], iteration: int, allowed: bool
+    ) -> str | None:
+        """Return why a training does not go on with another length or schedule, with the remedy; None where it does.
+
+        Args:
+            before: section `train` that it began with.
+            now: section `train` that it is to go on with.
+            iteration: iterations so far.
+            allowed: whether the user wants it in any case (`train:allow_new_length`).
+        """
+        return refusal(before, now, iteration, one_schedule=self.one_schedule, allowed=allowed)
 
 
 def model_class_of(options: Options) -> type[Model]:

@@ -1,5 +1,7 @@
 """Post-training quantization: bounds are calibrated, then distilled from the full-precision network."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -35,6 +37,8 @@ class PTQModel(DistilledModel):
         OptionsError: a component or a feature layer does not exist, or there is no loss.
         QuantizationError: the coverage does not fit the network.
     """
+
+    one_schedule: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -74,6 +74,7 @@ class QATModel(QuantizedModel):
             have none.
     """
 
+    one_schedule: ClassVar[bool] = True
     scheduler: LRScheduler
     remedy = "Lower the learning rate (train:optim_g:lr, train:quantizer_lr_ratio), or look at the calibration report."
 

@@ -62,6 +62,7 @@ class SRModel(Model):
     """
 
     network_name: ClassVar[str] = "net_g"
+    one_schedule: ClassVar[bool] = True
     scheduler: LRScheduler
 
     def __init__(

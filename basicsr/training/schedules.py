@@ -1,9 +1,11 @@
 """Learning-rate schedules in closed form: the rate is a function of the iteration, or of the time, and of nothing else."""
 
 import bisect
+import inspect
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -27,6 +29,16 @@ class _Schedule(LRScheduler):
     def decayed(self, rate: float) -> float:
         """Return what has become of a group's initial learning rate."""
         raise NotImplementedError
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at the iteration of a state; the options stay those of this schedule, and so do the rates that follow from them."""
+        own = inspect.signature(type(self).__init__).parameters
+        super().load_state_dict({key: value for key, value in state_dict.items() if key not in own})
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 class CosineSchedule(_Schedule):

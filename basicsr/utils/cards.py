@@ -1,6 +1,7 @@
 """Cards: what the repository says of a network that it carries, in a JSON file beside the weights."""
 
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
@@ -17,6 +18,7 @@ class Card(pydantic.BaseModel):
         dtype: type that they are stored in.
         options: options file of the test that gave the results, from the root of the repository.
         overrides: what it was given as --force_yml.
+        network: type and options of the network.
         training: data, recipe, iterations, time and hardware, in words.
         sha256: of the file.
         results: for each test set, PSNR (dB) and SSIM of the stored weights.
@@ -29,6 +31,7 @@ class Card(pydantic.BaseModel):
     dtype: str
     options: str
     overrides: list[str] = []
+    network: dict[str, Any] | None = None
     training: str
     sha256: str
     results: dict[str, dict[str, float]] = {}
@@ -47,18 +50,19 @@ def read_card(path: Path) -> Card:
         raise CheckpointError(f"The card '{path}' cannot be read: {reason}. Restore it from the repository.") from error
 
 
-def check_card(weights: Path) -> None:
-    """Refuse weights beside whose file lies the card of another file; weights without a card are fine.
+def check_card(weights: Path) -> Card | None:
+    """Return the card beside a file of weights, if there is one; refuse weights beside which lies the card of another file.
 
     Raises:
         CheckpointError: the card is damaged, or speaks of another file.
     """
     path = weights.with_suffix(".json")
     if weights.suffix.lower() != ".safetensors" or not path.is_file():
-        return
+        return None
     card, found = read_card(path), sha256_of(weights)
     if (card.file, card.sha256) != (weights.name, found):
         raise CheckpointError(
             f"The weights '{weights}' are not those of the card '{path}': their sha256 begins with {found[:8]}, the card tells of "
             f"'{card.file}' with {card.sha256[:8]}. Restore both from the repository, or write the card anew with scripts/pack_pretrained.py."
         )
+    return card

@@ -111,9 +111,3 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
-
-
-def latest_state(folder: Path) -> Path | None:
-    """Return the training state of the highest iteration in a folder, or None."""
-    numbered = [(int(m[1]), file) for file in folder.glob("*.state") if (m := re.fullmatch(r"(\d+)\.state", file.name))]
-    return max(numbered)[1] if numbered else None

@@ -11,15 +11,17 @@ import torch
 from filelock import BaseFileLock
 
 from basicsr.utils import dist
-from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
+from basicsr.utils.checkpoint import rng_state, save_torch, set_rng_state
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.files import append_line, atomic_path, complete_lines, remove_leftovers, write_json
 from basicsr.utils.locks import lock_of_run, take_lock
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.provenance import write_options
-from basicsr.utils.recipe import recipe, require_same
+from basicsr.utils.recipe import recipe
+from basicsr.utils.stated_network import ENTRY, plain
 from basicsr.utils.tracking import TensorBoard, Tracker, Trackers, WeightsAndBiases
+from basicsr.utils.training_states import WhyNot, newest_usable, read_state, requested, require_same
 
 LOCK_SECONDS = 8.0
 """How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
@@ -79,7 +81,9 @@ class Experiment:
         self._trackers = Trackers([])
         self._lock = self._take_lock() if dist.is_main() else None
         try:
-            self.resume_file = dist.broadcast_object(self._find_state(auto_resume))
+            self._state: dict[str, Any] = {}
+            self._unusable: list[str] = []
+            self.resume_file = dist.broadcast_object(self._find_state(auto_resume) if dist.is_main() else None)
             if dist.is_main():
                 self._prepare_folders()
         except BaseException:
@@ -103,9 +107,19 @@ class Experiment:
         return lock
 
     def _find_state(self, auto_resume: bool) -> Path | None:
+        """Read the state to continue from, if there is one, and return its file."""
         if self.options.path.resume_state:
-            return Path(self.options.path.resume_state)
-        return latest_state(self.training_states) if auto_resume else None
+            file = Path(self.options.path.resume_state)
+            self._state = requested(file, self._network_of)
+            return file
+        if not auto_resume:
+            return None
+        found, self._state, self._unusable = newest_usable(self.training_states, self._network_of)
+        return found
+
+    def _network_of(self, state: Path) -> Path:
+        """Return the network that belongs to a training state, which may be one of another run."""
+        return state.parent.parent / self.models.name / self.network_file(state.stem).name
 
     def _prepare_folders(self) -> None:
         stamp = time.strftime("%Y%m%d_%H%M%S")
@@ -224,15 +238,19 @@ class Experiment:
         """Return the file of the network at an iteration, or of `latest` or `best`."""
         return self.models / f"{self._network_name}_{label}.pth"
 
-    def resumed_network_file(self, iteration: int) -> Path:
+    def resumed_network_file(self) -> Path:
         """Return the network that belongs to the training state, which may be one of another run (`path:resume_state`)."""
-        return self.resume_file.parent.parent / self.models.name / self.network_file(iteration).name
+        assert self.resume_file is not None
+        return self._network_of(self.resume_file)
 
     def save_network(self, entries: StateDicts, label: int | str) -> None:
-        """Save state dicts by entry, such as `params` and `params_ema`; the file loads with weights_only=True."""
+        """Save state dicts by entry, such as `params` and `params_ema`, with type and options of the network.
+
+        The file loads with weights_only=True.
+        """
         if dist.is_main():
             content = {entry: {key: value.cpu() for key, value in state.items()} for entry, state in entries.items()}
-            save_torch(content, self.network_file(label))
+            save_torch({**content, ENTRY: plain(self.options.network_g)}, self.network_file(label))
 
     def save(self, entries: StateDicts, iteration: int, state: Mapping[str, Any]) -> None:
         """Save the network and everything that a resumed run needs; the state file, written last, makes it valid."""
@@ -244,8 +262,11 @@ class Experiment:
         content = {"iter": iteration, "recipe": recipe(self.options), "rng": rng_state(), **calibrated, **state}
         save_torch(content, self.training_states / f"{iteration}.state")
 
-    def load(self) -> dict[str, Any]:
+    def load(self, why_not: WhyNot) -> dict[str, Any]:
         """Load the training state that this run continues from, and restore the random number generators and metrics.
+
+        Args:
+            why_not: see `WhyNot`.
 
         Returns:
             What `save` was given, with `iter`.
@@ -253,13 +274,12 @@ class Experiment:
         Raises:
             CheckpointError: it is damaged, belongs to another recipe, or its network is missing.
         """
-        state = load_torch(self.resume_file)
-        if not isinstance(state, dict) or not {"iter", "recipe", "rng", "best", "seconds"} <= set(state):
-            raise CheckpointError(
-                f"'{self.resume_file}' is no training state of this project. Those are in experiments/<name>/training_states/. What BasicSR "
-                "saved goes on by its weights: name its net_g file as 'path:pretrain_network_g'."
-            )
-        require_same(state, self.options, self.calibration_set, self.resume_file)
+        assert self.resume_file is not None
+        for problem in self._unusable:
+            get_logger().warning("%s An older state is taken: '%s'.", problem, self.resume_file)
+        state = self._state or read_state(self.resume_file, self.resumed_network_file())
+        self._state = {}
+        require_same(state, self.options, self.calibration_set, self.resume_file, why_not)
         set_rng_state(state["rng"])
         if dist.is_main() and self._metrics_file.exists():
             self._records = [

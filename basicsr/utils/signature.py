@@ -24,7 +24,13 @@ class NotRecipe:
     """
 
 
+@dataclass(frozen=True)
+class NoEffect:
+    """Mark of an option of an architecture that does not change what the network computes in evaluation."""
+
+
 NOT_RECIPE = NotRecipe()
+NO_EFFECT = NoEffect()
 
 _NOT_OPTIONS = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -68,7 +74,16 @@ def _names_at(model: type[pydantic.BaseModel], path: list[str]) -> Iterable[str]
 
 def not_recipe(model: type[pydantic.BaseModel]) -> set[str]:
     """Return the names of the options of a schema that bear the mark `NOT_RECIPE`."""
-    return {name for name, field in model.model_fields.items() if NOT_RECIPE in field.metadata}
+    return _marked(model, NOT_RECIPE)
+
+
+def without_effect(component: Callable[..., Any]) -> set[str]:
+    """Return the names of the options of an architecture that bear the mark `NO_EFFECT`."""
+    return _marked(schema_of(component), NO_EFFECT)
+
+
+def _marked(model: type[pydantic.BaseModel], mark: NotRecipe | NoEffect) -> set[str]:
+    return {name for name, field in model.model_fields.items() if mark in field.metadata}
 
 
 def options_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

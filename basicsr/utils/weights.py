@@ -13,6 +13,7 @@ from basicsr.utils.cards import check_card
 from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.logger import get_logger
+from basicsr.utils.stated_network import ENTRY, Weights, check_stated, stated_in, tell_differences
 from basicsr.utils.weight_entries import likely_missing, weights_in
 
 _NAMES_SHOWN = 3
@@ -35,7 +36,7 @@ class TellsOptions(Protocol):
         """Return the options of the network that a state dict in this layout belongs to."""
 
 
-def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[str, Tensor]:
+def load_weights_file(path: str | Path, param_key: str | None = None) -> Weights:
     """Read a state dict from a `.pth`, `.pt` or `.safetensors` file. No code of the file is ever run.
 
     Args:
@@ -43,7 +44,8 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[st
         param_key: entry that holds the state dict; by default a usual one, see `weights_in`.
 
     Returns:
-        Tensors on the CPU by name, without the prefixes of wrappers such as `module.`; float16 and bfloat16 become float32.
+        Tensors on the CPU by name, without the prefixes of wrappers such as `module.`; float16 and bfloat16 become float32. With
+        them what the file, or a card beside it, says of the network.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, it needs code to be run, it holds no tensors, or a
@@ -54,9 +56,14 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> dict[st
         raise CheckpointError(f"The weights '{path}' do not exist; correct the path or put the file there.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"The file of weights '{path}' is empty (0 bytes); download or copy it again.")
-    check_card(path)
-    content = _read_safetensors(path) if _is_safetensors(path) else load_torch(path)
-    return {name: _as_float32(tensor) for name, tensor in weights_in(content, path, param_key).items()}
+    card = check_card(path)
+    if _is_safetensors(path):
+        content, stated = _read_safetensors(path)
+    else:
+        content = load_torch(path)
+        stated = stated_in(content.get(ENTRY)) if isinstance(content, Mapping) else None
+    tensors = {name: _as_float32(tensor) for name, tensor in weights_in(content, path, param_key).items()}
+    return Weights(tensors, stated or (card.network if card is not None else None))
 
 
 def load_network_weights(
@@ -71,8 +78,10 @@ def load_network_weights(
         strict: whether missing and unexpected names are errors. Shapes that differ always are.
 
     Raises:
-        CheckpointError: the weights do not fit; says what the likely reason is.
+        CheckpointError: the weights do not fit; says what the likely reason is. Or the file says that they are of a network with
+            other options, see `check_stated`.
     """
+    stated = state_dict.network if isinstance(state_dict, Weights) else None
     state_dict = _remapped(network, state_dict, path)
     try:
         missing, unexpected = network.load_state_dict(state_dict, strict=False)
@@ -80,6 +89,7 @@ def load_network_weights(
         raise CheckpointError(_explain_mismatch(network, state_dict, path, str(error))) from error
     if strict and (missing or unexpected):
         raise CheckpointError(_explain_mismatch(network, state_dict, path, _count_names(missing, unexpected)))
+    check_stated(network, stated, path)
 
 
 def load_fitting_weights(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
@@ -95,6 +105,7 @@ def load_fitting_weights(network: nn.Module, state_dict: Mapping[str, Tensor], p
     Raises:
         CheckpointError: no weight fits.
     """
+    tell_differences(network, state_dict.network if isinstance(state_dict, Weights) else None, path)
     state_dict = _remapped(network, state_dict, path)
     own = network.state_dict()
     fitting = {key: value for key, value in state_dict.items() if key in own and own[key].shape == value.shape}
@@ -132,10 +143,13 @@ def _is_safetensors(path: Path) -> bool:
     return path.suffix.lower() == ".safetensors" and not start.startswith(_TORCH_SIGNATURE)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return the tensors of a file, and what it says of their network."""
     try:
         with explained(CheckpointError, f"The file of weights '{path}' cannot be read", "Check its permissions."):
-            return safetensors.torch.load_file(path)
+            with safetensors.safe_open(str(path), framework="pt") as file:
+                stated = stated_in((file.metadata() or {}).get(ENTRY))
+            return safetensors.torch.load_file(path), stated
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"The file of weights '{path}' is damaged or cut off: {error}.") from error
 

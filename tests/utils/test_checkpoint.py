@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr.utils.checkpoint import latest_state, load_torch, rng_state, save_torch, set_rng_state
+from basicsr.utils.checkpoint import load_torch, rng_state, save_torch, set_rng_state
 from basicsr.utils.errors import CheckpointError
 
 
@@ -73,10 +73,3 @@ def test_random_numbers_continue(tmp_path):
     assert torch.equal(torch.rand(3), expected[0])
     assert np.array_equal(np.random.rand(3), expected[1])
     assert random.random() == expected[2]
-
-
-def test_latest_state_goes_by_number(tmp_path):
-    assert latest_state(tmp_path / "absent") is None
-    for name in ("9.state", "100.state", "20.state", "x.state", "200.pth", ".tmp-300.state"):
-        (tmp_path / name).touch()
-    assert latest_state(tmp_path).name == "100.state"

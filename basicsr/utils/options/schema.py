@@ -143,6 +143,8 @@ class TrainOptions(_Section):
     """Memory that they may take, in MiB; on a GPU at most half of what is free."""
     piece_minutes: Annotated[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] | None, NOT_RECIPE] = None
     """Stop with a checkpoint after so many minutes; `--auto_resume` continues with the next piece."""
+    allow_new_length: Annotated[bool, NOT_RECIPE] = False
+    """Continue a training with another `total_iter` or schedule, although its learning rates so far would have been others."""
 
 
 class ValOptions(_Section):
