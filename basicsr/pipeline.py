@@ -26,17 +26,18 @@ from basicsr.evaluation.evaluator import Evaluator, check_levels
 from basicsr.evaluation.inference import check_tiles
 from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
-from basicsr.models.base_model import Model, model_class_of
+from basicsr.models.base_model import Model, model_class_of, restore
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.build import full_precision_network, network_to_test, quantized_network, trainable_network
 from basicsr.networks.description import log_network
-from basicsr.reporting.attempt import attempt
+from basicsr.reporting.attempt import PACKAGES, attempt
 from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import describe_errors
 from basicsr.training.loop import TrainingLoop
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError, explained
 from basicsr.utils.experiment import Experiment
+from basicsr.utils.extras import usable
 from basicsr.utils.files import write_json
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
@@ -60,6 +61,8 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     """
     if options.train is None:
         raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
+    if dist.is_main():
+        usable(PACKAGES)  # said before the work, not after it
     check_batch_size(options.train.batch_size, dist.world_size())
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
     for dataset in validation:
@@ -180,28 +183,6 @@ def begin(
     return state
 
 
-def restore(model: Model, network_file: Path, state: dict[str, Any]) -> None:
-    """Bring a model to where its training was saved.
-
-    Raises:
-        CheckpointError: network or state do not fit the model.
-    """
-    try:
-        model.load(network_file, state)
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-    ) as error:  # of torch's optimisers
-        raise CheckpointError(
-            f"The training state beside the network '{network_file}' does not fit the model '{type(model).__name__}': {error}. It was "
-            "written by another version of the program or edited; start the run anew."
-        ) from error
-
-
 def training_set(options: Options, device: torch.device) -> TrainingImages | None:
     """Build the training data, in memory where the options ask for it; None for a run that only calibrates.
 
@@ -271,6 +252,8 @@ def test(options: Options, root: Path, device: torch.device) -> None:
         configure_logger(run_log(folder, "test", options.name), dist.is_main())
         if dist.is_main():
             write_options(options, folder)
+    if dist.is_main():
+        usable(PACKAGES)
     datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
     if not datasets:
         raise DataError(

@@ -13,9 +13,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file from a checkout: import the package beside it, not modules inside it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr.reporting.command import make_report
+from basicsr.reporting.attempt import PACKAGES
 from basicsr.utils.arguments import command_parser
 from basicsr.utils.command_line import guarded
+from basicsr.utils.extras import require
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -35,6 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
 
     def work() -> int:
+        for package in PACKAGES:
+            require(package)
+        from basicsr.reporting.command import make_report  # imports them
+
         made = make_report(arguments.folders, arguments.output, arguments.title)
         encoding = sys.stdout.encoding or "utf-8"  # of a terminal that may lack the sign of infinity
         sys.stdout.write(made.describe().encode(encoding, "replace").decode(encoding) + "\n")

@@ -9,7 +9,7 @@ from torch import nn
 
 from basicsr.data import build_evaluation_sets
 from basicsr.data.base import PairedDataset
-from basicsr.deploy.onnx_export import save_onnx
+from basicsr.deploy.onnx_export import check_onnx, save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
@@ -71,6 +71,8 @@ def export(options: Options, root: Path, device: torch.device, what: ExportOptio
         raise OptionsError(
             "Section 'quantization' is required: only quantized networks are packed. Give the options file of their test."
         )
+    if what.onnx:
+        check_onnx()
     full_precision = full_precision_network(options)
     network, quantization_map = quantized_network(full_precision, options)
     if what.onnx:

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from basicsr.deploy.extras import require
+from basicsr.utils.extras import require
 
 _ROUNDING = ("Clip", "Sub", "Mul", "Round", "Add", "QuantizeLinear", "DequantizeLinear")
 """Operators, one element after another, of which `quant.integers.products.ContainedValues` consists."""

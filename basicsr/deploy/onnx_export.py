@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +12,18 @@ import torch
 from torch import nn
 
 from basicsr.archs.base import for_any_size, scale_of, size_multiple_of
-from basicsr.deploy.extras import require
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.quant.integers.operators import NAMESPACE
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.extras import require
 from basicsr.utils.files import atomic_path
 
 OPSET = 21
 FORMAT = "basicsr-quant"
 INPUT, OUTPUT = "lr", "sr"
+_PACKAGES = ("onnx", "onnx_ir", "onnxscript")  # each before those that import it
+_OLDEST_TORCH = (2, 7)
 _LARGEST_SIDE = 2**15
 _LARGEST_FOLDED = 1024  # elements
 
@@ -52,8 +56,7 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, sm
 
 def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: int = 1) -> Any:
     """Return the graph of `save_onnx` as an `onnx.ModelProto`."""
-    for package in ("onnx", "onnxscript"):
-        require(package)
+    check_onnx()
     scale, multiple = scale_of(network), size_multiple_of(network)
     network = for_any_size(eight_bit_network(network, integer_linear=integer_linear))
     smallest = -(-smallest_side // multiple)
@@ -79,6 +82,18 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: i
     for key, value in {"format": FORMAT, "scale": scale, "size_multiple": multiple}.items():
         model.metadata_props.add(key=key, value=str(value))
     return model
+
+
+def check_onnx() -> None:
+    """Refuse to export where a package is missing or too old, with an OptionsError, so that nothing is computed in vain."""
+    for package in _PACKAGES:
+        require(package)
+    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _OLDEST_TORCH:
+        raise OptionsError(
+            f"ONNX graphs need torch {'.'.join(map(str, _OLDEST_TORCH))} or newer, and this is {torch.__version__}. Install a newer one, or "
+            "leave out --onnx."
+        )
 
 
 def _translations() -> dict[Any, Any]:

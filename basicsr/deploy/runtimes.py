@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr.deploy.extras import require
 from basicsr.deploy.onnx_export import FORMAT, INPUT
 from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.extras import require
 
 RuntimeName = Literal["openvino", "onnxruntime"]
 Precision = Literal["f32", "bf16"]

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from basicsr.archs import build_network
 from basicsr.archs.base import detect_options, size_multiple_of, usual_options_of
-from basicsr.deploy.onnx_export import to_onnx
+from basicsr.deploy.onnx_export import check_onnx, to_onnx
 from basicsr.deploy.packed_file import load_packed
 from basicsr.deploy.packed_format import is_packed
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
 from basicsr.evaluation.inference import check_tiles, upscale
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.extras import require
 from basicsr.utils.image import Picture, image_to_tensor, tensor_to_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import load_options
@@ -92,10 +93,12 @@ def load_for_runtime(
         CheckpointError: the file cannot be read, or its network is quantized in a way that has no fixed uniform grid.
         OptionsError: a package is not installed, or the options file cannot be used.
     """
+    require(runtime)
     if precision == "bf16" and runtime == "openvino" and not has_bfloat16():
         get_logger().warning("This processor computes no bfloat16 by itself, so that it is not faster here.")
     if Path(path).suffix.lower() == ONNX_SUFFIX:
         return RuntimeNetwork(path, runtime, threads=threads, precision=precision)
+    check_onnx()
     network = load_model(path, options_file, overrides, param_key)
     get_logger().info(
         "The network is traced for %s; a graph that basicsr/export.py --onnx wrote starts at once.", runtime

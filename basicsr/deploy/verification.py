@@ -1,6 +1,5 @@
 """What a graph is worth: agreement with PyTorch, kernels that compute in integers, and time."""
 
-import importlib.util
 import statistics
 import time
 from collections.abc import Mapping
@@ -11,14 +10,15 @@ from torch import Tensor, nn
 
 from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
 from basicsr.evaluation.inference import upscale
+from basicsr.utils.extras import usable
 
 SIDE = 128  # LR pixels of the picture that is timed
 _ROUNDS = 7
 
 
 def installed_runtimes() -> list[RuntimeName]:
-    """Return the runtimes whose packages are installed."""
-    return [name for name in get_args(RuntimeName) if importlib.util.find_spec(name)]
+    """Return the runtimes whose packages are installed; a warning tells of the others."""
+    return [name for name in get_args(RuntimeName) if usable([name])]
 
 
 def native_precisions(runtime: RuntimeName) -> dict[str, Precision]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.archs.base import detect_options, size_multiple_of
-from basicsr.deploy.onnx_export import save_onnx
+from basicsr.deploy.onnx_export import check_onnx, save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
 from basicsr.interface.networks import EnlargingNetwork, layers_left_out, plain_copy
 from basicsr.interface.quantized_network import QuantizedNetwork
@@ -62,6 +62,8 @@ def export(
         )
         first = quantized.methods[0].split(",")[0].replace(" ", "_")
         path = path / f"{type(quantized.network).__name__}_{first}_{bits}{PACKED}"
+    if onnx or path.suffix.lower() == GRAPH:
+        check_onnx()
     files = []
     on_cpu = copy.deepcopy(quantized.network).cpu().eval()
     if path.suffix.lower() == PACKED:

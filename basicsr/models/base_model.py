@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from basicsr.training.continuing import refusal
 from basicsr.training.contracts import Batch
 from basicsr.training.diagnostics import Diagnostics
+from basicsr.utils.errors import CheckpointError
 from basicsr.utils.options import Options
 from basicsr.utils.registry import MODEL_REGISTRY
 
@@ -94,6 +95,28 @@ class Model(ABC):
             allowed: whether the user wants it in any case (`train:allow_new_length`).
         """
         return refusal(before, now, iteration, one_schedule=self.one_schedule, allowed=allowed)
+
+
+def restore(model: Model, network_file: Path, state: Mapping[str, Any]) -> None:
+    """Bring a model to where its training was saved.
+
+    Raises:
+        CheckpointError: network or state do not fit the model.
+    """
+    try:
+        model.load(network_file, state)
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # of torch's optimisers
+        raise CheckpointError(
+            f"The training state beside the network '{network_file}' does not fit the model '{type(model).__name__}': {error}. It was "
+            "written by another version of the program or edited; start the run anew."
+        ) from error
 
 
 def model_class_of(options: Options) -> type[Model]:

@@ -4,20 +4,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from basicsr.utils.extras import usable
 from basicsr.utils.logger import get_logger
 
 if TYPE_CHECKING:
     from basicsr.reporting.entries import Entry
 
 
+PACKAGES = ("jinja2", "matplotlib")
+"""What a report needs beside the package's own."""
+
+
 def attempt(file: Path, title: str, entries: Callable[[], "Sequence[Entry]"]) -> None:
-    """Write the page of a run. What goes wrong with it is told in one sentence and not raised.
+    """Write the page of a run. What goes wrong with it is told in one sentence and not raised, as is a package that is missing.
 
     Args:
         file: the HTML file.
         title: heading of the page.
         entries: reads what the page shows; nothing is written where there is none.
     """
+    if not usable(PACKAGES):
+        return
     try:
         from basicsr.reporting.page import write_report  # imports matplotlib, which takes a second
 

@@ -13,7 +13,9 @@ from basicsr.sweep.execution import Report, Summary
 from basicsr.sweep.grid import SlurmOptions
 from basicsr.sweep.plan import Run
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.extras import require
 
+PACKAGES = ("cloudpickle", "submitit")
 # Slurm sends its warning before the end of the time (SIGUSR2) to all processes of a task; only submitit's is meant
 _IGNORING_WARNING = ["/bin/sh", "-c", 'trap "" USR2; exec "$@"', "sh"]
 
@@ -85,13 +87,7 @@ def submit(
     Raises:
         OptionsError: submitit is not installed, or there is no Slurm.
     """
-    try:
-        import cloudpickle
-        import submitit
-    except ImportError as error:
-        raise OptionsError(
-            "The launchers 'slurm' and 'local' need submitit: pip install submitit, or pip install -e '.[sweep]' in the repository."
-        ) from error
+    cloudpickle, submitit = (require(package) for package in PACKAGES)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the nodes need not have this folder on their path
     tasks = [SweepTask([*command, "--only", run.name], str(Path.cwd())) for run in runs]
     try:

@@ -15,8 +15,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+<<<<<<< HEAD
 from basicsr.sweep.cluster import submit
 from basicsr.sweep.digests import absent_weights
+=======
+from basicsr.reporting.attempt import PACKAGES as REPORT_PACKAGES
+from basicsr.sweep.cluster import PACKAGES, submit
+>>>>>>> 2bf2ec5 (Packages that only some runs need are in one table: told before the work, with what installs them and what does without)
 from basicsr.sweep.execution import Pool, Summary
 from basicsr.sweep.goals import Goal, Measured, Trained
 from basicsr.sweep.grid import Grid, load_grid
@@ -25,6 +30,7 @@ from basicsr.sweep.records import Places
 from basicsr.sweep.results import write_tables
 from basicsr.utils.arguments import command_parser, integer_from
 from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.extras import require, usable
 from basicsr.utils.signals import Interrupted
 
 FAILURE, UNUSABLE = 1, 2
@@ -71,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.tables_only:
             write_tables(grid.name, runs, places, report)
             return 0
+        if arguments.launcher != "processes":
+            for package in PACKAGES:
+                require(package)
+        usable(REPORT_PACKAGES)  # said before the runs, not after them
         goal = Trained() if arguments.train_only else Measured()
         chosen = unfinished(select(runs, arguments.only), goal, places, arguments.rerun, arguments.dry_run)
         if arguments.dry_run:

@@ -14,6 +14,7 @@ from basicsr.sweep.records import Places, changes, read_record
 from basicsr.sweep.rows import rows_of, write_csv
 from basicsr.sweep.tables import markdown
 from basicsr.utils.errors import CheckpointError, explained
+from basicsr.utils.extras import usable
 from basicsr.utils.files import atomic_path
 
 
@@ -48,9 +49,10 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
         write_csv(rows, places.output / "results.csv")
         with atomic_path(places.output / "tables.md") as temporary:
             temporary.write_text(markdown(title, rows, _names(missing, runs)), encoding="utf-8")
-        for dataset in plotted:
+        for dataset in plotted if usable(["matplotlib"]) else []:
             draw(rows, dataset, places.output / f"{dataset}.svg")
-    files = ", ".join(["results.csv", "tables.md", *(f"{dataset}.svg" for dataset in plotted)])
+    plots = [f"{dataset}.svg" for dataset in plotted if (places.output / f"{dataset}.svg").is_file()]
+    files = ", ".join(["results.csv", "tables.md", *plots])
     report(f"{len(records)} of {len(runs)} runs are in {places.output}: {files}")
     finished = [run for run in runs if places.record(run).is_file()]
     attempt(places.output / "report.html", title, lambda: _entries(finished, records, places))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from basicsr.quant.insertion.insert import learned_by_quantizers
 from basicsr.quant.observe.capture import tap_activations
 from basicsr.training.gradient_rules.agreement import conflicting_share, cosines
+from basicsr.utils.extras import usable
 
 _PROBE_IMAGES = 4
 _BINS = 256
@@ -83,11 +84,13 @@ class Diagnostics:
         return values
 
     def draw(self, network: nn.Module, folder: Path) -> None:
-        """Write `diagnostics.png` and `activations.png` into a folder.
+        """Write `diagnostics.png` and `activations.png` into a folder; where matplotlib is not installed, a warning says so.
 
         Raises:
             CheckpointError: they cannot be written.
         """
+        if not usable(["matplotlib"]):
+            return
         from basicsr.training.diagnostic_figures import draw_activations, draw_records  # imports matplotlib
 
         assert self._probe is not None  # figures are drawn of a training that has begun

@@ -13,6 +13,7 @@ from filelock import BaseFileLock
 from basicsr.utils import dist
 from basicsr.utils.checkpoint import rng_state, save_torch, set_rng_state
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
+from basicsr.utils.extras import usable
 from basicsr.utils.files import append_line, atomic_path, complete_lines, remove_leftovers, write_json
 from basicsr.utils.locks import lock_of_run, take_lock
 from basicsr.utils.logger import configure_logger, get_logger, run_log
@@ -214,7 +215,9 @@ class Experiment:
     def _trackers_of_options(self) -> Trackers:
         """Return those that the options ask for; a run of Weights & Biases that is continued is found by wandb.json."""
         logger, file = self.options.logger, self.folder / "wandb.json"
-        trackers: list[Tracker] = [TensorBoard(self.tb_folder)] if logger.use_tb_logger else []
+        trackers: list[Tracker] = (
+            [TensorBoard(self.tb_folder)] if logger.use_tb_logger and usable(["tensorboard"]) else []
+        )
         if logger.wandb is not None and logger.wandb.project is not None:
             run_id = logger.wandb.resume_id or (_id_in(file) if self.resume_file is not None else None)
             config = self.options.model_dump(mode="json")

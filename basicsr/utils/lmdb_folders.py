@@ -94,7 +94,7 @@ def _stored(folder: Path, path: Path, take: Callable[[memoryview], Taken]) -> Ta
 
 
 def _lmdb() -> Any:
-    return require("lmdb", f"folders that end in {SUFFIX}", "lmdb")
+    return require("lmdb")
 
 
 def _database(folder: Path) -> Any:

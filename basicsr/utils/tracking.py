@@ -76,7 +76,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, project: str, name: str, run_id: str | None, folder: Path, config: Mapping[str, Any]) -> None:
-        wandb = require("wandb", "'logger:wandb'", "wandb")
+        wandb = require("wandb")
         self.errors: tuple[type[Exception], ...] = (wandb.Error, OSError)
         self.name = f"the run of Weights & Biases in the project '{project}'"
         resume = None if run_id is None else "allow"

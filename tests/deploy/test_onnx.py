@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from basicsr.archs import build_network
-from basicsr.deploy.extras import require
 from basicsr.deploy.onnx_export import save_onnx, to_onnx
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.evaluation.inference import upscale
 from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.extras import require
 from tests import tiny
 from tests.deploy.networks import calibrated
 
