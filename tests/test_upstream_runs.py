@@ -94,7 +94,8 @@ def test_a_training_from_databases_and_a_test_of_edsr(place):
     assert "'datasets:train:batch_size_per_gpu=2' is 'train:batch_size=2' here" in log
     weights = experiment / "models/net_g_latest.pth"
     assert set(torch.load(weights, weights_only=True)) == {
-        "params"
+        "params",
+        "network_g",
     }  # BasicSR keeps no average where it is not asked for
     test = upstream.basicsr_test("EDSR", weights=str(weights))
     assert command(test_command.main, test, *network) == 0

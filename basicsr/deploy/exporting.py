@@ -27,10 +27,10 @@ from basicsr.evaluation.evaluator import Evaluator, check_levels
 from basicsr.networks.build import full_precision_network, quantized_network
 from basicsr.quant.integers.products import IntegerWeight
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.experiment import rounded
 from basicsr.utils.files import write_json
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Options
+from basicsr.utils.rounding import rounded
 
 BYTES_OF_FLOAT = 4
 

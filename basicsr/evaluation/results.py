@@ -8,10 +8,10 @@ from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.quant.insertion.quantization_map import activation_ranges
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, explained
-from basicsr.utils.experiment import rounded
 from basicsr.utils.files import write_json
 from basicsr.utils.options import Options
 from basicsr.utils.provenance import provenance
+from basicsr.utils.rounding import rounded
 
 
 def write_results(

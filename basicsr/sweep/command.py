@@ -15,13 +15,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-<<<<<<< HEAD
-from basicsr.sweep.cluster import submit
-from basicsr.sweep.digests import absent_weights
-=======
 from basicsr.reporting.attempt import PACKAGES as REPORT_PACKAGES
 from basicsr.sweep.cluster import PACKAGES, submit
->>>>>>> 2bf2ec5 (Packages that only some runs need are in one table: told before the work, with what installs them and what does without)
+from basicsr.sweep.digests import absent_weights
 from basicsr.sweep.execution import Pool, Summary
 from basicsr.sweep.goals import Goal, Measured, Trained
 from basicsr.sweep.grid import Grid, load_grid

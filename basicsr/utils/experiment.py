@@ -1,7 +1,6 @@
 """The folder of a run: its options, log, metrics, networks and training states, and how it continues."""
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,28 +19,15 @@ from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.provenance import write_options
 from basicsr.utils.recipe import recipe
+from basicsr.utils.rounding import rounded
 from basicsr.utils.stated_network import ENTRY, plain
 from basicsr.utils.tracking import TensorBoard, Tracker, Trackers, WeightsAndBiases
 from basicsr.utils.training_states import WhyNot, newest_usable, read_state, requested, require_same
 
 LOCK_SECONDS = 8.0
 """How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
-RESULT_DIGITS = {"psnr": 4, "ssim": 6, "fidelity": 4, "seconds": 1}
-OTHER_DIGITS = 6
-"""Of metrics that are not named above."""
 
 StateDicts = Mapping[str, Mapping[str, torch.Tensor]]
-
-
-def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Round results for files; a value that is not finite (the PSNR of identical images) becomes None."""
-    return {key: _rounded(value, RESULT_DIGITS.get(key, OTHER_DIGITS)) for key, value in values.items()}
-
-
-def _rounded(value: Any, digits: int) -> Any:
-    if not isinstance(value, float):
-        return value
-    return round(value, digits) if math.isfinite(value) else None
 
 
 class Experiment:
