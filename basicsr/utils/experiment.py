@@ -229,14 +229,10 @@ class Experiment:
 
     def resumed_network_file(self) -> Path:
         """Return the network that belongs to the training state, which may be one of another run (`path:resume_state`)."""
-        assert self.resume_file is not None
         return self._network_of(self.resume_file)
 
     def save_network(self, entries: StateDicts, label: int | str) -> None:
-        """Save state dicts by entry, such as `params` and `params_ema`, with type and options of the network.
-
-        The file loads with weights_only=True.
-        """
+        """Save state dicts by entry, such as `params`, and what states their network; the file loads with weights_only=True."""
         if dist.is_main():
             content = {entry: {key: value.cpu() for key, value in state.items()} for entry, state in entries.items()}
             save_torch({**content, ENTRY: plain(self.options.network_g)}, self.network_file(label))
@@ -263,7 +259,6 @@ class Experiment:
         Raises:
             CheckpointError: it is damaged, belongs to another recipe, or its network is missing.
         """
-        assert self.resume_file is not None
         for problem in self._unusable:
             get_logger().warning("%s An older state is taken: '%s'.", problem, self.resume_file)
         state = self._state or read_state(self.resume_file, self.resumed_network_file())

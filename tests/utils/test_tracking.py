@@ -89,7 +89,8 @@ def test_what_cannot_begin_says_what_to_do_and_stops_nothing(wandb, tmp_path, mo
     monkeypatch.setitem(sys.modules, "wandb", None)
     experiment(tmp_path).close()
     told = capfd.readouterr().err
-    assert "package 'wandb' is needed for 'logger:wandb'" in told and "'.[wandb]' The run goes on without." in told
+    assert "package 'wandb' is needed for 'logger:wandb'" in told and "`pip install -e '.[wandb]'` installs it" in told
+    assert "The run goes on without." in told
 
 
 def test_a_run_that_is_lost_on_the_way_costs_nothing(wandb, tmp_path, monkeypatch, capfd):
