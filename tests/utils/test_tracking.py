@@ -61,7 +61,7 @@ def test_a_run_is_told_with_its_options_and_scalars(wandb, tmp_path):
 
 def test_a_run_that_is_continued_is_the_same_run_there(wandb, tmp_path):
     with experiment(tmp_path) as own:
-        own.save({"params": {}}, 2, {})
+        own.save({"params": {}}, 2, {"best": {}, "seconds": 0.0})
     with experiment(tmp_path, resume=True):
         assert wandb.calls[-1][1]["id"] == "fresh123" and wandb.calls[-1][1]["resume"] == "allow"
     with experiment(tmp_path):
