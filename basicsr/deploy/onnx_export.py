@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from basicsr.archs.base import for_any_size, scale_of, size_multiple_of
+from basicsr.deploy.graph_metadata import INPUT, OUTPUT, GraphMetadata, add_metadata
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.quant.integers.operators import NAMESPACE
@@ -20,8 +21,6 @@ from basicsr.utils.extras import require
 from basicsr.utils.files import atomic_path
 
 OPSET = 21
-FORMAT = "basicsr-quant"
-INPUT, OUTPUT = "lr", "sr"
 _PACKAGES = ("onnx", "onnx_ir", "onnxscript")  # each before those that import it
 _OLDEST_TORCH = (2, 7)
 _LARGEST_SIDE = 2**15
@@ -31,7 +30,8 @@ _LARGEST_FOLDED = 1024  # elements
 def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, smallest_side: int = 1) -> int:
     """Write a network as an ONNX graph from `lr` (1, 3, h, w), RGB in 0..1, to `sr` (1, 3, h * scale, w * scale), not clipped.
 
-    h and w are any multiples of the network's `size_multiple`. The metadata of the graph say that and the scale factor.
+    h and w are any multiples of the network's `size_multiple`. The metadata of the graph say all this and the scale
+    factor, see `graph_metadata`.
 
     Args:
         network: a full-precision network, or a calibrated quantized one, which is exported as `eight_bit_network` has it.
@@ -78,9 +78,7 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: i
         round_before_shuffle(program.model)
     model = program.model_proto
     strip_notes(model)
-    model.producer_name = FORMAT
-    for key, value in {"format": FORMAT, "scale": scale, "size_multiple": multiple}.items():
-        model.metadata_props.add(key=key, value=str(value))
+    add_metadata(model, GraphMetadata(scale, multiple))
     return model
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr.deploy.onnx_export import FORMAT, INPUT
+from basicsr.deploy.graph_metadata import INPUT, is_quantized, read_metadata
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.extras import require
 
@@ -24,6 +24,9 @@ Infer = Callable[[np.ndarray], np.ndarray]
 _INEXACT_OPTIMISERS = ["WeightBiasQuantization"]
 _PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
 _RUNS_BEFORE_PROFILE = 2
+# OpenVINO keeps a kernel for each shape that it has met, by default 5000 of them: megabytes for each new size of picture, which
+# also part the memory between them. So few suffice for the layers of one size, and for some sizes in turn.
+_KERNELS_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,11 @@ class RuntimeNetwork(nn.Module):
     Attributes:
         scale: the scale factor.
         size_multiple: heights and widths are multiples of this.
+        quantized: whether the graph rounds values or holds codes.
 
     Raises:
         OptionsError: the runtime is not installed, or does not know the precision.
-        CheckpointError: the graph cannot be read, or was not written by this package.
+        CheckpointError: the graph cannot be read or run, or is not of the kind that this package writes, see `read_metadata`.
     """
 
     def __init__(
@@ -79,30 +83,44 @@ class RuntimeNetwork(nn.Module):
         if precision != "f32" and runtime != "openvino":
             raise OptionsError(f"The precision '{precision}' is for OpenVINO only; {runtime} computes in f32.")
         graph = _read(graph) if isinstance(graph, str | Path) else graph
-        properties = {entry.key: entry.value for entry in graph.metadata_props}
-        if properties.get("format") != FORMAT:
-            raise CheckpointError(
-                "The ONNX graph was not written by this package. Export the network with basicsr/export.py."
-            )
-        self.scale, self.size_multiple = int(properties["scale"]), int(properties["size_multiple"])
+        metadata = read_metadata(graph)
+        self.scale, self.size_multiple, self.quantized = metadata.scale, metadata.size_multiple, is_quantized(graph)
         self._runtime, self._threads, self._precision = runtime, threads, precision
         self._graph = graph.SerializeToString()
-        self._infer = (
-            _open_openvino(self._graph, threads, precision)
-            if runtime == "openvino"
-            else _open_onnxruntime(self._graph, threads)
-        )
+        self._infer = _opened(self._graph, runtime, threads, precision)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge images (n, 3, h, w) with values 0..1 on the CPU; returns (n, 3, h * scale, w * scale)."""
-        outputs = [torch.from_numpy(self._infer(image[None].contiguous().numpy()).copy()) for image in x]
-        return torch.cat(outputs)
+        """Enlarge images (n, 3, h, w) with values 0..1 on the CPU; returns (n, 3, h * scale, w * scale).
+
+        Raises:
+            CheckpointError: the graph gives another size than its scale factor says.
+        """
+        sr = torch.cat([torch.from_numpy(self._infer(image[None].contiguous().numpy()).copy()) for image in x])
+        expected = (*x.shape[:2], *(side * self.scale for side in x.shape[2:]))
+        if sr.shape != expected:
+            raise CheckpointError(
+                f"The ONNX graph makes {tuple(sr.shape)} of {tuple(x.shape)}, but it says that its scale is {self.scale}. "
+                "Export the network again."
+            )
+        return sr
 
     def profile(self, x: Tensor) -> list[Kernel]:
         """Return what runs for an image (1, 3, h, w), the slowest first."""
         profile = _profile_openvino if self._runtime == "openvino" else _profile_onnxruntime
         kernels = profile(self._graph, self._threads, self._precision, x.numpy())
         return sorted(kernels, key=lambda kernel: -kernel.milliseconds)
+
+
+def _opened(graph: bytes, runtime: RuntimeName, threads: int | None, precision: Precision) -> Infer:
+    try:
+        if runtime == "openvino":
+            return _open_openvino(graph, threads, precision)
+        return _open_onnxruntime(graph, threads)
+    except Exception as error:  # each library has errors of its own for graphs that it cannot run
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise CheckpointError(
+            f"The ONNX graph cannot be run by {runtime}: {reason}. Export the network again."
+        ) from error
 
 
 def _read(path: str | Path) -> Any:
@@ -131,6 +149,7 @@ def _openvino_request(graph: bytes, threads: int | None, precision: Precision, p
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "PERF_COUNT": profile,
+        "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT,
     }
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads

@@ -1,8 +1,10 @@
 """ONNX graphs, and the runtimes that run them, compute what PyTorch does, at any size."""
 
 import importlib
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,6 +104,9 @@ def test_a_graph_says_what_it_is_and_nothing_else(graphs):
     onnx.checker.check_model(model, full_check=True)
     assert {entry.key: entry.value for entry in model.metadata_props} == {
         "format": "basicsr-quant",
+        "layout": "NCHW",
+        "channels": "RGB",
+        "range": "0..1",
         "scale": "2",
         "size_multiple": "8",
     }
@@ -167,3 +172,51 @@ def test_signals_are_handled_after_networks_that_end_in_any_order(graphs):
     command = [sys.executable, "-c", HANDLED, str(graphs("EDSR body"))]
     done = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "handled" * 3), done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of this process is asked of Linux")
+def test_sizes_of_pictures_do_not_add_up_in_openvino(graphs):
+    """By default OpenVINO keeps half a megabyte for each new size, even for a tiny network, and this would be 100 MiB."""
+    pytest.importorskip("openvino")
+    network, pages = RuntimeNetwork(graphs("EDSR FP"), "openvino", threads=1), []
+    for number in range(400):
+        network(torch.rand(1, 3, 10 + number % 20, 10 + number // 20))
+        pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
+    assert (pages[-1] - pages[199]) * resource.getpagesize() < 50 * 2**20
+
+
+def test_what_a_graph_says_is_checked(graphs):
+    pytest.importorskip("onnxruntime")
+
+    def run(key, value, size=(5, 7)):
+        model = onnx.load(graphs("EDSR FP"))
+        entries = {entry.key: entry.value for entry in model.metadata_props} | {key: value}
+        onnx.helper.set_model_props(model, {k: v for k, v in entries.items() if v is not None})
+        return RuntimeNetwork(model, "onnxruntime", threads=1)(torch.rand(1, 3, *size))
+
+    for key in ("layout", "channels", "range"):  # graphs of earlier versions do not have them
+        assert run(key, None).shape == (1, 3, 10, 14)
+    for key, value, right in (("layout", "NHWC", "NCHW"), ("channels", "BGR", "RGB"), ("range", "0..255", "0..1")):
+        with pytest.raises(CheckpointError, match=f"whose {key} is {value}, but {right} is .*basicsr/export.py"):
+            run(key, value)
+    with pytest.raises(
+        CheckpointError, match=r"makes \(1, 3, 10, 14\) of \(1, 3, 5, 7\), but it says that its scale is 3"
+    ):
+        run("scale", "3")
+    for key, value in (("scale", "two"), ("scale", "0"), ("size_multiple", None), ("size_multiple", "-8")):
+        with pytest.raises(CheckpointError, match=f"its {key} is '{value or ''}', but a whole number of at least 1"):
+            run(key, value)
+
+
+def test_graphs_with_the_right_words_that_are_others_are_refused(graphs):
+    pytest.importorskip("onnxruntime")
+    model = onnx.load(graphs("EDSR FP"))
+    model.graph.input[0].name = "x"
+    with pytest.raises(CheckpointError, match=r"inputs and outputs named \['x'\] and \['sr'\], but \['lr'\]"):
+        RuntimeNetwork(model, "onnxruntime")
+    model = onnx.load(graphs("EDSR FP"))
+    del model.graph.node[0]
+    for runtime in RUNTIMES:
+        pytest.importorskip(runtime)
+        with pytest.raises(CheckpointError, match=f"cannot be run by {runtime}: .*Export the network again"):
+            RuntimeNetwork(model, runtime)

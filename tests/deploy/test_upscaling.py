@@ -1,5 +1,6 @@
 """Pictures of all kinds are enlarged, none is lost, none is overwritten."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -241,6 +242,20 @@ def test_bfloat16_is_for_openvino(runtime, tmp_path, capfd):
     arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(model)]
     assert upscale.main([*arguments, "--runtime", runtime, "--precision", "bf16"]) == 2
     assert "bf16" in (error := capfd.readouterr().err) and "openvino" in error.lower()
+
+
+def test_a_runtime_that_is_slower_than_pytorch_says_so(tmp_path, caplog):
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    options = {"type": "EDSR", "upscale": 2, **tiny.NETWORKS["EDSR"]}
+    save_onnx(calibrated("body", 4, options=options)[0], tmp_path / "quantized.onnx")
+    save_onnx(load_model(tiny.save_network(tmp_path / "edsr.pth", 2, "EDSR")), tmp_path / "plain.onnx")
+    said = {}
+    for name, runtime in itertools.product(("quantized", "plain"), ("onnxruntime", "openvino")):
+        caplog.clear()
+        assert load_for_runtime(tmp_path / f"{name}.onnx", runtime, threads=1).quantized == (name == "quantized")
+        said[name, runtime] = "is slower with this graph than PyTorch with float32" in caplog.text
+    assert [case for case, told in said.items() if told] == [("quantized", "onnxruntime")]
 
 
 def test_a_graph_needs_a_runtime(tmp_path, capfd):
