@@ -5,34 +5,31 @@ The order of channels is changed from and to OpenCV's BGR here and nowhere else.
 
 import functools
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 from torch import Tensor
 
 from basicsr.utils.errors import DataError, explained
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image_bytes import read_bytes
-from basicsr.utils.image_header import Header, is_cut_off, opened, read_header, turned
+from basicsr.utils.image_decoding import decode
+from basicsr.utils.image_header import read_header
+from basicsr.utils.image_profile import png_with_profile, tiff_with_profile
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif")
 """What is read. All but GIF are written, too."""
 
 _SUFFIXES_OF_16_BITS = (".png", ".tif", ".tiff")
-_SUFFIXES_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp")
-_SUFFIXES_WITH_PROFILE = (*_SUFFIXES_WITH_ALPHA, ".jpg", ".jpeg")
-_MOST_PIXELS = 2**30  # that OpenCV decodes
+_SUFFIXES_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp", ".bmp")
+_PROFILE_INTO = {".png": png_with_profile} | dict.fromkeys((".tif", ".tiff"), tiff_with_profile)
+_PROFILE_BY_PILLOW = (".webp", ".jpg", ".jpeg", ".jpe", ".jfif")
 _SMALLEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6]  # 9 saves 2 % more of enlarged crops, and takes ten times as long
 _LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
-_JPEG_SIGNATURE, _GIF_SIGNATURE = b"\xff\xd8", b"GIF8"
-_TIFF_SIGNATURES = (b"II", b"MM")
-_TURNED_HERE = (b"\x89PNG", b"RIFF")  # PNG and WebP, whose tags OpenCV does not apply
 _ENCODERS = {suffix: suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif"}  # as OpenCV names them
 _ENCODERS |= dict.fromkeys((".jfif", ".jpe"), ".jpg")
 # of libwebp and of libjpeg
@@ -104,18 +101,19 @@ def write_picture(path: str | Path, picture: Picture) -> None:
         pixels = np.dstack([picture.rgb[..., ::-1], picture.alpha])
     else:
         pixels = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY) if picture.grey else picture.rgb[..., ::-1]
-    if picture.profile and _can_carry(path, pixels, picture.profile):
-        _write_with_profile(path, pixels, picture.profile)
+    profile = picture.profile if picture.profile and _can_carry(path, pixels, picture.profile) else None
+    if profile and path.suffix.lower() in _PROFILE_BY_PILLOW:
+        _write_by_pillow(path, pixels, profile)
     else:
-        _write_pixels(path, pixels)
+        _write_pixels(path, pixels, profile=profile)
 
 
 def _can_carry(path: Path, pixels: np.ndarray, profile: bytes) -> bool:
     """Return whether a file can hold a profile of such pixels; a warning tells of one that is dropped."""
     space = profile[16:20].strip().decode("ascii", "replace")  # see the header of ICC.1
     wanted = "GRAY" if pixels.ndim == 2 else "RGB"
-    if path.suffix.lower() not in _SUFFIXES_WITH_PROFILE or pixels.dtype != np.uint8:
-        _logger.warning("The colour profile is not kept in '%s': that takes 8 bits in PNG, TIFF, WebP or JPEG.", path)
+    if path.suffix.lower() not in (*_PROFILE_INTO, *_PROFILE_BY_PILLOW):
+        _logger.warning("The colour profile is not kept in '%s': that takes PNG, TIFF, WebP or JPEG.", path)
     elif space != wanted:
         _logger.warning("The colour profile is for %s and not kept in '%s', which is %s.", space, path, wanted)
     else:
@@ -123,8 +121,8 @@ def _can_carry(path: Path, pixels: np.ndarray, profile: bytes) -> bool:
     return False
 
 
-def _write_with_profile(path: Path, pixels: np.ndarray, profile: bytes) -> None:
-    """Write grey, BGR or BGRA of 8 bits with an ICC profile, by Pillow, since OpenCV writes none."""
+def _write_by_pillow(path: Path, pixels: np.ndarray, profile: bytes) -> None:
+    """Write grey, BGR or BGRA of 8 bits with an ICC profile, which OpenCV writes into no file."""
     if pixels.ndim == 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     image = PIL.Image.fromarray(np.ascontiguousarray(pixels))
@@ -199,7 +197,7 @@ def _read_pixels(path: Path) -> tuple[np.ndarray, bytes | None]:
     """Return H,W or H,W,3 BGR or H,W,4 BGRA, uint8 or uint16, upright, and the ICC profile."""
     data = read_bytes(path)
     header = read_header(data)
-    pixels = _decode(data, path, header)
+    pixels = decode(data, path, header)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"The image '{path}' has pixels of type {pixels.dtype}; convert it to 8 or 16 bits per channel."
@@ -215,8 +213,10 @@ def _as_rgb(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., 2::-1])  # BGR or BGRA to RGB
 
 
-def _write_pixels(path: Path, pixels: np.ndarray, parameters: list[int] | None = None) -> None:
-    """Encode what OpenCV takes (grey, BGR or BGRA) and write it; parameters are those of its encoder."""
+def _write_pixels(
+    path: Path, pixels: np.ndarray, parameters: list[int] | None = None, profile: bytes | None = None
+) -> None:
+    """Encode what OpenCV takes (grey, BGR or BGRA) and write it; parameters are those of its encoder, the profile is for PNG and TIFF."""
     suffix = path.suffix.lower()
     check_writable(path, pixels.shape[0], pixels.shape[1], pixels.dtype)
     try:
@@ -227,57 +227,9 @@ def _write_pixels(path: Path, pixels: np.ndarray, parameters: list[int] | None =
         raise DataError(
             f"The image '{path}' of {pixels.shape[1]}x{pixels.shape[0]} pixels cannot be encoded; use .png."
         )
+    data = _PROFILE_INTO[suffix](encoded.tobytes(), profile) if profile else encoded.tobytes()
     with explained(DataError, f"The image '{path}' cannot be written"), atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
-
-
-def _decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:
-    """Decode into H,W or H,W,3 BGR or H,W,4 BGRA, upright; from memory, since OpenCV cannot open every non-ASCII path itself."""
-    if data.startswith(_GIF_SIGNATURE):
-        return _decode_gif(data, path)
-    # IMREAD_UNCHANGED shows whether there is alpha but turns TIFF only, IMREAD_COLOR turns all but has no alpha, as JPEG has none
-    is_jpeg = data.startswith(_JPEG_SIGNATURE)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if is_jpeg else cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None and header.size and math.prod(header.size) > _MOST_PIXELS:
-        raise DataError(
-            f"The image '{path}' has {header.size[0]}x{header.size[1]} pixels, more than the {_MOST_PIXELS} that are read. "
-            "Cut it into parts."
-        )
-    if pixels is None or (is_jpeg and is_cut_off(data)):
-        raise _damaged(path)
-    if is_jpeg and header.mode == "L":
-        return pixels[..., 0]
-    if header.mode == "RGBA" and pixels.dtype == np.uint8 and data.startswith(_TIFF_SIGNATURES):
-        return _decode_rgba_tiff(data)
-    if header.mode == "CMYK":
-        return pixels[..., :3]  # OpenCV converts the colours, and adds an alpha channel that is no part of the file
-    return turned(pixels, header.orientation) if data.startswith(_TURNED_HERE) else pixels
-
-
-def _decode_gif(data: bytes, path: str | Path) -> np.ndarray:
-    """Decode the first picture of a GIF as `_decode` does, with Pillow, since OpenCV reads GIF from 4.11 on only."""
-    try:
-        with opened(data) as image:
-            transparent = image.has_transparency_data
-            pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _damaged(path) from error
-    return cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if transparent else cv2.COLOR_RGB2BGR)
-
-
-def _decode_rgba_tiff(data: bytes) -> np.ndarray:
-    """Decode a TIFF with 8 bits and alpha, by Pillow: OpenCV multiplies its colours by alpha."""
-    with opened(data) as image:
-        return cv2.cvtColor(np.asarray(PIL.ImageOps.exif_transpose(image)), cv2.COLOR_RGBA2BGRA)
-
-
-def _damaged(path: str | Path) -> DataError:
-    return DataError(
-        f"The file '{path}' is damaged or is not an image. Copy or download it again, or take it out of the folder."
-    )
+        temporary.write_bytes(data)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -33,6 +33,7 @@ class Header:
         orientation: 1 to 8, see EXIF; 1 is upright. Told of PNG, WebP and JPEG.
         profile: ICC profile.
         pictures: pages or frames.
+        transparent_grey: the level of a grey PNG that is transparent, in the bits that the file stores.
     """
 
     size: tuple[int, int] | None = None
@@ -40,6 +41,7 @@ class Header:
     orientation: int = 1
     profile: bytes | None = None
     pictures: int = 1
+    transparent_grey: int | None = None
 
 
 def read_header(data: bytes) -> Header:
@@ -47,6 +49,9 @@ def read_header(data: bytes) -> Header:
     try:
         with opened(data) as image:
             tagged = "exif" in image.info  # without it, Pillow would decode a PNG in search of one behind its pixels
+            transparent = image.info.get("transparency") if image.mode in ("1", "L", "I;16") else None
+            if image.mode == "1" and transparent is not None:
+                transparent = int(bool(transparent))  # some versions of Pillow tell 255, not 1
             orientation = image.getexif().get(_ORIENTATION, 1) if tagged else 1
             return Header(
                 image.size,
@@ -54,6 +59,7 @@ def read_header(data: bytes) -> Header:
                 orientation if orientation in range(1, 9) else 1,
                 image.info.get("icc_profile"),
                 getattr(image, "n_frames", 1),
+                transparent,
             )
     except Exception:  # Pillow meets damaged headers with errors of any kind; whether there is an image, OpenCV tells
         return Header()

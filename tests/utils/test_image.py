@@ -5,6 +5,7 @@ import os
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,15 @@ from hypothesis.extra import numpy as hnp
 
 from basicsr.utils import image as image_module
 from basicsr.utils.errors import DataError
-from basicsr.utils.image import image_to_tensor, read_image, tensor_to_image, write_image
+from basicsr.utils.image import (
+    Picture,
+    image_to_tensor,
+    read_image,
+    read_picture,
+    tensor_to_image,
+    write_image,
+    write_picture,
+)
 
 
 @pytest.fixture
@@ -231,3 +240,72 @@ def test_images_survive_the_way_to_tensors_and_back(image):
 def test_tensors_are_clipped_and_rounded_half_to_even():
     tensor = torch.tensor([-1.0, 0.5 / 255, 1.5 / 255, 2.5 / 255, 2.0, 0.0]).view(3, 2, 1)
     assert tensor_to_image(tensor).transpose(2, 0, 1).flatten().tolist() == [0, 0, 2, 2, 255, 0]
+
+
+def test_profiles_of_16_bits_are_kept(tmp_path):
+    """Other programs find the profile, and the pixels are the same."""
+    profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    pixels = np.random.default_rng(0).integers(0, 65536, (5, 8, 3), dtype=np.uint16)
+    for suffix in (".png", ".tif", ".tiff"):
+        for alpha in (None, pixels[..., 0]):
+            write_picture(tmp_path / f"a{suffix}", Picture(pixels, alpha, grey=False, profile=profile))
+            with PIL.Image.open(tmp_path / f"a{suffix}") as image:
+                assert image.info["icc_profile"] == profile
+            again = read_picture(tmp_path / f"a{suffix}")
+            np.testing.assert_array_equal(again.rgb, pixels)
+            assert (again.alpha is None) == (alpha is None) and again.profile == profile
+
+
+def test_kinds_of_tiff_are_read_rightly_or_refused(tmp_path):
+    """The right values are those that the file was written from, by a writer that knows all kinds."""
+    tifffile = pytest.importorskip("tifffile")
+    random, path = np.random.default_rng(0), tmp_path / "a.tif"
+    eight, sixteen = (
+        random.integers(1, np.iinfo(dtype).max, (32, 48, 4), dtype=dtype) for dtype in (np.uint8, np.uint16)
+    )
+    for pixels in (eight, sixteen):
+        grey, rgb, rgba = pixels[..., 0], pixels[..., :3], pixels
+        for values, expected, options in (
+            (rgba, rgba, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+            (rgba, rgb, {"photometric": "rgb", "extrasamples": ["unspecified"]}),
+            (rgb, rgb, {"photometric": "rgb", "byteorder": ">"}),
+            (rgb, rgb, {"photometric": "rgb", "bigtiff": True}),
+            (rgb, rgb, {"photometric": "rgb", "tile": (16, 16)}),
+            (rgb, rgb, {"photometric": "rgb", "compression": "deflate"}),
+            (grey, grey, {"photometric": "minisblack"}),
+            (np.iinfo(grey.dtype).max - grey, grey, {"photometric": "miniswhite"}),
+        ):
+            tifffile.imwrite(path, values, **options)
+            read = read_picture(path)
+            assert read.rgb.dtype == pixels.dtype and read.grey == (expected.ndim == 2), options
+            found = (
+                read.rgb[..., 0] if read.grey else read.rgb if read.alpha is None else np.dstack([read.rgb, read.alpha])
+            )
+            np.testing.assert_array_equal(found, expected, err_msg=str(options))
+    tifffile.imwrite(path, eight[..., :2], photometric="minisblack", extrasamples=["unassalpha"], planarconfig="contig")
+    np.testing.assert_array_equal(read_picture(path).rgb[..., 1], eight[..., 0])
+    np.testing.assert_array_equal(read_picture(path).alpha, eight[..., 1])
+    for values, options, kind in (
+        (sixteen[..., :2], {"photometric": "minisblack", "planarconfig": "contig"}, "further channels beside grey"),
+        (sixteen, {"photometric": "rgb", "extrasamples": ["assocalpha"]}, "colours that are multiplied by alpha"),
+        (sixteen, {"photometric": "separated"}, "colours of kind 5"),
+        (sixteen[..., :3].transpose(2, 0, 1).copy(), {"photometric": "rgb", "planarconfig": "separate"}, "each channel by itself"),
+    ):  # fmt: skip
+        tifffile.imwrite(path, values, **options)
+        with pytest.raises(
+            DataError, match=f"TIFF of 16 bits with {kind}, which is not read here. Save it again as PNG"
+        ):
+            read_picture(path)
+    tifffile.imwrite(path, sixteen[..., :3], photometric="rgb", compression="lzma")
+    with pytest.raises(DataError, match=r"of a kind that is not read here: 3 channels of 16 bits.*compression 34925\."):
+        read_picture(path)
+
+
+def test_a_grey_png_with_a_transparent_level_has_alpha(tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    PIL.Image.fromarray(grey).save(tmp_path / "a.png", transparency=40)
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.rgb, grey[..., None].repeat(3, 2))
+    np.testing.assert_array_equal(picture.alpha, np.where(grey == 40, 0, 255))
+    PIL.Image.fromarray(grey > 100).save(tmp_path / "b.png", transparency=1)  # one bit a pixel
+    np.testing.assert_array_equal(read_picture(tmp_path / "b.png").alpha, np.where(grey > 100, 0, 255))
