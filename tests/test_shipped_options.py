@@ -69,6 +69,37 @@ def test_networks_fit_every_scale(network, scale):
     assert quantized.name != load_options(OPTIONS / "train/train_2DQuant.yml", ["scale=2", "bit=4"]).name
 
 
+def trained_by_recipe():
+    """Return what is trained under options/train/ with every recipe that its file takes, as (file, recipe)."""
+    runs = []
+    for file in (OPTIONS / "train").glob("*.yml"):
+        start, _, family = file.stem.partition("_")
+        recipes = [recipe.stem for recipe in (OPTIONS / "methods").glob(f"{family}*.yml")]
+        if "{recipe}" in file.read_text(encoding="utf-8"):
+            runs += [(file, recipe) for recipe in recipes if recipe in (family, f"{family}_exact") or "_as_" in recipe]
+        elif family in recipes and family != "FP":
+            runs.append((file, family))
+    return sorted(runs)
+
+
+@pytest.mark.parametrize("network", ["swinir_light", "edsr_baseline", "rdn_small"])
+@pytest.mark.parametrize(("file", "recipe"), trained_by_recipe(), ids=lambda value: getattr(value, "stem", value))
+def test_what_is_trained_is_found_and_built_by_the_test_of_its_recipe(file, recipe, network):
+    given = [f"network={network}", "bit=3", "scale=2"]
+    takes_recipe = "{recipe}" in file.read_text(encoding="utf-8")
+    trained = load_options(file, [*given, f"recipe={recipe}"] if takes_recipe else given)
+    start = file.stem.partition("_")[0]
+    tested = load_options(OPTIONS / f"test/{'demo' if start == 'demo' else 'test'}.yml", [*given, f"recipe={recipe}"])
+    assert tested.path.pretrain_network_Q == f"experiments/{trained.name}/models/net_Q_latest.pth"
+    assert tested.quantization == trained.quantization and tested.network_g == trained.network_g
+    assert tested.method_name == trained.method_name and tested.train is None and "train" not in tested.datasets
+
+
+def test_every_recipe_is_among_them():
+    recipes = {recipe for _, recipe in trained_by_recipe()}
+    assert recipes == {file.stem for file in (OPTIONS / "methods").glob("*.yml")} - {"FP"}
+
+
 @pytest.mark.parametrize("old", OLD)
 def test_who_names_a_file_of_before_is_told_what_replaces_it(old):
     name, *overrides = shlex.split(OLD[old])

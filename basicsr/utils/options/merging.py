@@ -243,6 +243,8 @@ def _check_sections(options: dict[str, Any], override: str) -> None:
 def fill_placeholders(raw: dict[str, Any]) -> dict[str, Any]:
     """Replace `{network}`, `{recipe}`, `{scale}`, `{bit}` and what `placeholders:` defines in all texts, so that these follow them.
 
+    What `placeholders:` defines may have the four axes in it.
+
     Raises:
         OptionsError: `placeholders` is no mapping to texts, or a placeholder is unknown or has no value.
     """
@@ -250,8 +252,12 @@ def fill_placeholders(raw: dict[str, Any]) -> dict[str, Any]:
     defined = raw.pop("placeholders", None) or {}
     if not isinstance(defined, dict):
         raise OptionsError(f"Option 'placeholders' must map names to texts, not {guessed(defined)!r}.")
-    known = {key: raw.get(key) for key in AXES}
-    known |= {key: value.text if isinstance(value, Written) else value for key, value in defined.items()}
+    axes = {key: raw.get(key) for key in AXES}
+    texts = {key: value.text if isinstance(value, Written) else value for key, value in defined.items()}
+    known = axes | {
+        key: _filled(text, axes, f"Option 'placeholders:{key}'") if isinstance(text, str) else text
+        for key, text in texts.items()
+    }
 
     def fill(value: Any, where: str) -> Any:
         if isinstance(value, str):
