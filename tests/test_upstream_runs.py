@@ -23,7 +23,7 @@ from tests.lmdb_folders import make_lmdb
 pytestmark = pytest.mark.slow
 
 QUICK = ["num_gpu=0", "num_threads=1"]
-OF_TRAINING = ["logger:use_tb_logger=false", "datasets:train:num_worker_per_gpu=0"]
+OF_TRAINING = ["logger:use_tb_logger=false", "logger:wandb=null", "datasets:train:num_worker_per_gpu=0"]
 SWINIR = [f"network_Q:{key}={value}" for key, value in tiny.NETWORK.items()]
 OF_2DQUANT = "experiments/pretrained_models/SwinIR/002_lightweightSR_DIV2K_s64w8_SwinIR-S_x4.pth"
 
@@ -149,7 +149,7 @@ def test_2dquant_from_its_files_to_a_packed_network(place, capfd):
         assert command(main, upstream.testing_2dquant(4), *SWINIR, "bit=3", weights) == 0
         assert (place / "results/test_2DQuant_x4" / name).is_file()
     measured = json.loads((place / "results/test_2DQuant_x4/metrics.json").read_text())
-    assert (measured["method"], measured["w_bits"], list(measured["datasets"])) == ("2DQuant", 3, ["Set5"])
+    assert (measured["method"], measured["w_bits"], list(measured["datasets"])) == ("2DQuant as released", 3, ["Set5"])
     cali_data["lq"] += 0.01
     torch.save(cali_data, "keydata/cali_data_x4.pth")
     assert command(train_command.main, training, *changes, flags=["--auto_resume"]) == 2

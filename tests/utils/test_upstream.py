@@ -8,6 +8,7 @@ import torch
 from basicsr.training.optimizers import build_scheduler
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import by_path, load_options
+from basicsr.utils.options.upstream import values
 from basicsr.utils.options.upstream.known import is_known
 from basicsr.utils.options.upstream.paths import matches
 from basicsr.utils.options.upstream.table import DEFAULTS, READ_BEFORE, ROWS, SAME
@@ -184,6 +185,17 @@ def test_a_file_may_build_on_one_of_basicsr(tmp_path):
     file = upstream.write(tmp_path / "mine.yml", "base: theirs.yml\ntrain: {batch_size: 8, ema_decay: 0.5}\nnum_gpu: 2")
     options = load_options(file)
     assert (options.train.batch_size, options.train.model_extra["ema_decay"], options.val.pad) == (8, 0.5, "reflect")
+
+
+def test_weights_and_biases_are_left_out_where_the_package_is_not_installed(load, monkeypatch, caplog, tmp_path):
+    text = upstream.training_2dquant(4)
+    assert load(text).logger.wandb.project == "ptq"
+    monkeypatch.setattr(values, "find_spec", lambda _package: None)
+    with caplog.at_level("INFO", "basicsr"):
+        assert load(text).logger.wandb is None
+    assert "Option 'logger:wandb' is left out." in caplog.text
+    ours = load_options(OPTIONS / "train/demo_2DQuant.yml", ["logger:wandb:project=mine"])
+    assert ours.logger.wandb.project == "mine"  # who asks for it here is told by the run that it is missing
 
 
 def test_auto_counts_the_processes_of_torchrun(load, monkeypatch):

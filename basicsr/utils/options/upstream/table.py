@@ -16,6 +16,7 @@ from basicsr.utils.options.upstream.values import (
     device,
     first_metric,
     home,
+    if_installed,
     of_all_gpus,
     released_loss,
     swin_layers,
@@ -29,6 +30,10 @@ _NOT_READ = "2DQuant's code does not read it."
 _NETWORKS = "This project has EDSR, MSRResNet, RDN and SwinIR. Another architecture is one file, see docs/extending.md."
 
 ROWS: tuple[Row, ...] = (
+    renamed(
+        "logger:wandb", "logger:wandb", "Left out where the package `wandb` is not installed, for it changes no result.",
+        convert=if_installed("wandb"), beside="num_gpu",
+    ),
     # general
     renamed("model_type", "model_type", "One model trains all networks.", equals=("SwinIRModel",), convert=lambda *_: "SRModel"),
     renamed(

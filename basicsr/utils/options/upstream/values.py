@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def released_loss(name: str, of: str) -> Convert:
         return {**others, "type": name} if "type" in value else others
 
     return convert
+
+
+def if_installed(package: str) -> Convert:
+    """Return the conversion that leaves an option out where the package that it needs is not installed."""
+    return lambda value, _given: LEAVE_OUT if find_spec(package) is None else value
 
 
 def swin_layers(given: Given, translated: Mapping[str, Any]) -> list[str]:
