@@ -16,11 +16,9 @@ images are cut out of the LR image of the whole picture.
 """
 
 import argparse
-import filecmp
 import functools
 import hashlib
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -36,7 +34,9 @@ from basicsr.utils.arguments import command_parser, integer_from
 from basicsr.utils.errors import DataError, UserError, explained
 from basicsr.utils.files import atomic_path
 from basicsr.utils.image import read_image, write_image
+from basicsr.utils.image_bytes import read_bytes
 from basicsr.utils.image_folders import distinct_names, image_files
+from basicsr.utils.lmdb_folders import lmdb_folder_of
 from basicsr.utils.resize import crop_to_multiple, downscale_image
 from prepared_folders import Layout, images_if_any, parallel
 from sub_images import BORDER, Cut, cut_folder, is_sub_image
@@ -219,16 +219,16 @@ def _duplicates(reports: Iterable[ImageReport]) -> list[str]:
 
 def _copy(file: Path, target: Path, link: bool) -> None:
     if target.exists():
-        if not filecmp.cmp(file, target, shallow=False):
+        if target.read_bytes() != read_bytes(file):
             raise DataError(f"'{target}' exists and differs from '{file}'; it is left as it is. Choose another --out.")
         return
     with explained(DataError, f"'{target}' cannot be written"):
-        if link:
+        if link and lmdb_folder_of(file) is None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(file.resolve())
         else:
             with atomic_path(target) as temporary:
-                shutil.copyfile(file, temporary)
+                temporary.write_bytes(read_bytes(file))
 
 
 def _report(problems: list[str], success: str) -> int:

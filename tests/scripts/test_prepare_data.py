@@ -6,6 +6,7 @@ import pytest
 
 from basicsr.utils.image import read_image, write_image
 from basicsr.utils.resize import crop_to_multiple, downscale_image
+from tests.lmdb_folders import make_lmdb
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,16 @@ def layout(photos, tmp_path):
 
 def _contents(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_lays_out_a_database_as_the_folder_that_it_was_made_of(run, photos, tmp_path):
+    database = make_lmdb(photos, tmp_path / "photos.lmdb")
+    for source, more in ((photos, ()), (database, ()), (database, ("--link",))):
+        run("--hr", source, "--out", tmp_path / f"{source.name}{len(more)}", "--scales", 2, *more)
+    for name in ("photos.lmdb0", "photos.lmdb1"):
+        for file in (tmp_path / "photos0").rglob("*.png"):
+            other = tmp_path / name / file.relative_to(tmp_path / "photos0")
+            np.testing.assert_array_equal(read_image(other), read_image(file))
 
 
 def test_lays_out_a_folder_and_finds_it_in_order(run, photos, layout, tmp_path):
