@@ -39,6 +39,7 @@ from basicsr.utils.errors import CheckpointError, DataError, OptionsError, expla
 from basicsr.utils.experiment import Experiment
 from basicsr.utils.extras import usable
 from basicsr.utils.files import write_json
+from basicsr.utils.locks import claimed
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.provenance import write_options
@@ -61,8 +62,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     """
     if options.train is None:
         raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
-    if dist.is_main():
-        usable(PACKAGES)  # said before the work, not after it
+    usable(PACKAGES)  # said before the work, not after it
     check_batch_size(options.train.batch_size, dist.world_size())
     validation = build_evaluation_sets(options.datasets_of("val"), options.scale)
     for dataset in validation:
@@ -86,7 +86,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
         log_network(model.full_precision if isinstance(model, QuantizedModel) else model.network)
         compared = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
         evaluator = Evaluator(options.val, options.scale, compared)
-        _require_best_metric(options.val.best_metric, evaluator)
+        evaluator.require(options.val.best_metric)
         evaluate = StageEvaluation(experiment, evaluator, validation, tests)
         state = begin(model, crops, experiment, evaluate, compared)
         loop = TrainingLoop(
@@ -104,14 +104,6 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
                 report_levels(model.network, crops[0])
         if dist.is_main():
             leave_report(experiment.folder, options.name)
-
-
-def _require_best_metric(name: str, evaluator: Evaluator) -> None:
-    if name not in evaluator.metrics:
-        raise OptionsError(
-            f"Option 'val:best_metric' is '{name}', which compares with the output of a full-precision network, but this run has "
-            "none. Choose a metric that compares with HR, or set 'val:full_precision' to true where the run quantizes."
-        )
 
 
 @dataclass(frozen=True)
@@ -245,15 +237,19 @@ def test(options: Options, root: Path, device: torch.device) -> None:
     """Evaluate a network on the test sets of the options; leaves `results/<name>/` under `root`.
 
     Raises:
-        UserError: something that the user gave cannot be used.
+        UserError: something that the user gave cannot be used, or another process works in that folder.
     """
     folder = root / "results" / options.name
-    with explained(CheckpointError, f"The folder '{folder}' cannot be set up"):
-        configure_logger(run_log(folder, "test", options.name), dist.is_main())
-        if dist.is_main():
-            write_options(options, folder)
-    if dist.is_main():
-        usable(PACKAGES)
+    with claimed(folder):
+        with explained(CheckpointError, f"The folder '{folder}' cannot be set up"):
+            configure_logger(run_log(folder, "test", options.name), dist.is_main())
+            if dist.is_main():
+                write_options(options, folder)
+        _test_into(folder, options, device)
+
+
+def _test_into(folder: Path, options: Options, device: torch.device) -> None:
+    usable(PACKAGES)
     datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
     if not datasets:
         raise DataError(

@@ -28,6 +28,7 @@ from basicsr.networks.build import full_precision_network, quantized_network
 from basicsr.quant.integers.products import IntegerWeight
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import write_json
+from basicsr.utils.locks import claimed
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Options
 from basicsr.utils.rounding import rounded
@@ -64,9 +65,15 @@ def export(options: Options, root: Path, device: torch.device, what: ExportOptio
 
     Raises:
         OptionsError: the options describe no quantized network, or a package for ONNX is not installed.
-        CheckpointError: a file cannot be read or written.
+        CheckpointError: a file cannot be read or written, or another process works in that folder.
         QuantizationError: the network cannot be frozen.
     """
+    folder = root / "results" / options.name
+    with claimed(folder):
+        return _export_into(folder, options, device, what)
+
+
+def _export_into(folder: Path, options: Options, device: torch.device, what: ExportOptions) -> Path:
     if options.quantization is None:
         raise OptionsError(
             "Section 'quantization' is required: only quantized networks are packed. Give the options file of their test."
@@ -80,7 +87,7 @@ def export(options: Options, root: Path, device: torch.device, what: ExportOptio
             network, integer_linear=what.integer_linear
         )  # refuses what cannot be exported before any work
     datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
-    file = root / "results" / options.name / f"{options.name}.safetensors"
+    file = folder / f"{options.name}.safetensors"
     size = save_packed(network, options.network_g, quantization_map, file, method=options.method_name, half=what.half)
     plain_size = BYTES_OF_FLOAT * sum(p.numel() for p in full_precision.parameters())
     get_logger().info(

@@ -15,7 +15,7 @@ from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.observe.capture import count_codes
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
-from basicsr.utils.errors import DataError, TrainingError
+from basicsr.utils.errors import DataError, OptionsError, TrainingError
 from basicsr.utils.image import tensor_to_image, write_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import ValOptions
@@ -48,6 +48,14 @@ class Evaluator:
         self.metrics = {k: m for k, m in metrics.items() if compares or m.traits.compares == "hr"}
         self._full_precision = full_precision
         self._references = ReferenceOutputs(full_precision, options) if compares and full_precision else None
+
+    def require(self, name: str) -> None:
+        """Refuse the metric that chooses the best iterate where it is not measured, with an OptionsError."""
+        if name not in self.metrics:
+            raise OptionsError(
+                f"Option 'val:best_metric' is '{name}', which compares with the output of a full-precision network, but this run has "
+                "none. Choose a metric that compares with HR, or set 'val:full_precision' to true where the run quantizes."
+            )
 
     def evaluate(self, network: nn.Module, dataset: Any, file_of: FileOf | None = None) -> DatasetResult:
         """Evaluate a network on a dataset of pairs; several processes share the images.

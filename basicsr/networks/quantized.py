@@ -1,9 +1,10 @@
 """From a full-precision network and options to a quantized one, and from a checkpoint into it."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from basicsr.quant.insertion.coverage import CoverageRule
 from basicsr.quant.insertion.insert import insert_quantizers
@@ -48,7 +49,7 @@ def load_quantized(network: nn.Module, path: str | Path) -> None:
         CheckpointError: the file cannot be read, or belongs to another network or coverage.
         QuantizationError: its bits are not those of the quantizers.
     """
-    state_dict = load_weights_file(path)
+    state_dict: Mapping[str, Tensor] = load_weights_file(path)
     if is_released_2dquant(state_dict):
         state_dict = convert_released_2dquant(state_dict)
     load_network_weights(network, state_dict, path)

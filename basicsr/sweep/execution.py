@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from filelock import BaseFileLock
 
 from basicsr.sweep.goals import Goal
 from basicsr.sweep.plan import Run, describe
 from basicsr.sweep.records import Places, mark_beginning
 from basicsr.utils.errors import CheckpointError, UserError, explained
-from basicsr.utils.locks import is_taken, lock_of_run, take_lock
+from basicsr.utils.locks import Lock, is_taken, lock_of_run, take_lock
 from basicsr.utils.signals import Interrupted, deferred_signals
 
 POLL_SECONDS = 0.1
@@ -92,7 +91,7 @@ class ActiveRun:
         self._process: subprocess.Popen | None = None
         self.seconds = -time.monotonic()
 
-    def _take_lock(self) -> BaseFileLock:
+    def _take_lock(self) -> Lock:
         lock = take_lock(self._places.lock(self.run))
         if lock is None:
             raise BlockingIOError

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import BaseFileLock
 
 from basicsr.utils import dist
 from basicsr.utils.checkpoint import rng_state, save_torch, set_rng_state
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.extras import usable
 from basicsr.utils.files import append_line, atomic_path, complete_lines, remove_leftovers, write_json
-from basicsr.utils.locks import lock_of_run, take_lock
+from basicsr.utils.locks import claim
 from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.provenance import write_options
@@ -23,9 +22,6 @@ from basicsr.utils.rounding import rounded
 from basicsr.utils.stated_network import ENTRY, plain
 from basicsr.utils.tracking import TensorBoard, Tracker, Trackers, WeightsAndBiases
 from basicsr.utils.training_states import WhyNot, newest_usable, read_state, requested, require_same
-
-LOCK_SECONDS = 8.0
-"""How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
 
 StateDicts = Mapping[str, Mapping[str, torch.Tensor]]
 
@@ -66,7 +62,7 @@ class Experiment:
         self._keeps_losses = True
         self._records: list[dict[str, Any]] = []
         self._trackers = Trackers([])
-        self._lock = self._take_lock() if dist.is_main() else None
+        self._lock = claim(self.folder) if dist.is_main() else None
         try:
             self._state: dict[str, Any] = {}
             self._unusable: list[str] = []
@@ -83,15 +79,6 @@ class Experiment:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _take_lock(self) -> BaseFileLock:
-        lock = take_lock(lock_of_run(self.folder), LOCK_SECONDS)
-        if lock is None:
-            raise CheckpointError(
-                f"Another process works on the run '{self.options.name}' in '{self.folder}'. Wait for it to end, stop it, or "
-                "give this run another name."
-            )
-        return lock
 
     def _find_state(self, auto_resume: bool) -> Path | None:
         """Read the state to continue from, if there is one, and return its file."""

@@ -1,13 +1,38 @@
 """Locks that keep two processes from working on the same run. The system gives them up with the process, however it ends."""
 
+import contextlib
+import errno
+import functools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
+from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, explained
+from basicsr.utils.logger import get_logger
+
+LOCK_SECONDS = 8.0
+"""How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
+_HELD = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
 
 
-def take_lock(file: Path, seconds: float = 0.0) -> BaseFileLock | None:
+class Lock(Protocol):
+    """What keeps others out until it is released."""
+
+    def release(self) -> None:
+        """Give it up."""
+
+
+class _NoLock:
+    """Stands for a lock where the file system knows none."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+def take_lock(file: Path, seconds: float = 0.0) -> Lock | None:
     """Take the lock that a file stands for; the file and its folder are made, and the file stays when the lock is released.
 
     Args:
@@ -15,7 +40,8 @@ def take_lock(file: Path, seconds: float = 0.0) -> BaseFileLock | None:
         seconds: how long to wait for it.
 
     Returns:
-        The lock, to be released with `release`; None if another process, or another part of this one, holds it.
+        The lock; None if another process, or another part of this one, holds it. On a file system without locks, such as some
+        network drives, a warning says that nothing keeps others out.
 
     Raises:
         CheckpointError: the folder or the file cannot be made.
@@ -24,12 +50,68 @@ def take_lock(file: Path, seconds: float = 0.0) -> BaseFileLock | None:
     lock = FileLock(file, thread_local=False)
     with explained(CheckpointError, f"The folder '{file.parent}' cannot be set up"):
         file.parent.mkdir(parents=True, exist_ok=True)
+    reason = _without_locks(file)
+    if reason is not None:
+        _tell_once(str(file.parent), reason)
+        return _NoLock()
     with explained(CheckpointError, f"The lock '{file}' cannot be taken"):
         try:
             lock.acquire(timeout=seconds, poll_interval=0.1)
         except Timeout:  # an OSError, too
             return None
     return lock
+
+
+def _without_locks(file: Path) -> str | None:
+    """Return why the file system of a file has no locks; None where it has, or where this cannot be found out."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose locks filelock takes in another way
+        return None
+    try:
+        opened = file.open("ab")
+    except OSError:
+        return None
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return None if error.errno in _HELD else error.strerror or str(error)
+    return None
+
+
+@functools.cache
+def _tell_once(folder: str, reason: str) -> None:
+    get_logger().warning(
+        "Nothing in '%s' can be locked (%s). Make sure yourself that no second process works on the same run.",
+        folder,
+        reason,
+    )
+
+
+def claim(folder: Path) -> Lock:
+    """Take the lock of the folder of a run.
+
+    Raises:
+        CheckpointError: another process has it.
+    """
+    lock = take_lock(lock_of_run(folder), LOCK_SECONDS)
+    if lock is None:
+        raise CheckpointError(
+            f"Another process works on the run '{folder.name}' in '{folder}'. Wait for it to end, stop it, or give this run another name."
+        )
+    return lock
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep others out of the folder of a run for the length of a block; of several processes, the main one does so."""
+    lock = claim(folder) if dist.is_main() else None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def is_taken(file: Path) -> bool:

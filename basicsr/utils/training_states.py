@@ -139,14 +139,14 @@ def require_same(
     Raises:
         CheckpointError: the recipe or the calibration set is another one; names the options that differ, with both values.
     """
-    now, iteration = recipe(options), int(state["iter"])
-    differences, only_length = recipe_differences(state["recipe"], now)
+    asked, iteration = recipe(options), int(state["iter"])
+    differences, only_length = recipe_differences(state["recipe"], asked)
     if differences:
         told = _first_of(differences)
         remedy: str | None = "Continue with the same options, or start a run of another name."
         if only_length:
             allowed = options.required_train().allow_new_length
-            remedy = why_not(state["recipe"]["train"], now["train"], iteration, allowed)
+            remedy = why_not(state["recipe"]["train"], asked["train"], iteration, allowed)
         if remedy is not None:
             raise CheckpointError(f"'{file}' was made with another recipe: {told}. {remedy}")
         get_logger().warning(

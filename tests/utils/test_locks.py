@@ -1,5 +1,8 @@
 """Locks between processes, and a run that two processes want."""
 
+import errno
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -7,10 +10,12 @@ import threading
 
 import pytest
 
-from basicsr.utils import experiment, provenance
+from basicsr import test as test_command
+from basicsr.export import main as export_main
+from basicsr.utils import locks, provenance
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.experiment import Experiment
-from basicsr.utils.locks import is_taken, lock_of_run, take_lock
+from basicsr.utils.locks import claimed, is_taken, lock_of_run, take_lock
 from basicsr.utils.options import load_options
 from tests import tiny
 
@@ -73,7 +78,7 @@ def test_a_lock_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_run_of_another_process_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
     options = load_options(str(tiny.TRAIN), tiny.train_overrides(tmp_path))
     with Experiment(options, tmp_path, False, "net_Q") as first:
         first.record("calibrated", 0, "demo", {"psnr": 29.0}, 1.5)
@@ -114,3 +119,31 @@ def test_a_second_start_of_the_same_run_is_refused_with_a_sentence(tmp_path):
     finally:
         first.kill()
         first.communicate()
+
+
+@pytest.mark.parametrize("main", [test_command.main, export_main])
+def test_a_second_evaluation_into_one_folder_is_refused_and_leaves_it_as_it_is(tmp_path, monkeypatch, capfd, main):
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
+    arguments = ["-opt", str(tiny.TEST), "--root", str(tmp_path), "--force_yml", *tiny.overrides(tmp_path, "name=tiny")]
+    with claimed(tmp_path / "results/tiny"):
+        before = sorted(tmp_path.rglob("*"))
+        assert main(arguments) == 2
+        assert "Another process works on the run 'tiny' in" in capfd.readouterr().err
+        assert sorted(tmp_path.rglob("*")) == before
+    assert main([*arguments, "datasets:test_1:dataroot_gt=absent"]) == 2  # for another reason, and its lock is given up
+    assert "Another process" not in capfd.readouterr().err
+    assert not is_taken(lock_of_run(tmp_path / "results/tiny"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_where_nothing_can_be_locked_a_run_goes_on_and_says_so(tmp_path, monkeypatch, caplog, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    locks._tell_once.cache_clear()
+    for _ in range(2):
+        with claimed(tmp_path / "experiments/tiny"):
+            assert not is_taken(lock_of_run(tmp_path / "experiments/tiny"))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1 and os.strerror(number) in messages[0] and "no second process" in messages[0]
