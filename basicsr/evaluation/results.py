@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.evaluation.dataset_result import DatasetResult
+from basicsr.quant.insertion.coverage import FULL_PRECISION_BITS
 from basicsr.quant.insertion.quantization_map import activation_ranges
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, explained
@@ -34,11 +35,13 @@ def write_results(
         "network": options.network_g["type"],
         "method": options.method_name,
         "scale": options.scale,
-        "w_bits": options.w_bits or 32,
-        "a_bits": options.a_bits or 32,
+        "w_bits": options.w_bits or FULL_PRECISION_BITS,
+        "a_bits": options.a_bits or FULL_PRECISION_BITS,
         "coverage": options.quantization.coverage_name if options.quantization else None,
         "activation_ranges": (
-            activation_ranges([options.quantization.activation_quantizer["type"]]) if options.quantization else None
+            activation_ranges([options.quantization.activation_quantizer["type"]])
+            if options.quantization and options.a_bits != FULL_PRECISION_BITS
+            else None
         ),
         "weights": _weights(options),
         "protocol": options.val.model_dump(include={"crop_border", "test_y_channel", "pad", "self_ensemble"}),

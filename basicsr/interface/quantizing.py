@@ -20,7 +20,7 @@ from basicsr.interface.networks import (
 from basicsr.interface.quantized_network import QuantizedNetwork
 from basicsr.interface.recipes import read_recipe, resolve_options, trains
 from basicsr.networks.quantized import quantized_copy
-from basicsr.quant.insertion.coverage import PRESETS, find_preset
+from basicsr.quant.insertion.coverage import FULL_PRECISION_BITS, PRESETS, find_preset
 from basicsr.quant.insertion.selection import select_modules
 from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.quant.spec import MAX_BITS, MIN_BITS, QuantizationError
@@ -60,7 +60,7 @@ def quantize(
         method: a name of `methods()`, such as MinMax, Percentile, DOBI, DBDC, DFSQ, 2DQuant, BRECQ.
         coverage: `2dquant`, `body` or `full` (all linear layers and convolutions, the first and the last at 8 bits), or `auto`: the
             preset of networks that this package knows, and `full` for all others.
-        w_bits: bits of the weights, where they differ from `bits`.
+        w_bits: bits of the weights, where they differ from `bits`; 32 for full precision.
         a_bits: bits of the activations, likewise.
         exclude: globs on the names of layers, or of single quantizers, that stay in full precision.
         size_multiple: heights and widths of images must be multiples of this; by default the network's attribute, or 1.
@@ -73,7 +73,8 @@ def quantize(
         QuantizationError: no layer can be quantized, or a layer's values are not finite.
     """
     for name, value in {"bits": bits, "w_bits": w_bits, "a_bits": a_bits}.items():
-        _check_bits(name, value)
+        if value != FULL_PRECISION_BITS or name == "bits":
+            _check_bits(name, value)
     recipe = read_recipe(method)
     full_precision = plain_copy(network)
     multiple = size_multiple_of(full_precision, size_multiple)
@@ -154,8 +155,12 @@ def _corrected(network: nn.Module, seen: Probe, section: Mapping[str, Any]) -> d
     executed = [name for name in seen.calls if name in set(with_weight)]
     taken_for_ends, ends = (set(names[:1] + names[-1:]) for names in (with_weight, executed))
     end_bits = PRESETS["full"].end_bits
-    bits = dict.fromkeys(sorted(taken_for_ends - ends), (section["w_bits"], section["a_bits"]))
-    bits |= dict.fromkeys(sorted(ends - taken_for_ends), (end_bits, end_bits))
+    own = (section["w_bits"], section["a_bits"])
+    at_ends = tuple(FULL_PRECISION_BITS if one == FULL_PRECISION_BITS else end_bits for one in own)
+    bits = {
+        **dict.fromkeys(sorted(taken_for_ends - ends), own),
+        **dict.fromkeys(sorted(ends - taken_for_ends), at_ends),
+    }
 
     def excluded(name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in section["exclude"])

@@ -112,6 +112,7 @@ class QATModel(QuantizedModel):
         needs_teacher = self.distillation_loss or self.feature_loss
         self.teacher = Teacher(self.full_precision, layers, teacher_autocast) if needs_teacher else None
         self.mismatch_loss = _loss(mismatch_loss, "train:mismatch_loss")
+        self._require_activations()
         self.gradient_rule = GRADIENT_RULE_REGISTRY.build(gradient_rule, where="train:gradient_rule")
         self._gradients = GradientPair(self.network)
         self._reached = self._reached_by_mismatch(mismatch_trains_bounds)
@@ -131,6 +132,12 @@ class QATModel(QuantizedModel):
             raise OptionsError(
                 "Options 'train:pixel_loss', 'train:distillation_loss' and 'train:feature_loss' are all empty: give at "
                 "least one."
+            )
+
+    def _require_activations(self) -> None:
+        if self.mismatch_loss is not None and not dict(named_quantizers(self.network, "activation")):
+            raise OptionsError(
+                "Option 'train:mismatch_loss' regularises quantized activations, but this run quantizes weights alone. Set it to null."
             )
 
     def _reached_by_mismatch(self, trains_bounds: bool) -> list[int]:

@@ -37,11 +37,11 @@ def _for_all(options: Any) -> Any:
 
 
 def _bits_of(text: str) -> tuple[int, int]:
-    """Return bits of weights and activations, of `4` or `w4a8`."""
-    found = re.fullmatch(r"([2-8])|w([2-8])a([2-8])", text)
+    """Return bits of weights and activations, of `4`, `w4a8` or `w4a32`, 32 for full precision."""
+    found = re.fullmatch(r"([2-8])|w([2-8]|32)a([2-8]|32)(?<!w32a32)", text)
     if found is None:
         raise ValueError(
-            f"'{text}' must be a number of bits from 2 to 8, or one for weights and activations as in w4a8"
+            f"'{text}' must be a number of bits from 2 to 8, or one for weights and activations as in w4a8 and w4a32"
         )
     both, weights, activations = found.groups()
     return int(both or weights), int(both or activations)

@@ -16,6 +16,7 @@ import yaml
 from basicsr.data import folder_of
 from basicsr.metrics.base import build_metrics
 from basicsr.metrics.stated import metrics_in
+from basicsr.quant.insertion.coverage import FULL_PRECISION_BITS
 from basicsr.sweep.digests import calibration_digest, calibration_file, weights_digest
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
@@ -247,8 +248,8 @@ def write_record(run: Run, places: Places) -> dict[str, Any]:
 
 
 def activation_ranges(options: Options) -> str | None:
-    """Return `dynamic` where activation quantizers find their levels anew for each sample, else `static`; None for FP."""
-    if options.quantization is None:
+    """Return `dynamic` where activation quantizers find their levels anew for each sample, else `static`; None without any."""
+    if options.quantization is None or options.a_bits == FULL_PRECISION_BITS:
         return None
     quantizer = QUANTIZER_REGISTRY.get(
         options.quantization.activation_quantizer["type"], "quantization:activation_quantizer"

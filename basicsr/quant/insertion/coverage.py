@@ -12,9 +12,13 @@ END_BITS = 8
 """Bits of the first and the last layer in the preset `full`, as in PTQ4SR (CVPR 2023)."""
 
 
+FULL_PRECISION_BITS = 32
+"""Bits of weights or activations that stay in full precision."""
+
+
 def check_bits(bits: int | None, what: str) -> None:
-    """Raise a QuantizationError that says `what`, unless `bits` is None or can be used."""
-    if bits is None:
+    """Raise a QuantizationError that says `what`, unless `bits` is None, 32 or can be used."""
+    if bits is None or bits == FULL_PRECISION_BITS:
         return
     try:
         QuantSpec(bits)

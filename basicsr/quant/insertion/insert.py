@@ -12,6 +12,7 @@ from basicsr.quant.insertion.quantization_map import ModuleEntry, QuantizationMa
 from basicsr.quant.insertion.selection import (
     SelectedModule,
     exclude_matching,
+    leave_out_full_precision,
     override_bits,
     require_accepted,
     select_modules,
@@ -46,8 +47,8 @@ def insert_quantizers(
     Args:
         network: a full-precision network. It is left as it was if an error is raised.
         coverage: name of a preset (`coverage.PRESETS`), or rules, each of which must match; the first that matches counts.
-        w_bits: bits of the weights, 2 to 8.
-        a_bits: bits of the activations, 2 to 8.
+        w_bits: bits of the weights, 2 to 8, or 32 for full precision.
+        a_bits: bits of the activations, likewise.
         overrides: `{match: glob, w_bits: ..., a_bits: ...}`, see `coverage.CoverageOverride`; later ones win.
         exclude: globs on the names of what to leave in full precision: modules (`body.0.*`), parts of split ones
             (`*.attn.qkv.v`) or single quantizers (`body.*.conv1.act_quantizer`).
@@ -87,6 +88,7 @@ def _adjust(
     require_accepted(selected)
     for override in overrides:
         override_bits(selected, CoverageOverride(**override))
+    leave_out_full_precision(selected)
 
 
 def apply_quantization_map(network: nn.Module, quantization_map: QuantizationMap) -> None:

@@ -8,6 +8,7 @@ from itertools import accumulate
 from torch import nn
 
 from basicsr.quant.insertion.coverage import (
+    FULL_PRECISION_BITS,
     CoverageOverride,
     CoveragePreset,
     CoverageRule,
@@ -27,7 +28,7 @@ class SelectedModule:
     Attributes:
         rule: the rule that selected it.
         slots: its places for quantizers.
-        bits: of each quantizer, by the name of its slot; a slot that is not in it stays in full precision.
+        bits: of each quantizer, by the name of its slot; a slot that is not in it, or has 32, stays in full precision.
         refusal: why it has no slots, such as a padding that the quantized module does not know; None where it has.
     """
 
@@ -39,6 +40,12 @@ class SelectedModule:
     def set_bits(self, w_bits: int, a_bits: int) -> None:
         """Set the bits of all slots by their role."""
         self.bits = {slot.name: w_bits if slot.role == "weight" else a_bits for slot in self.slots}
+
+    def replace_bits(self, bits: int) -> None:
+        """Set other bits for all slots but those that stay in full precision."""
+        self.bits = {
+            slot: FULL_PRECISION_BITS if own == FULL_PRECISION_BITS else bits for slot, own in self.bits.items()
+        }
 
 
 def select_modules(
@@ -82,7 +89,7 @@ def select_modules(
     if preset.end_bits is not None:
         with_weight = [s for s in selected.values() if any(slot.role == "weight" for slot in s.slots)]
         for end in with_weight[:1] + with_weight[-1:]:
-            end.set_bits(preset.end_bits, preset.end_bits)
+            end.replace_bits(preset.end_bits)
     return selected
 
 
@@ -153,6 +160,22 @@ def override_bits(selected: Mapping[str, SelectedModule], override: CoverageOver
     if not changed:
         raise QuantizationError(
             f"The override '{override.match}' matches nothing that it could change. {suggestion(override.match, selected)}"
+        )
+
+
+def leave_out_full_precision(selected: dict[str, SelectedModule]) -> None:
+    """Leave out the quantizers of 32 bits, and modules that have no others.
+
+    Raises:
+        QuantizationError: nothing is left to quantize.
+    """
+    for name, module in list(selected.items()):
+        module.bits = {slot: bits for slot, bits in module.bits.items() if bits != FULL_PRECISION_BITS}
+        if not module.bits:
+            del selected[name]
+    if not selected:
+        raise QuantizationError(
+            f"All weights and activations have {FULL_PRECISION_BITS} bits, so that nothing is quantized. Set w_bits or a_bits to 2 to 8."
         )
 
 

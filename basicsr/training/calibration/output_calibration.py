@@ -24,7 +24,7 @@ SEARCH = "output"
 
 
 def quantizers_by_output(network: nn.Module, globs: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return the module and the slot of each quantizer that the globs name, by its full name.
+    """Return the module and the slot of each quantizer that the globs name, by its full name; none where there are no activations.
 
     Raises:
         OptionsError: a glob names no quantizer of an activation, or one that has no single pair of bounds.
@@ -38,7 +38,9 @@ def quantizers_by_output(network: nn.Module, globs: Sequence[str]) -> dict[str, 
         for slot, _ in named_quantizers(module)
     }
     chosen: dict[str, tuple[str, str]] = {}
-    for glob in globs:
+    for glob in (
+        globs if activations else ()
+    ):  # where weights alone are quantized, a recipe for both need not be changed
         names = [name for name in activations if fnmatchcase(name, glob)]
         if not names:
             raise OptionsError(

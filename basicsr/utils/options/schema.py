@@ -14,6 +14,8 @@ from basicsr.utils.signature import NOT_RECIPE
 
 Component = dict[str, Any]
 Bits = Annotated[int, pydantic.Field(ge=2, le=8)]
+BitsOrFull = Bits | Literal[32]
+"""Bits of weights or of activations apart: 32 leaves them in full precision."""
 Positive = Annotated[int, pydantic.Field(ge=1)]
 PHASES = ("train", "val", "test")
 DEFAULT_METRICS: dict[str, Component] = {
@@ -53,8 +55,8 @@ class OverrideOptions(_Section):
 
     match: str
     """Glob on the names of layers."""
-    w_bits: Bits | None = None
-    a_bits: Bits | None = None
+    w_bits: BitsOrFull | None = None
+    a_bits: BitsOrFull | None = None
 
 
 class RuleOptions(_Section):
@@ -66,8 +68,8 @@ class RuleOptions(_Section):
     """Registered name of the quantized layer, such as QConv2d."""
     split: list[str] = []
     """Names of the parts, for QSplitLinear."""
-    w_bits: Bits | None = None
-    a_bits: Bits | None = None
+    w_bits: BitsOrFull | None = None
+    a_bits: BitsOrFull | None = None
 
 
 class QuantizationOptions(_Section):
@@ -75,8 +77,10 @@ class QuantizationOptions(_Section):
 
     coverage: str | Annotated[list[RuleOptions], pydantic.Field(min_length=1)]
     """Preset: 2dquant, body or full; or rules of one's own, each of which must match: the first that matches a layer counts."""
-    w_bits: Bits | None = None
-    a_bits: Bits | None = None
+    w_bits: BitsOrFull | None = None
+    """Bits of the weights; 32 leaves them in full precision."""
+    a_bits: BitsOrFull | None = None
+    """Bits of the activations; 32 leaves them in full precision, so that weights alone are quantized."""
     weight_quantizer: Component = {"type": "Affine"}
     """Quantizer of weights."""
     activation_quantizer: Component = {"type": "Affine"}
