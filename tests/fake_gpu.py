@@ -18,15 +18,27 @@ WAITS = (torch._subclasses.fake_tensor.DataDependentOutputException, DynamicOutp
 """Raised where the host asks for a value on the device."""
 
 
+class _Module:
+    """What torch asks of the module of a device."""
+
+    is_available = staticmethod(lambda: False)  # nobody is to choose this device without being told to
+    is_initialized = staticmethod(lambda: True)
+    device_count = staticmethod(lambda: 1)
+    current_device = staticmethod(lambda: 0)
+    manual_seed_all = staticmethod(lambda seed: None)
+    _is_in_bad_fork = staticmethod(lambda: False)
+    get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16, torch.float16])
+
+
 class FakeGPU:
     """The device, and tensors and modules on it."""
 
     def __init__(self) -> None:
         if not hasattr(torch, NAME):
             assert REGISTER is not None
-            REGISTER(NAME)
+            REGISTER(NAME, _Module())
         self.device = torch.device(NAME)
-        self.mode = FakeTensorMode()
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)  # what is on the CPU stays there
 
     @staticmethod
     def forget() -> None:

@@ -79,7 +79,7 @@ def test_no_option_can_be_given_wrongly_without_a_word(tmp_path, name, option, v
 
 def test_the_marks_are_few():
     assert {name: without_effect(ARCH_REGISTRY.get(name)) for name in ARCH_REGISTRY.names()} == {
-        "EDSR": set(), "RDN": set(), "SwinIR": {"img_size", "drop_path_rate"},
+        "EDSR": set(), "MSRResNet": set(), "RDN": set(), "SwinIR": {"img_size", "drop_path_rate"},
     }  # fmt: skip
 
 
