@@ -71,3 +71,8 @@ def test_the_fewest_words_are_taken():
 def test_refusals(word_sets, message):
     with pytest.raises(QuantizationError, match=message):
         universal_set(word_sets)
+
+
+@pytest.mark.parametrize(("number", "values"), [(1, 7), (2, 29), (3, 107), (4, 377), (5, 1295)])
+def test_numbers_of_word_sets_have_the_numbers_of_values_that_the_page_states(number, values):
+    assert len(universal_set(number)) == values
