@@ -1,7 +1,10 @@
 """The table from the options of BasicSR and 2DQuant to ours in Markdown, for `make_option_reference.py`."""
 
+import itertools
+
 import yaml
 
+from basicsr.utils.options.upstream.out_of_scope import BLIND, GAN, VIDEO
 from basicsr.utils.options.upstream.rows import Row
 from basicsr.utils.options.upstream.table import DEFAULTS, READ_BEFORE, ROWS, SAME
 
@@ -11,7 +14,8 @@ HEADING = "## Every option\n"
 def with_tables(page: str) -> str:
     """Return the page with its tables, from the heading on, made anew."""
     head, _, _ = page.partition(HEADING)
-    options = "".join(_line(row) for row in sorted((*ROWS, *READ_BEFORE, *SAME), key=_place))
+    rows = sorted((*ROWS, *READ_BEFORE, *SAME), key=_place)
+    options = "".join(_line(list(group)) for _, group in itertools.groupby(rows, _alike))
     defaults = "".join(
         f"| `{default.path}` | {_value(default.value)} | {', '.join(f'`{model}`' for model in default.models) or 'all'} | {default.note} |\n"
         for default in DEFAULTS
@@ -23,15 +27,26 @@ def with_tables(page: str) -> str:
     )
 
 
-def _place(row: Row) -> tuple[int, str, str]:
-    """Return where a row stands: options of the top level first, then by section and name."""
-    section, _, name = row.old.partition(":")
-    return (1, section, name) if name else (0, section, "")
+def _place(row: Row) -> tuple[bool, str, bool, str, str]:
+    """Return where a row stands: options of the top level first, then by section; what stops for one reason together at the end."""
+    section, _, name = row.old.rpartition(":")
+    stops = row.is_refused and row.note in (GAN, VIDEO, BLIND) and not row.equals
+    return bool(section), section, stops, row.note if stops else "", name
 
 
-def _line(row: Row) -> str:
-    values = ", ".join(f"`{value}`" for value in row.equals)
-    old = f"`{row.old}`: {values}" if values else f"`{row.old}`"
+def _alike(row: Row) -> tuple[object, ...]:
+    """Return what rows share that are told in one line."""
+    place = _place(row)
+    return (*place[:4], row.harmless) if place[2] else (*place, row.equals, row.models)
+
+
+def _line(rows: list[Row]) -> str:
+    row = rows[0]
+    section = row.old.rpartition(":")[0]
+    names = [row.old, *(other.old.removeprefix(f"{section}:") for other in rows[1:])]
+    old = ", ".join(f"`{name}`" for name in names)
+    if row.equals:
+        old += ": " + ", ".join(f"`{value}`" for value in row.equals)
     models = f" with {', '.join(f'`{model}`' for model in row.models)}" if row.models else ""
     return f"| {old}{models} | {_here(row)} | {row.note} |\n"
 

@@ -160,12 +160,13 @@ def test_lines_of_the_translation(load_script):
     text = load_script("option_translation").with_tables("# Page\n")
     for line in (
         "| `cali_data` | `calibration:data` |",
-        "| `train:gan_opt` | stops the run | Perceptual and GAN losses are out of scope",
+        "| `network_d` | stops the run | Perceptual and GAN losses are out of scope",
         "| `datasets:*:io_backend:type` | stops the run, unless `disk`, `lmdb` |",
         "| `model_type`: `SwinIRModel` | `model_type`: `SRModel` |",
         "| `train:pixel_opt` with `TDQuantModel` | `train:pixel_loss` |",
         "| `dist_params` | left out |",
         "| `val:val_freq` | the same |",
         "| `calibration:weights` | `{search: symmetric, type: DOBI}` | `TDQuantModel` |",
+        "| `train:dcn_lr_mul`, `fix_iter`, `flow_lr_mul`, `tsa_iter` | stops the run | Video is out of scope",
     ):
         assert f"\n{line}" in text, line

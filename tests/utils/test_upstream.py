@@ -239,6 +239,19 @@ def test_what_has_no_counterpart_stops_the_run_with_the_reason(load, override, r
         load(upstream.basicsr_training("EDSR"), override)
 
 
+def test_of_a_model_out_of_scope_only_its_components_are_told(load):
+    text = (
+        upstream.basicsr_training("EDSR").replace("SRModel", "RealESRGANModel").replace("type: EDSR", "type: RRDBNet")
+    )
+    with pytest.raises(OptionsError) as error:
+        load(f"resize_prob: [0.2]\ngt_usm: true\n{text}")
+    model, network = str(error.value).split("\n")
+    assert model.startswith("Option 'model_type=RealESRGANModel' has no counterpart. Perceptual and GAN losses")
+    assert network.startswith("Option 'network_g:type=RRDBNet' has no counterpart.")
+    with pytest.raises(OptionsError, match=r"'gt_usm=true' has no counterpart. Blind degradations are out of scope"):
+        load(f"gt_usm: true\n{upstream.basicsr_training('EDSR')}")
+
+
 def test_all_problems_of_a_file_are_named_at_once(load):
     text = upstream.basicsr_training("EDSR").replace("  pixel_opt:", "  gan_opt: {type: GANLoss}\n  pixel_op:")
     text = text.replace("batch_size_per_gpu", "batch_size_per_gpus")

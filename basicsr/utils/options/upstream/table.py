@@ -3,6 +3,8 @@
 A row whose old name is an option of this project, or of the component that a file names, is passed over.
 """
 
+from basicsr.utils.options.upstream.out_of_scope import BLIND, GAN, VIDEO
+from basicsr.utils.options.upstream.out_of_scope import ROWS as OUT_OF_SCOPE
 from basicsr.utils.options.upstream.rows import (
     QUANT_MODELS,
     SR_MODELS,
@@ -24,8 +26,6 @@ from basicsr.utils.options.upstream.values import (
 )
 
 _MEMORY = "It changes how batches are loaded, not what they hold."
-_GAN = "Perceptual and GAN losses are out of scope: this project trains for PSNR and quantizes."
-_VIDEO = "Video is out of scope: this project enlarges single pictures."
 _NOT_READ = "2DQuant's code does not read it."
 _NETWORKS = "This project has EDSR, MSRResNet, RDN and SwinIR. Another architecture is one file, see docs/extending.md."
 
@@ -40,10 +40,10 @@ ROWS: tuple[Row, ...] = (
         "model_type", "model_type", "The recipe of the released code: the same as `recipe=2DQuant_as_released`.",
         equals=("TDQuantModel",), convert=lambda *_: "PTQModel",
     ),
-    refused("model_type", _GAN, equals=("SRGANModel", "ESRGANModel", "RealESRGANModel", "StyleGAN2Model", "HiFaceGANModel")),
-    refused("model_type", "Blind degradations are out of scope: LR pictures are bicubic, or given.", equals=("RealESRNetModel",)),
+    refused("model_type", GAN, equals=("SRGANModel", "ESRGANModel", "RealESRGANModel", "StyleGAN2Model", "HiFaceGANModel")),
+    refused("model_type", BLIND, equals=("RealESRNetModel",)),
     refused(
-        "model_type", _VIDEO,
+        "model_type", VIDEO,
         equals=(
             "VideoBaseModel", "VideoGANModel", "VideoRecurrentModel", "VideoRecurrentGANModel", "EDVRModel", "BasicVSRModel"
         ),
@@ -86,7 +86,7 @@ ROWS: tuple[Row, ...] = (
     left_out("datasets:*:pin_memory", _MEMORY),
     left_out("datasets:*:persistent_workers", _MEMORY),
     refused(
-        "datasets:*:type", _VIDEO,
+        "datasets:*:type", VIDEO,
         equals=(
             "REDSDataset", "REDSRecurrentDataset", "Vimeo90KDataset", "Vimeo90KRecurrentDataset", "VideoTestDataset",
             "VideoTestVimeo90KDataset", "VideoTestDUFDataset", "VideoRecurrentTestDataset",
@@ -96,7 +96,6 @@ ROWS: tuple[Row, ...] = (
     # network
     left_out("network_g", "2DQuant's code builds `network_Q` twice and does not read this one.", models=QUANT_MODELS, beside="network_Q"),
     renamed("network_Q", "network_g"),
-    refused("network_d", _GAN),
     refused(
         "network_g:type", _NETWORKS,
         equals=("RCAN", "RRDBNet", "SRVGGNetCompact", "ECBSR", "RIDNet", "EDVR", "BasicVSR", "IconVSR", "BasicVSRPlusPlus", "DUF", "TOFlow", "StyleGAN2Generator", "HiFaceGAN"),
@@ -118,8 +117,7 @@ ROWS: tuple[Row, ...] = (
     renamed("pathFP:param_key_FP", "path:param_key_FP"),
     refused("pathFP:strict_load_FP", "All weights must fit.", harmless=(True,)),
     refused("path:strict_load_Q", "All weights must fit.", harmless=(True,)),
-    refused("path:pretrain_network_d", _GAN),
-    refused("path:strict_load_d", _GAN, harmless=(True,)),
+    refused("path:strict_load_d", GAN, harmless=(True,)),
     left_out("path:experiments_root", "`--root` says where `experiments/` is made."),
     left_out("path:results_root", "`--root` says where `results/` is made."),
     left_out("path:ignore_resume_networks", "A run that continues loads its own network."),
@@ -138,12 +136,6 @@ ROWS: tuple[Row, ...] = (
     renamed("train:niter", "train:total_iter"),
     renamed("train:manual_seed", "manual_seed"),
     renamed("train:warmup_iter", "train:scheduler:warmup_iter", "One less, for the same rates: in BasicSR iteration k of n has the rate k/n. A `MultiStepLR` of BasicSR stays at (n - 1)/n afterwards.", convert=warmup),
-    refused("train:perceptual_opt", _GAN),
-    refused("train:gan_opt", _GAN),
-    refused("train:ldl_opt", _GAN),
-    refused("train:artifacts_opt", _GAN),
-    refused("train:feature_matching_opt", _GAN),
-    refused("train:optim_d", _GAN),
     left_out("train:net_d_iters", "There is no discriminator."),
     left_out("train:net_d_init_iters", "There is no discriminator."),
     # validation
@@ -156,6 +148,7 @@ ROWS: tuple[Row, ...] = (
     left_out("val:metrics:*:better", "Metrics know it."),
     left_out("val:metrics:*:input_order", "Pictures are height x width x channels."),
     refused("val:metrics:*:type", "Metrics here compare with HR, or with full precision; `val:metrics:<name>=null` goes on without it.", equals=("calculate_niqe", "calculate_lpips", "calculate_fid")),
+    *OUT_OF_SCOPE,
 )  # fmt: skip
 
 READ_BEFORE: tuple[Row, ...] = (

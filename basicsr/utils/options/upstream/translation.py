@@ -92,6 +92,8 @@ class Translation:
         """
         result = dict(merged)
         problems = list(self._refused(result))
+        if any(sentence.startswith("Option 'model_type=") for sentence in problems):  # what it needs goes with it
+            problems = [sentence for sentence in problems if "type=" in sentence]
         if self._is_upstream:
             problems += self._typing_errors(result)
         if problems:
@@ -119,7 +121,7 @@ class Translation:
         """Yield a sentence for each unknown option, and for a type of model, whose name is nearly one of BasicSR or 2DQuant."""
         model = str(result.get("model_type"))
         nearest = difflib.get_close_matches(model, _OLD_MODELS, n=1, cutoff=_NEAR)
-        if nearest and model not in MODEL_REGISTRY.names():
+        if nearest and model not in (*_OLD_MODELS, *MODEL_REGISTRY.names()):
             yield f"Option 'model_type' is '{model}'. Did you mean '{nearest[0]}'?"
         for section, names in _OLD_NAMES.items():
             for path, content in matches(result, section) if section else [("", result)]:
