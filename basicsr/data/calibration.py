@@ -4,6 +4,7 @@ A set is stored as a JSON list of crops (image, position, orientation) instead o
 that it can be read, versioned and reproduced. The sets released with 2DQuant, `{'lq': tensor}` in a .pth file, load too.
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ import pydantic
 import torch
 from torch import Tensor
 
+from basicsr.data.cache import ImageCache
 from basicsr.data.calibration_tensor import load_calibration_tensor
 from basicsr.data.pairs import ImagePair, find_pairs, first_of, load_pair, size_of
 from basicsr.data.transforms import orient
@@ -23,6 +25,7 @@ from basicsr.utils.image import image_to_tensor
 from basicsr.utils.signature import describe_validation_error
 
 _MAX_DRAWS_PER_ITEM = 100
+_CACHED_BYTES = 2**28  # of LR images that several crops are cut from
 
 
 class CalibrationItem(pydantic.BaseModel):
@@ -85,15 +88,20 @@ def make_calibration_set(
     order = random.permutation(len(pairs))
     chosen: set[CalibrationItem] = set()
     items = []
+    cache: ImageCache[tuple[np.ndarray]] = ImageCache(_CACHED_BYTES)
     for number in range(num_images):
         pair = pairs[order[number % len(pairs)]]
-        lq, _ = load_pair(pair, scale)
+        (lq,) = cache.get(pair.gt, functools.partial(_load_lq, pair, scale))
         item = _draw(pair, lq, crop_size, random, chosen)
         chosen.add(item)
         items.append(item.model_copy(update={"sha256": _checksum(_cut(lq, item, crop_size))}))
     return CalibrationSet(
         scale=scale, crop_size=crop_size, dataroot_gt=dataroot_gt, dataroot_lq=dataroot_lq, items=items
     )
+
+
+def _load_lq(pair: ImagePair, scale: int) -> tuple[np.ndarray]:
+    return (load_pair(pair, scale)[0],)
 
 
 def save_calibration_set(path: str | Path, calibration_set: CalibrationSet) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from basicsr.data import calibration
 from basicsr.data.calibration import load_calibration_set, make_calibration_set, save_calibration_set
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import image_to_tensor, read_image, write_image
@@ -195,3 +196,12 @@ def test_a_set_that_cannot_be_written_is_an_error(stored, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
         save_calibration_set(tmp_path / "file" / "set.json", stored[0])
+
+
+def test_an_image_is_read_once_however_many_crops_are_cut_from_it(make_images, monkeypatch):
+    folder = make_images("many", (64, 64), (64, 72))
+    reads = []
+    load = calibration.load_pair
+    monkeypatch.setattr(calibration, "load_pair", lambda pair, scale: reads.append(pair.name) or load(pair, scale))
+    made = make_calibration_set(str(folder), None, scale=4, num_images=40, crop_size=8, seed=1)
+    assert len(made.items) == 40 and sorted(reads) == ["a0", "a1"]

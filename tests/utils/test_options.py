@@ -261,6 +261,20 @@ def test_overrides_of_a_wrong_form(override):
         apply_override({"a": {"b": 1}}, override)
 
 
+@pytest.mark.parametrize(
+    ("given", "overlap"),
+    [
+        ("val:tile=16", 8),
+        ("val:tile=8", 0),
+        ("val:tile=12", 8),
+        ("val:tile=24", 16),
+        ("val:tile=16 val:tile_overlap=16", 16),
+    ],
+)
+def test_small_tiles_share_less_by_default(given, overlap):
+    assert load_options(TRAIN, given.split()).val.tile_overlap == overlap
+
+
 def test_bit_is_the_short_form_of_both_widths():
     options = load_options(TRAIN, ["bit=3", "quantization:a_bits=5"])
     assert (options.w_bits, options.a_bits) == (3, 5)

@@ -16,6 +16,8 @@ from basicsr.utils.registry import (
 )
 from basicsr.utils.signature import options_of, validate_arguments, validate_fields
 
+_WINDOW = 8  # LR pixels, of which tiles and their overlaps are multiples where the network has windows
+
 
 def check_components(options: Options) -> None:
     """Check what the schema alone cannot: the components of the sections, and sections that need each other."""
@@ -31,6 +33,7 @@ def check_components(options: Options) -> None:
         _complete(DATASET_REGISTRY, dataset, f"datasets:{key}")
     _check_dataset_names(options)
     _check_metrics(options)
+    _fit_overlap(options.val)
     check_method(options)
 
 
@@ -80,6 +83,12 @@ def _check_metrics(options: Options) -> None:
         raise OptionsError(
             f"Option 'val:best_metric' is '{best}', which 'val:metrics' does not name. {suggestion(best, options.val.metrics)}"
         )
+
+
+def _fit_overlap(val: ValOptions) -> None:
+    """Let small tiles share less than the default, which is meant for larger ones; what the user gives stays."""
+    if val.tile is not None and "tile_overlap" not in val.model_fields_set and val.tile_overlap >= val.tile:
+        val.tile_overlap = (val.tile - 1) // _WINDOW * _WINDOW
 
 
 def _check_dataset_names(options: Options) -> None:
