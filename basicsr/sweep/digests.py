@@ -1,4 +1,4 @@
-"""What tells the files that a run begins with from others of the same name: full-precision weights and calibration set."""
+"""What tells the files that a run begins with from others of the same name: full-precision weights, calibration set, and a network to start from."""
 
 import functools
 from pathlib import Path
@@ -36,6 +36,11 @@ def calibration_digest(run: Run) -> str | None:
     """Return the SHA-256 of the file of the calibration set that a run has now, None without one."""
     file = calibration_file(run)
     return None if file is None else _digest_of(file)
+
+
+def start_digest(run: Run) -> str | None:
+    """Return the SHA-256 of the quantized network that training starts from; None where there is none, or it is not on disk."""
+    return _digest_of(Path(run.start)) if run.start is not None and Path(run.start).is_file() else None
 
 
 def _digest_of(file: Path) -> str:

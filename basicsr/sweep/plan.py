@@ -60,6 +60,8 @@ class Run:
         share: share of the iterations of its recipe that it is trained for.
         train: the step that makes the quantized network, if there is one to make.
         evaluate: the step that measures.
+        start: the quantized network that training starts from (`path:pretrain_network_Q`); None where there is none, and in a chain,
+            which makes its own.
         options: the options of `evaluate`; those of `train` differ in what is measured on.
     """
 
@@ -73,6 +75,7 @@ class Run:
     share: float
     train: Step | None
     evaluate: Step
+    start: str | None
     options: Options
 
 
@@ -167,6 +170,7 @@ def _quantized_run(
         share=grid.share,
         train=train,
         evaluate=evaluate,
+        start=full.path.pretrain_network_Q,
         options=options,
     )
 
@@ -232,6 +236,7 @@ def _run_to_compare_with(grid: Grid, reference: Run, name: str, step: Step, kind
         share=1.0,
         train=None,
         evaluate=step,
+        start=None,
         options=_load(step, name),
     )
 

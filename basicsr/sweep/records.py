@@ -17,7 +17,7 @@ from basicsr.data import folder_of
 from basicsr.metrics.base import build_metrics
 from basicsr.metrics.stated import metrics_in
 from basicsr.quant.insertion.coverage import FULL_PRECISION_BITS
-from basicsr.sweep.digests import calibration_digest, calibration_file, weights_digest
+from basicsr.sweep.digests import calibration_digest, calibration_file, start_digest, weights_digest
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.files import write_json
@@ -136,6 +136,9 @@ def changes(record: Mapping[str, Any], run: Run) -> list[str]:
     calibrated, crops = record.get("calibration_set"), calibration_digest(run)
     if crops and calibrated and crops != calibrated["file_sha256"]:
         differences.append(f"the calibration set '{calibration_file(run)}' is another than {calibrated['source']}")
+    start, started = start_digest(run), (record.get("start") or {}).get("sha256")
+    if start != started and (start is not None or run.start is None):
+        differences.append(f"the quantized network that it starts from, {run.start or 'none'}, is another one")
     return differences
 
 
@@ -177,7 +180,8 @@ def mark_beginning(run: Run, places: Places) -> None:
 
 
 def _beginning(run: Run) -> dict[str, str | None]:
-    return {"full_precision": weights_digest(run), "calibration_set": calibration_digest(run)}
+    found = {"full_precision": weights_digest(run), "calibration_set": calibration_digest(run)}
+    return found if run.start is None else {**found, "start": start_digest(run)}
 
 
 def may_continue(run: Run, places: Places) -> bool:
@@ -238,6 +242,7 @@ def write_record(run: Run, places: Places) -> dict[str, Any]:
         "seconds": _seconds(run, places),
         "squared_error": _squared_errors(run, places),
         "full_precision": None if run.kind == "bicubic" else {"file": file, "sha256": weights_digest(run)},
+        "start": None if run.start is None else {"file": run.start, "sha256": start_digest(run)},
         "calibration_set": read_record(places.experiment(run) / "calibration_set.json") if run.train else None,
         "metrics": metrics,
         "options": run.options.model_dump(mode="json"),

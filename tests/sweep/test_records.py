@@ -17,7 +17,7 @@ from basicsr.sweep.records import (
     state_of,
     write_record,
 )
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.experiment import Experiment
 from basicsr.utils.files import write_json
 from basicsr.utils.options import load_options, merge
@@ -236,3 +236,26 @@ def test_what_was_begun_before_sets_were_marked_may_be_continued(tmp_path, place
     assert may_continue(run, places)
     write_json(places.beginning(run), {"full_precision": "another"})
     assert not may_continue(run, places)
+
+
+def test_a_record_knows_the_network_that_a_run_started_from(tmp_path, places):
+    start = tmp_path / "start.pth"
+    start.write_bytes(b"one network")
+    method = {
+        "options": f"{tiny_grid.OPTIONS}/demo_2DQuant.yml",
+        "overrides": {"path": {"pretrain_network_Q": str(start)}},
+    }
+    with pytest.raises(OptionsError, match="as in 'START > 2DQuant'"):
+        runs_of(tmp_path, methods=[{"label": "2DQuant", **method}])
+    methods = [{"label": "DOBI > 2DQuant", **method}]
+    run = runs_of(tmp_path, methods=methods)[-1]
+    mark_beginning(run, places)
+    train(run, places)
+    record = finish(run, places)
+    assert record["start"]["file"] == str(start) and len(record["start"]["sha256"]) == 64
+    assert state_of(run, places)[0] == "finished" and may_continue(run, places)
+    start.write_bytes(b"another network")
+    assert state_of(run, places) == ("changed", [f"the quantized network that it starts from, {start}, is another one"])
+    assert not may_continue(run, places)
+    alone = runs_of(tmp_path, methods=[{"label": "DOBI > 2DQuant", "options": method["options"]}])[-1]
+    assert state_of(alone, places) == ("changed", ["the quantized network that it starts from, none, is another one"])
