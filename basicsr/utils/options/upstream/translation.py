@@ -121,9 +121,12 @@ class Translation:
         """Yield a sentence for each unknown option, and for a type of model, whose name is nearly one of BasicSR or 2DQuant."""
         model = str(result.get("model_type"))
         nearest = difflib.get_close_matches(model, _OLD_MODELS, n=1, cutoff=_NEAR)
-        if nearest and model not in (*_OLD_MODELS, *MODEL_REGISTRY.names()):
+        is_model = model in MODEL_REGISTRY.names()
+        if nearest and not is_model and model not in _OLD_MODELS:
             yield f"Option 'model_type' is '{model}'. Did you mean '{nearest[0]}'?"
         for section, names in _OLD_NAMES.items():
+            if section == "train" and not is_model:
+                continue  # the model says which names there are
             for path, content in matches(result, section) if section else [("", result)]:
                 for key in content if isinstance(content, Mapping) else ():
                     place = f"{path}:{key}".lstrip(":")
