@@ -176,7 +176,7 @@ def not_finite(weights):
 
 BAD_WEIGHTS = {
     "another network": (other_network, "another architecture"),
-    "NaN": (not_finite, "is not finite"),
+    "NaN": (not_finite, "hold values that are not finite"),
     "numbers as names": (lambda weights: dict(enumerate(weights.values())), "holds no tensors"),
     "code": (lambda weights: {"params": Attack()}, "would run code"),
 }

@@ -12,15 +12,15 @@ from torch import Tensor
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.logger import get_logger
 
-_USUAL_KEYS = (
-    *("params_ema", "params", "state_dict", "model_state_dict", "model", "net_g", "netG", "net", "network"),
-    *("generator_ema", "generator", "weights"),
+_USUAL_KEYS = (  # averaged weights before those of the last step
+    *("params_ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "generator_ema", "ema"),
+    *("params", "state_dict", "model_state_dict", "model", "net_g", "netG", "net", "network", "generator", "weights"),
 )
 _TRAINING_KEYS = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_states", "param_groups")
 _OF_COMPILE = re.compile(r"(?:(?<=\.)|^)_orig_mod\.")  # torch.compile, of the whole network or of a part of it
-_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
-_OF_WRAPPERS = ("module.", "generator.", "net_g.", "netG.", "network.", "net.", "model.")
-_PARTNERS = ("discriminator.", "net_d.", "netD.")
+_COUNTERS = ("n_averaged", "initted", "step")  # of torch.optim.swa_utils.AveragedModel, and of the package ema_pytorch
+_OF_WRAPPERS = ("module.", "ema_model.", "generator.", "net_g.", "netG.", "network.", "net.", "model.")
+_PARTNERS = ("discriminator.", "net_d.", "netD.", "online_model.")
 _MOST_ENTRIES_SHOWN = 8
 _MOST_FORGOTTEN = 8  # more are no accident but another depth
 
@@ -55,8 +55,8 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     `nn.Sequential` of that name.
     """
     tensors = {_OF_COMPILE.sub("", name): tensor for name, tensor in tensors.items()}
-    if any(name.startswith("module.") for name in tensors):
-        tensors.pop(_COUNTER, None)
+    if any(name.startswith(("module.", "ema_model.")) for name in tensors):
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in _COUNTERS}
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     while prefix := _common_prefix(tensors):
         tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -122,6 +122,9 @@ def _usual_entry(content: Mapping[Any, Any], path: str | Path) -> Any:
     if _tensors_by_name(content) is not None:
         return content
     others = [key for key in content if _tensors_by_name(content[key]) is not None]
+    inside = [entry for entry in content.values() if isinstance(entry, Mapping)]
+    if not others and len(inside) == 1 and not any(key in content for key in _TRAINING_KEYS):
+        return _usual_entry(inside[0], path)
     if len(others) != 1:
         return None
     get_logger().info("The weights of '%s' are taken from its entry '%s'.", path, others[0])

@@ -48,7 +48,7 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> Weights
         them what the file, or a card beside it, says of the network.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, it needs code to be run, it holds no tensors, or a
+        CheckpointError: there is no such file, it is damaged, it needs code to be run, it holds no tensors or values that are not finite, or a
             card beside it speaks of another file.
     """
     path = Path(path)
@@ -63,6 +63,7 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> Weights
         content = load_torch(path)
         stated = stated_in(content.get(ENTRY)) if isinstance(content, Mapping) else None
     tensors = {name: _as_float32(tensor) for name, tensor in weights_in(content, path, param_key).items()}
+    _refuse_not_finite(tensors, path)
     return Weights(tensors, stated or (card.network if card is not None else None))
 
 
@@ -83,6 +84,7 @@ def load_network_weights(
     """
     stated = state_dict.network if isinstance(state_dict, Weights) else None
     state_dict = _remapped(network, state_dict, path)
+    _refuse_codes(network, state_dict, path)
     try:
         missing, unexpected = network.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:  # of shapes, or from a module that loads its state in its own way
@@ -132,6 +134,20 @@ def _remapped(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | 
         ) from error
 
 
+def _refuse_codes(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse whole numbers in place of weights, which torch would take for the weights themselves."""
+    codes = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.is_floating_point() and name in state_dict and not state_dict[name].is_floating_point()
+    ]
+    if codes:
+        raise CheckpointError(
+            f"The weights '{path}' are whole numbers of type {state_dict[codes[0]].dtype} in {len(codes)} tensors such as {codes[0]}: "
+            "codes of another program's quantized network. Give its full-precision weights."
+        )
+
+
 def _is_safetensors(path: Path) -> bool:
     """Return whether a file is safetensors by its content, whatever its name; the name tells where the content is damaged."""
     failure = f"The file of weights '{path}' cannot be read"
@@ -152,6 +168,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
             return safetensors.torch.load_file(path), stated
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"The file of weights '{path}' is damaged or cut off: {error}.") from error
+
+
+def _refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    names = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if names:
+        raise CheckpointError(
+            f"The weights '{path}' hold values that are not finite (nan or infinite), in {len(names)} tensors such as {names[0]}: "
+            "the training that wrote them diverged. Take an earlier file of it."
+        )
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

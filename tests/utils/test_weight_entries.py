@@ -50,6 +50,14 @@ def prefixed(prefix, weights=WEIGHTS):
         {"state_dict": {**prefixed("generator."), **prefixed("discriminator.", OTHER)}},
         {"state_dict": prefixed("model.")},
         {"state_dict": prefixed("net_g.module.")},
+        {"checkpoint": {"epoch": 3, "state_dict": WEIGHTS}, "epoch": 3},
+        *({key: WEIGHTS, "model": OTHER} for key in ("ema", "model_ema", "state_dict_ema")),
+        {
+            **prefixed("ema_model."),
+            **prefixed("online_model.", OTHER),
+            "initted": torch.tensor(True),
+            "step": torch.tensor(3),
+        },
     ],
     ids=lambda content: ",".join(content)[:60],
 )

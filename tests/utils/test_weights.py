@@ -15,6 +15,7 @@ from basicsr.archs import build_network
 from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.weights import load_network_weights, load_weights_file
+from tests import tiny
 
 TINY = {"type": "SwinIR", "embed_dim": 12, "depths": [2], "num_heads": [2], "upscale": 2}
 
@@ -43,6 +44,24 @@ def test_every_usual_layout(tmp_path, weights):
     save_file(weights, tmp_path / "weights.safetensors")
     assert equal(load_weights_file(tmp_path / "weights.safetensors"), weights)
     assert equal(load_weights_file(tmp_path / "ema.pt", param_key="params"), other)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path, weights):
+    for value in (float("nan"), float("inf")):
+        torch.save({**weights, "conv.bias": torch.tensor([1.0, value])}, tmp_path / "a.pth")
+        with pytest.raises(
+            CheckpointError, match=r"not finite .*, in 1 tensors such as conv\.bias: the training .* diverged"
+        ):
+            load_weights_file(tmp_path / "a.pth")
+
+
+def test_codes_of_others_are_not_taken_for_weights():
+    network = build_network({"type": "EDSR", "upscale": 2, **tiny.NETWORKS["EDSR"]})
+    codes = {key: value.to(torch.int8) for key, value in network.state_dict().items()}
+    with pytest.raises(
+        CheckpointError, match=r"are whole numbers of type torch\.int8 in .* tensors such as .*: codes of"
+    ):
+        load_network_weights(network, codes, "a.pth")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
