@@ -116,7 +116,7 @@ def test_runs_leave_reports_losses_and_activations(finished):
     assert [line["iter"] for line in lines] == [2, 4, 6]
     assert all(line["lr"] >= 0 and max(line["losses"].values()) > 0 for line in lines)
     page = (experiment / "report.html").read_text()
-    assert "2DQuant 4/4" in page and "Losses" in page and "train:total_iter: 6" in page
+    assert "2DQuant revised 4/4" in page and "Losses" in page and "train:total_iter: 6" in page
     assert evaluate(finished, "name=reported") == 0
     folder = finished / "results/reported"
     content = json.loads((folder / "activations.json").read_text())
