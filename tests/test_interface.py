@@ -297,7 +297,7 @@ def test_a_loss_on_features_takes_the_repeated_blocks(foreign, crops, caplog):
         basicsr.distill(quantized, crops, 1, feature_layers=["bodi"])
 
 
-@pytest.mark.parametrize("method, iterations", [("DBDC+Pac", 4), ("BRECQ", 8), ("QDrop", 8)])
+@pytest.mark.parametrize("method, iterations", [("DBDC+Pac", 4), ("BRECQ joint", 8), ("QDrop", 8)])
 def test_methods_that_train_on_crops(foreign, crops, method, iterations):
     quantized = basicsr.quantize(foreign, crops, method=method)
     trained = basicsr.distill(quantized, crops, iterations, batch_size=2)
