@@ -251,6 +251,11 @@ def test(options: Options, root: Path, device: torch.device) -> None:
 def _test_into(folder: Path, options: Options, device: torch.device) -> None:
     usable(PACKAGES)
     datasets = build_evaluation_sets(options.datasets_of("test"), options.scale)
+    if not options.datasets_of("test"):
+        raise DataError(
+            f"The options of '{options.name}' name no test set (datasets:test_1). Files that test are in options/test/; test.yml there "
+            "and demo.yml take a recipe and a network, such as --force_yml recipe=DOBI network=edsr_baseline."
+        )
     if not datasets:
         raise DataError(
             "None of the benchmarks is on disk. Lay one out with scripts/prepare_data.py, or name another folder with "

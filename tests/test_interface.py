@@ -273,7 +273,7 @@ def test_distillation_brings_the_network_closer_and_leaves_the_given_one(crops):
     before = {name: tensor.clone() for name, tensor in quantized.state_dict().items()}
     distilled = basicsr.distill(quantized, crops, 60, batch_size=2)
     assert all(torch.equal(before[name], tensor) for name, tensor in quantized.state_dict().items())
-    assert distilled.methods == ("DOBI", "2DQuant, 60 iterations")
+    assert distilled.methods == ("DOBI", "2DQuant revised, 60 iterations")
 
     def error(candidate):
         return (candidate(crops) - network(crops)).abs().mean().item()
@@ -441,3 +441,27 @@ def test_importing_the_package_imports_nothing_of_it():
     assert set(basicsr.__all__) <= set(dir(basicsr))
     with pytest.raises(AttributeError, match="no attribute 'quantise'"):
         _ = basicsr.quantise
+
+
+def test_a_network_that_is_not_quantized_is_refused_with_the_remedy(foreign, crops, tmp_path):
+    for call in (
+        lambda: basicsr.distill(foreign, crops, 2),
+        lambda: basicsr.export(foreign, tmp_path / "a.safetensors"),
+    ):
+        with pytest.raises(OptionsError, match=r"A quantized network is needed, .*basicsr\.quantize\(network, crops\)"):
+            call()
+
+
+def test_changes_that_are_no_mapping(foreign, crops):
+    for call in (basicsr.quantize, basicsr.distill):
+        given = foreign if call is basicsr.quantize else basicsr.quantize(foreign, crops, method="MinMax")
+        with pytest.raises(
+            OptionsError, match="`options` is 'quantization:w_bits=3', but must be a mapping of sections"
+        ):
+            call(given, crops, options="quantization:w_bits=3")
+
+
+@pytest.mark.parametrize("name", ["number", "size", "scale"])
+def test_crops_need_numbers_above_0(name):
+    with pytest.raises(DataError, match=f"{name} is 0, but must be a whole number of at least 1"):
+        basicsr.draw_crops(DEMO / "train/HR", **{"scale": 4, name: 0})

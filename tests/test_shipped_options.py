@@ -216,3 +216,18 @@ def test_test_files_run(command, tmp_path, quantized):
     )
     assert test_command.main(["-opt", str(file), "--root", str(tmp_path), "--force_yml", *arguments]) == 0
     assert (tmp_path / "results/tiny_test/metrics.json").exists()
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("network=edsr_basline", "Option 'network' has the value 'edsr_basline', .*Did you mean 'edsr_baseline'"),
+    ("recipe=DFSQexact", "Option 'recipe' has the value 'DFSQexact', .*Did you mean 'DFSQ_exact'"),
+    ("network=rdn", "'{shipped}', which nothing defines. Known names: bit, label, network, prefix, recipe, scale, stem, suffix"),
+])  # fmt: skip
+def test_a_network_or_recipe_that_is_not_there_is_told_with_the_nearest(override, message):
+    with pytest.raises(OptionsError, match=message):
+        load_options(OPTIONS / "test/demo.yml", [override])
+
+
+def test_a_file_that_trains_is_no_test(tmp_path, capfd):
+    assert test_command.main(["-opt", str(OPTIONS / "train/demo_DOBI.yml"), "--root", str(tmp_path)]) == 2
+    assert "name no test set (datasets:test_1)" in capfd.readouterr().err

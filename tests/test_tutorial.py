@@ -29,7 +29,7 @@ def test_the_blocks_of_the_tutorial_run_in_order():
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines()[-1] == "64 ['2'] 2"
-    assert "DOBI + 2DQuant, 4 iterations" in done.stdout
+    assert "DOBI + 2DQuant revised, 4 iterations" in done.stdout
     assert re.search(r"full precision \{'psnr': \d\d\.\d+, 'ssim': 0\.\d+\}", done.stdout)
 
 

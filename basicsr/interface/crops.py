@@ -41,8 +41,11 @@ def draw_crops(
         (number, 3, size, size) RGB float32 in 0..1.
 
     Raises:
-        DataError: the folders cannot be used, or do not hold so many crops.
+        DataError: a number is below 1, or the folders cannot be used or do not hold so many crops.
     """
+    for name, value in {"scale": scale, "number": number, "size": size}.items():
+        if value < 1:
+            raise DataError(f"{name} is {value}, but must be a whole number of at least 1.")
     folders = str(hr_folder), None if lr_folder is None else str(lr_folder)
     return crops_of(make_calibration_set(*folders, scale=scale, num_images=number, crop_size=size, seed=seed))
 

@@ -12,8 +12,8 @@ from basicsr.archs.base import feature_layers_of
 from basicsr.data import build_dataset, crop_batches, training_batches
 from basicsr.interface.crops import Crops, as_crops
 from basicsr.interface.networks import probe, repeated_blocks
-from basicsr.interface.quantized_network import QuantizedNetwork
-from basicsr.interface.recipes import read_recipe, resolve_options, trains
+from basicsr.interface.quantized_network import QuantizedNetwork, require_quantized
+from basicsr.interface.recipes import check_changes, read_recipe, resolve_options, trains
 from basicsr.models.base_model import model_class_of
 from basicsr.models.distilled_model import DistilledModel
 from basicsr.models.quantized_model import QuantizedModel
@@ -61,6 +61,10 @@ def distill(
         DataError: the crops or images cannot be used.
         TrainingError: a loss or a parameter is not finite.
     """
+    require_quantized(quantized)
+    check_changes(options)
+    if isinstance(feature_layers, str):
+        feature_layers = [feature_layers]
     if quantized.full_precision is None or not quantized.sections:
         raise OptionsError(
             "This network was loaded from a packed file, which holds what is needed to use it and not what trains it. Begin with quantize()."

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from basicsr.interface.networks import EnlargingNetwork
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.training.calibration.network_calibration import CalibratedQuantizer
+from basicsr.utils.errors import OptionsError
 
 
 class QuantizedNetwork(EnlargingNetwork):
@@ -96,3 +97,12 @@ class QuantizedNetwork(EnlargingNetwork):
         if self.full_precision is not None:
             self.full_precision._apply(fn, recurse)
         return self
+
+
+def require_quantized(network: nn.Module) -> None:
+    """Raise an OptionsError for a network that `quantize` has not made."""
+    if not isinstance(network, QuantizedNetwork):
+        raise OptionsError(
+            f"A quantized network is needed, but this is a {type(network).__name__}. Begin with "
+            "basicsr.quantize(network, crops), which returns one."
+        )

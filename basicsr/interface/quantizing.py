@@ -18,7 +18,7 @@ from basicsr.interface.networks import (
     size_multiple_of,
 )
 from basicsr.interface.quantized_network import QuantizedNetwork
-from basicsr.interface.recipes import read_recipe, resolve_options, trains
+from basicsr.interface.recipes import check_changes, read_recipe, resolve_options, trains
 from basicsr.networks.quantized import quantized_copy
 from basicsr.quant.insertion.coverage import FULL_PRECISION_BITS, PRESETS, find_preset
 from basicsr.quant.insertion.selection import select_modules
@@ -75,6 +75,7 @@ def quantize(
     for name, value in {"bits": bits, "w_bits": w_bits, "a_bits": a_bits}.items():
         if value != FULL_PRECISION_BITS or name == "bits":
             _check_bits(name, value)
+    check_changes(options)
     recipe = read_recipe(method)
     full_precision = plain_copy(network)
     multiple = size_multiple_of(full_precision, size_multiple)

@@ -61,6 +61,15 @@ def read_recipe(method: str) -> dict[str, Any]:
     return recipe
 
 
+def check_changes(options: Any) -> None:
+    """Raise an OptionsError for changes of a recipe that are no mapping of sections."""
+    if options is not None and not isinstance(options, Mapping):
+        raise OptionsError(
+            f"`options` is {options!r}, but must be a mapping of sections such as "
+            '{"quantization": {"weight_granularity": "per_channel"}}.'
+        )
+
+
 def resolve_options(recipe: Mapping[str, Any], network_type: str, changes: Mapping[str, Any]) -> Options:
     """Return checked options as a run of a command has them, with all defaults filled in.
 

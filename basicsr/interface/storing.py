@@ -13,7 +13,7 @@ from basicsr.archs.base import detect_options, size_multiple_of
 from basicsr.deploy.onnx_export import check_onnx, save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
 from basicsr.interface.networks import EnlargingNetwork, layers_left_out, plain_copy
-from basicsr.interface.quantized_network import QuantizedNetwork
+from basicsr.interface.quantized_network import QuantizedNetwork, require_quantized
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -50,6 +50,7 @@ def export(
         CheckpointError: a file cannot be written.
         QuantizationError: the network has no such form.
     """
+    require_quantized(quantized)
     path = Path(path)
     if path.suffix.lower() not in (PACKED, GRAPH, ""):
         raise OptionsError(

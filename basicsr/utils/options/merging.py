@@ -156,7 +156,22 @@ def _bases(content: Mapping[str, Any], path: Path, axes: Mapping[str, Any], seen
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise OptionsError(f"`base` in '{path}' must be a path or a list of paths, not {guessed(bases)!r}.")
-    return [path.parent / _filled(base, axes, f"`base` in '{path}'") for base in bases]
+    files = [path.parent / _filled(base, axes, f"`base` in '{path}'") for base in bases]
+    for base, file in zip(bases, files, strict=True):
+        _check_axis(base, file, axes)
+    return files
+
+
+def _check_axis(base: str, file: Path, axes: Mapping[str, Any]) -> None:
+    """Raise an OptionsError if an axis chooses a file that does not exist, with the nearest that does."""
+    stem = Path(base).stem
+    if file.is_file() or stem not in [f"{{{axis}}}" for axis in AXES]:
+        return
+    axis = stem.strip("{}")
+    known = sorted(other.stem for other in file.parent.glob("*.yml"))
+    raise OptionsError(
+        f"Option '{axis}' has the value '{axes[axis]}', which is none of those that there are. {suggestion(str(axes[axis]), known)}"
+    )
 
 
 def _that_hold(where: Any, axes: Mapping[str, Any], path: Path) -> Iterator[dict[str, Any]]:
@@ -274,7 +289,7 @@ def _filled(text: str, values: Mapping[str, Any], where: str) -> str:
         name = found.group(1)
         if name not in values and name not in AXES:
             raise OptionsError(
-                f"{where} has the placeholder '{{{name}}}', which nothing defines. {suggestion(name, [*AXES, *values])}"
+                f"{where} has the placeholder '{{{name}}}', which nothing defines. {suggestion(name, dict.fromkeys([*AXES, *values]))}"
             )
         if values.get(name) is None:
             raise OptionsError(f"{where} has the placeholder '{{{name}}}', but '{name}' has no value. Set {name}.")
