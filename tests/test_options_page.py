@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from basicsr.utils.options import load_options
+from basicsr.utils.options import first_of_chain, load_options
 from tests import tiny
 
 PAGE = (tiny.ROOT / "docs/options-files.md").read_text(encoding="utf-8")
@@ -42,6 +42,18 @@ def test_placeholders_and_removed_entries(folder):
     assert load_options(folder / "train_ODM.yml", given) == after
 
 
+def test_a_file_that_comes_after_another(folder):
+    options = load_options(folder / "my_chain.yml", ["bit=3"])
+    first = first_of_chain(options)
+    assert (options.name, first.name, first.bit, first.train.total_iter) == (
+        "my_chain_x4_bit3",
+        "my_chain_x4_bit3_start",
+        3,
+        40,
+    )
+    assert first.network_g == options.network_g and options.train.total_iter != 40
+
+
 @pytest.mark.parametrize(("place", "written", "read"), VALUES)
 def test_values(folder, place, written, read):
     value = load_options(folder / "demo_2DQuant.yml", [f"{place}={written}"]).model_dump()
@@ -51,4 +63,4 @@ def test_values(folder, place, written, read):
 
 
 def test_the_page_shows_them():
-    assert len(FILES) == 3 and len(VALUES) == 7
+    assert len(FILES) == 4 and len(VALUES) == 7
