@@ -130,7 +130,8 @@ def shortened(words, folder):
         return changes
     fewer = dict(SHORTER)
     if options.model_type == "ReconstructionModel":
-        fewer["train:total_iter"] = 4  # one for each block
+        both_parts = (options.train.model_extra or {}).get("order") == "weights_first"
+        fewer["train:total_iter"] = 20 if both_parts else 4  # one for each block at least
     if options.train.total_iter == 0:
         fewer.pop("train:total_iter")
     if options.after is not None:

@@ -66,12 +66,12 @@ def undisturbed(tmp_path_factory):
     return final_files(folder)
 
 
-# writes of a run: 1 options, 2 fp, 3 map, 4 calibration report, 5 calibrated, then per two iterations: metrics, [best], network, latest, state
+# writes of a run: 1 options, 2 fp, 3 map, 4 calibration report, 5 calibrated, calibration set, then per two iterations: metrics, [best], network, latest, state
 @pytest.mark.parametrize("at", [1, 5, 7, 9, 11, 14])
 def test_killed_while_writing_and_continued(tmp_path, undisturbed, at):
     finish(tiny.run_train(tmp_path, prelude=KILL.format(at=at)), expected=-signal.SIGKILL)
     output = finish(tiny.run_train(tmp_path, resume=True))
-    assert ("Continuing 'tiny'" in output) == (at >= 10)
+    assert ("Continuing 'tiny'" in output) == (at >= 12)
     for got, want in zip(final_files(tmp_path), undisturbed, strict=True):
         assert_same(got, want)
 

@@ -61,14 +61,10 @@ def distill(
         DataError: the crops or images cannot be used.
         TrainingError: a loss or a parameter is not finite.
     """
-    require_quantized(quantized)
+    full_precision = _full_precision_of(quantized)
     check_changes(options)
     if isinstance(feature_layers, str):
         feature_layers = [feature_layers]
-    if quantized.full_precision is None or not quantized.sections:
-        raise OptionsError(
-            "This network was loaded from a packed file, which holds what is needed to use it and not what trains it. Begin with quantize()."
-        )
     lr = as_crops(crops, quantized.size_multiple)
     train = {
         "num_workers": 0,
@@ -79,11 +75,11 @@ def distill(
     resolved = _resolve(quantized, method, given, merge({"manual_seed": seed}, dict(options or {})))
     section = resolved.required_train()
     section.batch_size = min(section.batch_size, len(lr))
-    arguments = _arguments(resolved, quantized.full_precision, lr, feature_layers)
-    device = next(quantized.full_precision.parameters()).device
+    arguments = _arguments(resolved, full_precision, lr, feature_layers)
+    device = next(full_precision.parameters()).device
     model_class = model_class_of(resolved)
     assert issubclass(model_class, QuantizedModel)  # the recipes of the interface are of methods that quantize
-    model = model_class(quantized.full_precision, resolved, device, **arguments)
+    model = model_class(full_precision, resolved, device, **arguments)
     _take_over(model, quantized)
     if model.trains_on == "crops":
         model.prepare(lr)
@@ -94,7 +90,7 @@ def distill(
         model.network_for_evaluation().requires_grad_(False),
         quantized.scale,
         quantized.size_multiple,
-        full_precision=quantized.full_precision,
+        full_precision=full_precision,
         quantization_map=quantized.quantization_map,
         calibration=quantized.calibration,
         sections=quantized.sections,
@@ -102,6 +98,20 @@ def distill(
         left_out=quantized.left_out,
         smallest_side=quantized.smallest_side,
     )
+
+
+def _full_precision_of(quantized: QuantizedNetwork) -> nn.Module:
+    """Return the network that a quantized one was made of, for its training.
+
+    Raises:
+        OptionsError: the network is none that `quantize` made, or was loaded without it.
+    """
+    require_quantized(quantized)
+    if quantized.full_precision is None or not quantized.sections:
+        raise OptionsError(
+            "This network was loaded from a packed file, which holds what is needed to use it and not what trains it. Begin with quantize()."
+        )
+    return quantized.full_precision
 
 
 def _resolve(

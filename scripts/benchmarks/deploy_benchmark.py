@@ -95,7 +95,7 @@ def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:
         options = load_options(case.options_file, [*case.overrides, f"bit={bits}", _SET5])
         model = build_model(options, torch.device("cpu"))
         assert isinstance(model, QuantizedModel)
-        model.calibrate(calibration_set(options))
+        model.calibrate(calibration_set(options).lq)
         full_precision, network = model.full_precision.eval(), model.network.eval()
         variants.append(_variant(f"{bits}", network, model.quantization_map, options, folder, True))
         if case.float_linear and bits == PROFILED_BITS:

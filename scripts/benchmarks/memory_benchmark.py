@@ -109,5 +109,5 @@ def prepared(options: Options) -> Model:
     torch.manual_seed(0)
     model = pipeline.build_model(options, torch.device("cpu"))
     if isinstance(model, QuantizedModel):
-        model.calibrate(pipeline.calibration_set(options))
+        model.calibrate(pipeline.calibration_set(options).lq)
     return model

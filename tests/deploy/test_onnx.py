@@ -151,7 +151,7 @@ def test_what_is_not_installed_is_named(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(OptionsError, match=r"'onnx' is needed .* pip install -e '\.\[deploy\]'"):
+    with pytest.raises(OptionsError, match=r"'onnx' is needed .* `pip install -e '\.\[deploy\]'`"):
         require("onnx")
 
 
