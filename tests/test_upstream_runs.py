@@ -123,8 +123,9 @@ def test_weights_of_data_parallel_with_masks_are_tested_on_rgb(place):
     assert measured["psnr"] == pytest.approx(expected, abs=5e-5)
 
 
-def test_2dquant_from_its_files_to_a_packed_network(place, capfd):
-    save_weights(place / OF_2DQUANT, "params")
+@pytest.mark.parametrize(("entry", "prefix", "kind"), [("params", "", "disk"), ("params_ema", "module.", "lmdb")])
+def test_2dquant_from_its_files_to_a_packed_network(place, capfd, entry, prefix, kind):
+    save_weights(place / OF_2DQUANT, entry, prefix)
     cali_data = {
         "lq": torch.rand(2, 3, 16, 16),
         "gt": torch.rand(2, 3, 64, 64),
@@ -139,7 +140,15 @@ def test_2dquant_from_its_files_to_a_packed_network(place, capfd):
         "val:val_freq=9",
     ]
     changes += [*SWINIR, "logger:save_checkpoint_freq=1", "bit=3"]
-    training = upstream.training_2dquant(4)
+    training = upstream.training_2dquant(4).replace("type: disk", f"type: {kind}", 1)
+    training, testing = (
+        text.replace("pathFP:\n", f"pathFP:\n  param_key_FP: {entry}\n")
+        for text in (training, upstream.testing_2dquant(4))
+    )
+    for folder in ("datasets/DF2K/HR", "datasets/DF2K/LR_bicubic/X4") if kind == "lmdb" else ():
+        make_lmdb(place / folder, place / f"{folder}.lmdb")
+        shutil.rmtree(place / folder)
+        training = training.replace(f"{folder}\n", f"{folder}.lmdb\n")
     assert command(train_command.main, training, *changes) == 0
     experiment = place / "experiments/2DQuant_train_x4"
     log = next(experiment.glob("train_*.log")).read_text()
@@ -151,7 +160,7 @@ def test_2dquant_from_its_files_to_a_packed_network(place, capfd):
     assert state["calibration_set"] == calibrated and calibrated["source"] == "keydata/cali_data_x4.pth"
     weights = f"path:pretrain_network_Q={experiment}/models/net_Q_latest.pth"
     for main, name in ((test_command.main, "metrics.json"), (export_command, "test_2DQuant_x4.safetensors")):
-        assert command(main, upstream.testing_2dquant(4), *SWINIR, "bit=3", weights) == 0
+        assert command(main, testing, *SWINIR, "bit=3", weights) == 0
         assert (place / "results/test_2DQuant_x4" / name).is_file()
     measured = json.loads((place / "results/test_2DQuant_x4/metrics.json").read_text())
     assert (measured["method"], measured["w_bits"], list(measured["datasets"])) == ("2DQuant as released", 3, ["Set5"])
