@@ -70,7 +70,10 @@ def test_grey_16_bit_and_alpha_images_go_through_a_whole_run(tmp_path, capfd):
     changes += [f"datasets:val:dataroot_gt={folder}", "datasets:val:num_images=null", "calibration:num_images=7"]
     image_module._warn_about_alpha.cache_clear()  # another test of this process may have had the warning
     assert train(tmp_path, *changes) == 0
-    assert capfd.readouterr().err.count("alpha channel") == 1
+    assert capfd.readouterr().err.count("alpha channel") in (
+        1,
+        2,
+    )  # of six readings: the process says it, and one that loads
 
 
 def lr_folder(tmp_path, change):
@@ -201,7 +204,8 @@ def test_damaged_weights(tmp_path, capfd):
 
 def test_activations_that_are_not_finite_name_the_quantizer(tmp_path, capfd):
     weights = torch.load(tiny.save_network(tmp_path / "fp.pth"), weights_only=True)["params"]
-    torch.save(not_finite(weights), tmp_path / "bad.pth")
+    weights["layers.1.residual_group.blocks.0.norm1.weight"] *= 1e37  # finite; its products are not
+    torch.save({"params": weights}, tmp_path / "bad.pth")
     changes = [f"path:pretrain_network_FP={tmp_path / 'bad.pth'}", "val:full_precision=false"]
     layer = "'layers.1.residual_group.blocks.0."
     assert_refused(train(tmp_path, *changes), capfd, f"The quantizer {layer}", "NaN", "cannot be calibrated")

@@ -113,7 +113,7 @@ def test_an_inherited_data_set_can_be_removed(axes):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("network=absent", "absent.yml' does not exist"),
+        ("network=absent", "has the value 'absent', which is none of those that there are. Known names: large, small"),
         ("name={netwrok}", "'name' has the placeholder '{netwrok}', which nothing defines. Did you mean 'network'"),
         ("name={recipe}", "'{recipe}', but 'recipe' has no value"),
         ("placeholders=3", "'placeholders' must map names to texts, not 3"),
