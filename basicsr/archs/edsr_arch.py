@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.arch_util import RGB_MEAN_DIV2K, pixel_shuffle_steps, upscale_of_steps
-from basicsr.archs.base import SRNetwork
+from basicsr.archs.residual_blocks import ResidualBlock, ResidualNetwork, number_of_blocks
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -29,21 +28,8 @@ _NAMES_OF_EDSR_PYTORCH = (
 )
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions with a ReLU in between, scaled and added to the input (n, num_feat, h, w)."""
-
-    def __init__(self, num_feat: int, res_scale: float) -> None:
-        super().__init__()
-        self.res_scale = res_scale
-        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
-        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.add(x, self.conv2(F.relu(self.conv1(x))), alpha=self.res_scale)
-
-
 @ARCH_REGISTRY.register()
-class EDSR(SRNetwork):
+class EDSR(ResidualNetwork):
     """EDSR. The defaults are the baseline network for x4 (1,517,571 parameters).
 
     The large network has `num_feat` 256, `num_block` 32 and `res_scale` 0.1.
@@ -94,16 +80,6 @@ class EDSR(SRNetwork):
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         self.upsample = pixel_shuffle_steps(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
-
-    @property
-    def feature_layers(self) -> tuple[str, ...]:
-        """Names of the modules whose outputs (n, num_feat, h, w) are compared in feature distillation."""
-        return self.reconstruction_blocks
-
-    @property
-    def reconstruction_blocks(self) -> tuple[str, ...]:
-        """Names of the blocks that block-wise methods treat one by one, in order: the residual blocks."""
-        return tuple(f"body.{i}" for i in range(len(self.body)))
 
     @property
     def usual_options(self) -> Mapping[str, Any]:
@@ -171,14 +147,11 @@ class EDSR(SRNetwork):
         num_feat, num_in_ch = state_dict["conv_first.weight"].shape[:2]
         if "conv_after_body.weight" not in state_dict:  # other networks have blocks of the same names
             raise KeyError("conv_after_body.weight")
-        num_block = 0
-        while f"body.{num_block}.conv1.weight" in state_dict:
-            num_block += 1
         return {
             "num_in_ch": num_in_ch,
             "num_out_ch": state_dict["conv_last.weight"].shape[0],
             "num_feat": num_feat,
-            "num_block": num_block,
+            "num_block": number_of_blocks(state_dict),
             "upscale": upscale_of_steps(state_dict, "upsample", num_feat),
         }
 

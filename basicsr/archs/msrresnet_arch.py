@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from basicsr.archs.base import SRNetwork
-from basicsr.archs.edsr_arch import ResidualBlock
+from basicsr.archs.residual_blocks import ResidualBlock, ResidualNetwork, number_of_blocks
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -23,7 +22,7 @@ _INITIAL_SHARE = 0.1
 
 
 @ARCH_REGISTRY.register()
-class MSRResNet(SRNetwork):
+class MSRResNet(ResidualNetwork):
     """Residual blocks of two convolutions; the output is added to the image enlarged bilinearly.
 
     The defaults are the network of BasicSR for x4 (1,517,571 parameters). Images go in and out in 0..1 without a shift of their mean.
@@ -77,16 +76,6 @@ class MSRResNet(SRNetwork):
                 module.weight.data.mul_(_INITIAL_SHARE)
                 nn.init.zeros_(module.bias)
 
-    @property
-    def feature_layers(self) -> tuple[str, ...]:
-        """Names of the modules whose outputs (n, num_feat, h, w) are compared in feature distillation."""
-        return self.reconstruction_blocks
-
-    @property
-    def reconstruction_blocks(self) -> tuple[str, ...]:
-        """Names of the blocks that block-wise methods treat one by one, in order: the residual blocks."""
-        return tuple(f"body.{i}" for i in range(len(self.body)))
-
     def forward(self, x: Tensor) -> Tensor:
         # convolutions on CPUs and tensor cores are fastest in this layout, and hand it on
         image = x.contiguous(memory_format=torch.channels_last)
@@ -111,14 +100,11 @@ class MSRResNet(SRNetwork):
             KeyError: the state dict is not one of an MSRResNet.
         """
         num_feat, num_in_ch = state_dict["conv_first.weight"].shape[:2]
-        num_block = 0
-        while f"body.{num_block}.conv1.weight" in state_dict:
-            num_block += 1
         factor = math.isqrt(state_dict["upconv1.weight"].shape[0] // num_feat)
         return {
             "num_in_ch": num_in_ch,
             "num_out_ch": state_dict["conv_last.weight"].shape[0],
             "num_feat": num_feat,
-            "num_block": num_block,
+            "num_block": number_of_blocks(state_dict),
             "upscale": factor**2 if "upconv2.weight" in state_dict else factor,
         }
