@@ -27,9 +27,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from basicsr.sweep.records import options_of
 from basicsr.utils.arguments import command_parser
 from basicsr.utils.options import Options, by_path, load_options
+from basicsr.utils.recipe import options_of
 from basicsr.utils.yaml_loader import read_yaml
 
 SNAPSHOT = ROOT / "tests/snapshots/replaced_options.json"

@@ -11,20 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from basicsr.data import folder_of
 from basicsr.metrics.base import build_metrics
 from basicsr.metrics.stated import metrics_in
-from basicsr.quant.insertion.coverage import FULL_PRECISION_BITS
+from basicsr.quant.spec import FULL_PRECISION_BITS
 from basicsr.sweep.digests import calibration_digest, calibration_file, start_digest, weights_digest
 from basicsr.sweep.plan import PROTOCOL, Run
 from basicsr.utils.errors import CheckpointError, OptionsError, explained
 from basicsr.utils.files import write_json
-from basicsr.utils.options import Options, by_path, check_components, metric_arguments, with_new_names
-from basicsr.utils.recipe import recipe
+from basicsr.utils.options import Options, by_path, metric_arguments
+from basicsr.utils.recipe import options_of, recipe, was_begun_with
 from basicsr.utils.registry import QUANTIZER_REGISTRY
-from basicsr.utils.signature import validate_model
 
 ITERATE = "last"
 _NOT_DATA = ("dataroot_gt", "dataroot_lq", "cache_budget_mb")
@@ -152,18 +149,6 @@ def _common_metrics(options: Options, *both: Options) -> dict[str, Any]:
     }
 
 
-def options_of(resolved: Mapping[str, Any]) -> Options:
-    """Return options from what `model_dump` gave, also in an earlier version; those that are new since then get their defaults.
-
-    Raises:
-        OptionsError: an option is not known any more.
-    """
-    known = {key: value for key, value in resolved.items() if key != "provenance"}
-    options = validate_model(Options, with_new_names(known, resolved.get("scale"), tell=False), "")
-    check_components(options)
-    return options
-
-
 def _recipe(options: Options, kind: str) -> dict[str, Any]:
     """Return what decides the numbers in a row: recipe of the network, data sets by name, protocol of the evaluation."""
     chosen = recipe(options)
@@ -188,14 +173,11 @@ def may_continue(run: Run, places: Places) -> bool:
     """Whether what training left, finished or not, was begun with the recipe and the weights that the run has now."""
     try:
         beginning = read_record(places.beginning(run))
-        resolved = yaml.safe_load((places.experiment(run) / "options.yml").read_text(encoding="utf-8"))
-        same_recipe = recipe(options_of(resolved)) == recipe(run.options)
-    except (OSError, ValueError, yaml.YAMLError, CheckpointError, OptionsError):
+    except CheckpointError:
         return False
     now = _beginning(run)
-    return (
-        same_recipe and beginning is not None and {**now, **beginning} == now
-    )  # those of before name no calibration set
+    as_begun = beginning is not None and {**now, **beginning} == now  # those of before name no calibration set
+    return as_begun and was_begun_with(places.experiment(run), run.options)
 
 
 def is_trained(run: Run, places: Places) -> bool:

@@ -1,11 +1,16 @@
 """What of the options decides the outcome of a run."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from basicsr.utils.options import COMPONENTS, Options, first_of_chain
+import yaml
+
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.options import COMPONENTS, Options, check_components, first_of_chain, with_new_names
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY, Registry
-from basicsr.utils.signature import not_recipe, schema_of
+from basicsr.utils.signature import not_recipe, schema_of, validate_model
 
 _RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
 _TRAINING_DATA = "datasets:train"
@@ -33,6 +38,27 @@ def recipe(options: Options) -> dict[str, Any]:
     if first is not None:
         chosen["after"] = recipe(first)
     return json.loads(json.dumps({**chosen, _TRAINING_DATA: chosen[_TRAINING_DATA] or {}}))
+
+
+def options_of(resolved: Mapping[str, Any]) -> Options:
+    """Return options from what `model_dump` gave, also in an earlier version; those that are new since then get their defaults.
+
+    Raises:
+        OptionsError: an option is not known any more.
+    """
+    known = {key: value for key, value in resolved.items() if key != "provenance"}
+    options = validate_model(Options, with_new_names(known, resolved.get("scale"), tell=False), "")
+    check_components(options)
+    return options
+
+
+def was_begun_with(folder: Path, options: Options) -> bool:
+    """Whether the run in a folder was begun with the recipe of these options, by the options.yml that it left; False without one."""
+    try:
+        resolved = yaml.safe_load((folder / "options.yml").read_text(encoding="utf-8"))
+        return recipe(options_of(resolved)) == recipe(options)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, OptionsError):  # or a damaged one
+        return False
 
 
 def _leave_out_marked(chosen: dict[str, Any], place: tuple[str, ...], registry: Registry, name: Any = None) -> None:
