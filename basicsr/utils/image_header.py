@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -135,18 +136,18 @@ def glance(path: Path) -> Glance | None:
             grey = image.mode in _GREY_MODES or image.mode.startswith("I")
             alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
             size = image.size[::-1] if sideways else image.size
-            return Glance(size, grey, alpha) if _ends_well(path, image.format) else None
+            return Glance(size, grey, alpha) if _ends_well(file, image.format) else None
     except Exception:  # as in `read_header`
         return None
 
 
-def _ends_well(path: Path, kind: str | None) -> bool:
+def _ends_well(file: BinaryIO, kind: str | None) -> bool:
     """Return whether a file has the end that its format demands; True for formats that demand none."""
-    with open_ends(path) as file:
-        start = file.read(12)
-        length = file.seek(0, io.SEEK_END)
-        file.seek(-min(length, _TAIL), io.SEEK_END)
-        end = file.read()
+    file.seek(0)
+    start = file.read(12)
+    length = file.seek(0, io.SEEK_END)
+    file.seek(-min(length, _TAIL), io.SEEK_END)
+    end = file.read()
     if kind == "PNG":
         return b"IEND" in end
     if kind == "JPEG":
