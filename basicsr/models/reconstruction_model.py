@@ -1,7 +1,6 @@
 """Block reconstruction: BRECQ and QDrop."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,12 +11,11 @@ from torch import nn
 
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.quantized import load_quantized
-from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.training.reconstruction.block_cache import BlockCache, CacheOptions, Inputs
 from basicsr.training.reconstruction.block_reconstruction import BlockReconstruction, ReconstructionOptions
 from basicsr.training.reconstruction.blocks import check_learnable, choose_blocks, trial_calls
 from basicsr.training.reconstruction.crop_tensors import choose_storage
-from basicsr.training.reconstruction.units import Order, Unit, plan_units
+from basicsr.training.reconstruction.units import Order, Unit, plan_units, running
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.memory import release_freed_memory
@@ -176,7 +174,7 @@ class ReconstructionModel(QuantizedModel):
         options = self._cache_options
         if unit.learns == "bounds":
             options = replace(options, fisher=False, error_exponent=self._bounds_exponent)
-        with bypass_quantizers(self.network, activations_only=True) if unit.learns == "roundings" else nullcontext():
+        with running(self.network, unit.learns):
             cache = BlockCache(self.full_precision, self.network, unit.block, self._crops, options)
         current = BlockReconstruction(
             unit.block,

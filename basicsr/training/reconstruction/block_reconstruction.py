@@ -1,7 +1,6 @@
 """The reconstruction of one block: its weights learn how to round, its activation quantizers their bounds."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
@@ -11,13 +10,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
-from basicsr.quant.observe.capture import bypass_quantizers, drop_quantization
+from basicsr.quant.observe.capture import drop_quantization
 from basicsr.quant.observe.module_calls import call_module
 from basicsr.quant.ops.functional import quantize
 from basicsr.quant.quantizers.adaround_quantizer import AdaRoundQuantizer, rectified_sigmoid, soft_rounding
 from basicsr.training.optimizers import build_optimizer, build_scheduler
 from basicsr.training.reconstruction.block_cache import BlockCache
-from basicsr.training.reconstruction.units import Part
+from basicsr.training.reconstruction.units import Part, running
 from basicsr.training.relative_steps import RelativeSteps, quantizer_units
 from basicsr.utils import dist
 from basicsr.utils.logger import get_logger
@@ -171,25 +170,21 @@ class BlockReconstruction:
         if self._relative_steps is not None:
             self._relative_steps.load_state_dict(state["quantization_steps"])
 
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        if self._learns == "roundings":
-            with bypass_quantizers(self._block, activations_only=True):
-                yield
-        else:
-            yield
-
     def _soft_error(self, index: Tensor) -> Tensor:
         probability = self._options.drop_probability
         arguments = self._cache.inputs(index, full_precision_share=probability)
-        with self._running(), soft_rounding(self._block), drop_quantization(self._block, probability):
+        with (
+            running(self._block, self._learns),
+            soft_rounding(self._block),
+            drop_quantization(self._block, probability),
+        ):
             return self._cache.error(call_module(self._block, arguments), index)
 
     @torch.no_grad()
     def _measure(self) -> float:
         """Return the error of the block on all crops as it will run: rounded, all activations quantized if their turn has come."""
         total, count = 0.0, 0
-        with self._running():
+        with running(self._block, self._learns):
             for index in self._cache.batches():
                 error = self._cache.error(call_module(self._block, self._cache.inputs(index)), index)
                 total, count = total + float(error) * len(index), count + len(index)

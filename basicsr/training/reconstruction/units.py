@@ -1,12 +1,14 @@
 """Which block learns what in which iterations."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
+from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.utils.errors import OptionsError
 
 Part = Literal["both", "roundings", "bounds"]
@@ -14,6 +16,11 @@ Part = Literal["both", "roundings", "bounds"]
 
 Order = Literal["joint", "weights_first"]
 """All blocks with both parts together; or all blocks with their roundings, then all with their bounds."""
+
+
+def running(module: nn.Module, learns: Part) -> AbstractContextManager[None]:
+    """Let a network, or a part of one, compute as while a part is learned: roundings with activations in full precision."""
+    return bypass_quantizers(module, activations_only=True) if learns == "roundings" else nullcontext()
 
 
 @dataclass(frozen=True)
