@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.evaluation.dataset_result import DatasetResult
-from basicsr.quant.insertion.coverage import FULL_PRECISION_BITS
 from basicsr.quant.insertion.quantization_map import activation_ranges
+from basicsr.quant.spec import FULL_PRECISION_BITS
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import write_json

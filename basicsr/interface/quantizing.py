@@ -20,10 +20,10 @@ from basicsr.interface.networks import (
 from basicsr.interface.quantized_network import QuantizedNetwork
 from basicsr.interface.recipes import check_changes, read_recipe, resolve_options, trains
 from basicsr.networks.quantized import quantized_copy
-from basicsr.quant.insertion.coverage import FULL_PRECISION_BITS, PRESETS, find_preset
+from basicsr.quant.insertion.coverage import PRESETS, find_preset
 from basicsr.quant.insertion.selection import select_modules
 from basicsr.quant.observe.capture import bypass_quantizers
-from basicsr.quant.spec import MAX_BITS, MIN_BITS, QuantizationError
+from basicsr.quant.spec import FULL_PRECISION_BITS, MAX_BITS, MIN_BITS, QuantizationError
 from basicsr.training.calibration.network_calibration import calibrate_network, check_calibrators
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from basicsr.utils.errors import UserError
 
 MIN_BITS, MAX_BITS = 2, 8
+FULL_PRECISION_BITS = 32
+"""Of weights or activations that stay in full precision."""
 
 Granularity = Literal["per_tensor", "per_channel"]
 

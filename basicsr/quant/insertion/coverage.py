@@ -5,15 +5,11 @@ Globs are those of `fnmatch`, case-sensitive, on the dotted names of modules; `*
 
 from dataclasses import dataclass
 
-from basicsr.quant.spec import QuantizationError, QuantSpec
+from basicsr.quant.spec import FULL_PRECISION_BITS, QuantizationError, QuantSpec
 from basicsr.utils.errors import suggestion
 
 END_BITS = 8
 """Bits of the first and the last layer in the preset `full`, as in PTQ4SR (CVPR 2023)."""
-
-
-FULL_PRECISION_BITS = 32
-"""Bits of weights or activations that stay in full precision."""
 
 
 def check_bits(bits: int | None, what: str) -> None:

@@ -8,7 +8,6 @@ from itertools import accumulate
 from torch import nn
 
 from basicsr.quant.insertion.coverage import (
-    FULL_PRECISION_BITS,
     CoverageOverride,
     CoveragePreset,
     CoverageRule,
@@ -16,7 +15,7 @@ from basicsr.quant.insertion.coverage import (
     find_preset,
 )
 from basicsr.quant.modules.base import QuantizerSlot
-from basicsr.quant.spec import QuantizationError
+from basicsr.quant.spec import FULL_PRECISION_BITS, QuantizationError
 from basicsr.utils.errors import suggestion
 from basicsr.utils.registry import QMODULE_REGISTRY
 

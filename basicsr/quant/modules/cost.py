@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from basicsr.quant.quantizers.base import Quantizer
-
-FULL_PRECISION_BITS = 32
+from basicsr.quant.spec import FULL_PRECISION_BITS
 
 
 @dataclass(frozen=True)
