@@ -44,3 +44,20 @@ def script_command() -> Callable[..., subprocess.CompletedProcess]:
         return subprocess.run(command, capture_output=True, text=True, cwd="/", env={**os.environ, "PYTHONPATH": ""})
 
     return run
+
+
+@pytest.fixture
+def prepare_data(capsys, load_script):
+    """Run prepare_data.py in this process; return what it prints and complains about."""
+    script = load_script("prepare_data")
+
+    def run(*arguments, code=0):
+        try:
+            result = script.main([*map(str, arguments), "--workers", "1"])
+        except SystemExit as refusal:  # of the command line
+            result = refusal.code
+        printed = "".join(capsys.readouterr())
+        assert result == code, printed
+        return printed
+
+    return run

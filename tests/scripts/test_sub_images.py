@@ -39,29 +39,13 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def run(capsys, load_script):
-    script = load_script("prepare_data")
-
-    def run(*arguments, code=0):
-        try:
-            result = script.main([*map(str, arguments), "--workers", "1"])
-        except SystemExit as refusal:  # of the command line
-            result = refusal.code
-        printed = "".join(capsys.readouterr())
-        assert result == code, printed
-        return printed
-
-    return run
-
-
 def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_lr_squares_are_those_of_the_whole_picture(run, photos, tmp_path):
+def test_lr_squares_are_those_of_the_whole_picture(prepare_data, photos, tmp_path):
     out = tmp_path / "out"
-    printed = run("--hr", photos, "--out", out, "--scales", 2, 4, "--subimages", *SMALL, code=1)
+    printed = prepare_data("--hr", photos, "--out", out, "--scales", 2, 4, "--subimages", *SMALL, code=1)
     assert "tiny.png' has 60x20 pixels, too few for sub-images of 24" in printed and "Problems found: 1" in printed
     layout = Layout(out)
     places = [(top, left) for top in (0, 12, 24) for left in (0, 12)]  # of 48 x 36, multiples of 4
@@ -74,7 +58,7 @@ def test_lr_squares_are_those_of_the_whole_picture(run, photos, tmp_path):
         for name, (top, left) in zip(own, places, strict=False):
             square = whole[top // scale : (top + 24) // scale, left // scale : (left + 24) // scale]
             np.testing.assert_array_equal(read_image(folder / f"{name}{end}.png"), square)
-    assert "is in order" in run("--check", out)
+    assert "is in order" in prepare_data("--check", out)
     sets = [
         build_dataset(
             {"type": "PairedImageDataset", "name": "sub", "dataroot_gt": str(hr), "dataroot_lq": str(lr), "lq_size": 5},
@@ -89,10 +73,10 @@ def test_lr_squares_are_those_of_the_whole_picture(run, photos, tmp_path):
     assert all((sets[0][index]["lq"] == sets[1][index]["lq"]).all() for index in range(7))
 
 
-def test_a_stopped_run_is_continued(run, photos, tmp_path):
+def test_a_stopped_run_is_continued(prepare_data, photos, tmp_path):
     (photos / "tiny.png").unlink()
     out, command = tmp_path / "out", ("--hr", photos, "--scales", 2, "--subimages", *SMALL)
-    assert "holds 9 sub-images" in run("--out", out, *command)
+    assert "holds 9 sub-images" in prepare_data("--out", out, *command)
     files = {file: file.read_bytes() for file in out.rglob("*.png")}
     times = {}
     for number, file in enumerate(files):
@@ -100,26 +84,26 @@ def test_a_stopped_run_is_continued(run, photos, tmp_path):
             file.unlink()
         else:
             times[file] = file.stat().st_mtime_ns
-    run("--out", out, *command)
+    prepare_data("--out", out, *command)
     assert {file: file.read_bytes() for file in out.rglob("*.png")} == files
     assert all(file.stat().st_mtime_ns == time for file, time in times.items())
 
 
-def test_what_does_not_belong_together_is_refused(run, photos, tmp_path):
+def test_what_does_not_belong_together_is_refused(prepare_data, photos, tmp_path):
     (photos / "tiny.png").unlink()
     out, command = tmp_path / "out", ("--hr", photos, "--scales", 2, "--subimages")
-    printed = run("--out", out, *command, "--crop_size", 25, code=1)
+    printed = prepare_data("--out", out, *command, "--crop_size", 25, code=1)
     assert "--crop_size 25 is no multiple of the scale factor 2" in printed
-    run("--out", out, *command, *SMALL)
+    prepare_data("--out", out, *command, *SMALL)
     assert json.loads((out / "sub_images.json").read_text()) == {
         "crop_size": 24,
         "step": 12,
         "thresh_size": 0,
         "multiple": 2,
     }
-    printed = run("--out", out, *command, "--crop_size", 20, "--step", 10, code=1)
+    printed = prepare_data("--out", out, *command, "--crop_size", 20, "--step", 10, code=1)
     assert "were cut with {'crop_size': 24" in printed and "Choose another --out" in printed
-    assert "'multiple': 4" in run("--out", out, "--hr", photos, "--scales", 4, "--subimages", *SMALL, code=1)
+    assert "'multiple': 4" in prepare_data("--out", out, "--hr", photos, "--scales", 4, "--subimages", *SMALL, code=1)
     (photos / "0001.png").rename(photos / "0003.png")
-    assert "holds images of other pictures, such as 0001_s001" in run("--out", out, *command, *SMALL, code=1)
-    assert "--subimages goes with --hr and --out" in run("--out", out, *command, "--link", code=2)
+    assert "holds images of other pictures, such as 0001_s001" in prepare_data("--out", out, *command, *SMALL, code=1)
+    assert "--subimages goes with --hr and --out" in prepare_data("--out", out, *command, "--link", code=2)
