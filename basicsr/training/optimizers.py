@@ -69,7 +69,6 @@ def _of_torch(kind: Callable[..., torch.optim.Optimizer], *options: str) -> Call
     positional = inspect.Parameter("parameters", inspect.Parameter.POSITIONAL_ONLY)
     build.__signature__ = inspect.Signature([positional, *stated])  # type: ignore[attr-defined]  # functions take it
     build.__annotations__ = {name: _TYPES[name] for name in options}
-    build.__doc__ = None
     return build
 
 

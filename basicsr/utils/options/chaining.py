@@ -11,30 +11,11 @@ from basicsr.utils.options.schema import Options
 ARROW = " > "
 """Between the methods of a chain in its label."""
 _SHARED = (
-    *(
-        "network",
-        "scale",
-        "bit",
-        "manual_seed",
-        "device",
-        "debug",
-        "num_threads",
-        "plugins",
-        "network_g",
-        "datasets",
-        "val",
-    ),
-    *(
-        "logger",
-        "path",
-        "quantization:coverage",
-        "quantization:w_bits",
-        "quantization:a_bits",
-        "quantization:overrides",
-    ),
-    *("quantization:exclude", "calibration:data", "calibration:dataroot_gt", "calibration:dataroot_lq"),
-    *("calibration:num_images", "calibration:crop_size", "calibration:batch_size"),
-)
+    "network", "scale", "bit", "manual_seed", "device", "debug", "num_threads", "plugins", "network_g", "datasets",
+    "val", "logger", "path", "quantization:coverage", "quantization:w_bits", "quantization:a_bits",
+    "quantization:overrides", "quantization:exclude", "calibration:data", "calibration:dataroot_gt",
+    "calibration:dataroot_lq", "calibration:num_images", "calibration:crop_size", "calibration:batch_size",
+)  # fmt: skip
 """Options that an override sets for all runs of a chain: all but the methods with their quantizers, and the length of a training."""
 _OF_ONE_RUN = ("path:pretrain_network_Q", "path:resume_state")
 

@@ -8,10 +8,11 @@ import pydantic
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options.schema import Options, TrainOptions
 from basicsr.utils.options.upstream.rows import Given, Row
+from basicsr.utils.options.upstream.table import ROWS
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, Registry
 from basicsr.utils.signature import options_of
 
-_MODEL_OF = {"SwinIRModel": "SRModel", "TDQuantModel": "PTQModel"}
+_MODEL_OF = {old: row.convert(old, {}) for row in ROWS if row.old == "model_type" and row.convert for old in row.equals}
 
 
 def is_known(row: Row, path: str, value: Any, given: Given) -> bool:
