@@ -26,11 +26,15 @@ SIDE_PRODUCTS = ("tensorboard", "matplotlib", "jinja2")
 
 @pytest.fixture
 def hide(monkeypatch):
-    """Makes a package impossible to import, also for modules of ours that have it already."""
+    """Makes a package impossible to import, also for modules of ours that have it already; those are back afterwards."""
 
     def hidden(package):
-        for name in list(sys.modules):
+        loaded = dict(sys.modules)
+        for name in loaded:
             ours = name.startswith(OURS) and name not in ("basicsr.reporting.attempt", "basicsr.reporting.entries")
+            if ours:  # a package keeps its modules as attributes, too
+                parent, _, child = name.rpartition(".")
+                monkeypatch.delattr(loaded[parent], child, raising=False)
             if name.startswith(f"{package}.") or ours:
                 monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)
