@@ -130,7 +130,20 @@ def test_every_method_has_all_its_entries():
     sections = text.split("\n## ")[1:]
     for section in sections:
         rows = set(re.findall(r"^\| (\w+?)s? \|", section, flags=re.MULTILINE))
-        assert rows >= {"paper", "idea", "recipe", "file", "test"}, section.splitlines()[0]
+        title = section.splitlines()[0]
+        assert rows >= {"paper", "idea", "recipe", "file", "test"}, title
+        assert title == "Chains of methods" or re.search(r"^\| differs( from)? \|", section, re.MULTILINE), title
+
+
+def test_every_recipe_and_its_method_are_on_the_page_of_methods():
+    text = (tiny.ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    overview, *sections = text.split("\n## ")
+    named = {name for section in sections for name in re.findall(r"options/methods/(\w+)\.yml", section)}
+    recipes = {file.stem for file in (tiny.ROOT / "options/methods").glob("*.yml")}
+    named |= set(re.findall(r"options/train/train_(\w+)\.yml", text))
+    assert sorted(recipes - named) == []
+    titles = [section.splitlines()[0] for section in sections]
+    assert [title for title in titles if f"| [{title}](#" not in overview] == ["Chains of methods"]
 
 
 def test_the_readme_is_short():
