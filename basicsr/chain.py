@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from basicsr import pipeline
-from basicsr.utils.command_line import prepare_process
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Options, first_of_chain
+from basicsr.utils.process import prepare_process
 from basicsr.utils.recipe import was_begun_with
 
 

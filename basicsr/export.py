@@ -7,15 +7,16 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run as a file from a checkout: import the package beside it, not modules inside it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-
-from basicsr.deploy.exporting import ExportOptions, export
 from basicsr.utils.command_line import run
 from basicsr.utils.options import Options
+
+if TYPE_CHECKING:
+    import torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _export(options: Options, root: Path, device: torch.device, arguments: argparse.Namespace) -> None:
+def _export(options: Options, root: Path, device: "torch.device", arguments: argparse.Namespace) -> None:
+    from basicsr.deploy.exporting import ExportOptions, export  # imports torch
+
     what = ExportOptions(half=arguments.half, onnx=arguments.onnx, integer_linear=not arguments.float_linear)
     export(options, root, device, what)
 

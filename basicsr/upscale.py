@@ -6,22 +6,22 @@ python basicsr/upscale.py -i PICTURE_OR_FOLDER -o FOLDER --model NETWORK.safeten
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 if __package__ in (None, ""):  # run as a file from a checkout: import the package beside it, not modules inside it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-from torch import nn
-
-from basicsr.archs.base import scale_of
-from basicsr.deploy.folders import upscale_files
-from basicsr.deploy.runtimes import Precision, RuntimeName
-from basicsr.deploy.upscaling import enlarger, load_for_runtime, load_model
+from basicsr.deploy.runtime_names import ONNX_SUFFIX, Precision, RuntimeName
 from basicsr.utils.arguments import command_parser
 from basicsr.utils.command_line import guarded
-from basicsr.utils.devices import KNOWN_DEVICES, select_device
+from basicsr.utils.device_names import KNOWN_DEVICES
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.files import require_weights
+from basicsr.utils.options import load_options
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 FAILED_PICTURES = 3
 
@@ -88,10 +88,23 @@ def _add_ways_to_compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="NAME", help=f"with --runtime torch: {KNOWN_DEVICES}")
 
 
-def _load(arguments: argparse.Namespace) -> tuple[nn.Module, torch.device]:
+def _check(arguments: argparse.Namespace) -> None:
+    """Find what is wrong with the arguments, before anything is waited for."""
+    if arguments.runtime == "torch" and arguments.precision != "f32":
+        raise OptionsError(f"--precision {arguments.precision} needs --runtime openvino.")
+    if arguments.opt is not None:
+        load_options(arguments.opt, arguments.force_yml, tell=False)
+    if arguments.model.suffix.lower() != ONNX_SUFFIX:
+        require_weights(arguments.model)
+
+
+def _load(arguments: argparse.Namespace) -> "tuple[nn.Module, torch.device]":
+    import torch
+
+    from basicsr.deploy.upscaling import load_for_runtime, load_model
+    from basicsr.utils.devices import select_device
+
     if arguments.runtime == "torch":
-        if arguments.precision != "f32":
-            raise OptionsError(f"--precision {arguments.precision} needs --runtime openvino.")
         network = load_model(arguments.model, arguments.opt, arguments.force_yml, arguments.param_key)
         return network, select_device(arguments.device, "--device")
     network = load_for_runtime(
@@ -110,6 +123,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
 
     def work() -> int:
+        _check(arguments)
+        from basicsr.archs.base import scale_of  # these import torch
+        from basicsr.deploy.folders import upscale_files
+        from basicsr.deploy.upscaling import enlarger
+
         network, device = _load(arguments)
         enlarge = enlarger(network, device, arguments.tile or None, arguments.tile_overlap)
         outcome = upscale_files(

@@ -43,7 +43,7 @@ class Bicubic(nn.Module):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one evaluation; return the exit code."""
-    return run(argv, __doc__, lambda options, root, _device, _arguments: measure(options, root))
+    return run(argv, __doc__, lambda options, root, _device, _arguments: measure(options, root), reads_weights=False)
 
 
 def measure(options: Options, root: Path) -> None:

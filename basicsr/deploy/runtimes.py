@@ -6,18 +6,17 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from basicsr.deploy.graph_metadata import INPUT, is_quantized, read_metadata
+from basicsr.deploy.runtime_names import Precision, RuntimeName
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.extras import require
 
-RuntimeName = Literal["openvino", "onnxruntime"]
-Precision = Literal["f32", "bf16"]
 Infer = Callable[[np.ndarray], np.ndarray]
 
 # ONNX Runtime would round the biases of layers with codes at both inputs to multiples of the product of their steps

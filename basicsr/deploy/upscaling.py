@@ -14,7 +14,8 @@ from basicsr.archs.base import detect_options, size_multiple_of, usual_options_o
 from basicsr.deploy.onnx_export import check_onnx, to_onnx
 from basicsr.deploy.packed_file import load_packed
 from basicsr.deploy.packed_format import is_packed
-from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
+from basicsr.deploy.runtime_names import ONNX_SUFFIX, Precision, RuntimeName
+from basicsr.deploy.runtimes import RuntimeNetwork, has_bfloat16
 from basicsr.evaluation.inference import check_tiles, upscale
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, OptionsError
@@ -30,7 +31,6 @@ from basicsr.utils.weight_entries import likely_missing
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
 Enlarge = Callable[[Tensor], Tensor]
-ONNX_SUFFIX = ".onnx"
 DEFAULT_OVERLAP = 48
 _SLOWER = (
     "ONNX Runtime computes quantized convolutions in floating point and is slower with this graph than PyTorch with float32: 421 ms "

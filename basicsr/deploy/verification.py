@@ -8,7 +8,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from basicsr.deploy.runtimes import Precision, RuntimeName, RuntimeNetwork, has_bfloat16
+from basicsr.deploy.runtime_names import Precision, RuntimeName
+from basicsr.deploy.runtimes import RuntimeNetwork, has_bfloat16
 from basicsr.evaluation.inference import upscale
 from basicsr.utils.extras import usable
 

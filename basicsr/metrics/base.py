@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import ValOptions, metric_arguments
+from basicsr.utils.registry import METRIC_REGISTRY
 
 Compares = Literal["hr", "full_precision"]
 Function = TypeVar("Function", bound=Callable[..., float])
@@ -119,7 +120,8 @@ def build_metrics(options: ValOptions, scale: int) -> dict[str, Metric]:
     """
     metrics = {}
     for name in options.metrics:
-        function, arguments = metric_arguments(options, scale, name)
+        arguments = metric_arguments(options, scale, name)
+        function = METRIC_REGISTRY.get(options.metrics[name]["type"], f"val:metrics:{name}:type")
         traits = getattr(function, "traits", None)
         if not isinstance(traits, MetricTraits):
             raise OptionsError(

@@ -144,7 +144,7 @@ def _common_metrics(options: Options, *both: Options) -> dict[str, Any]:
     names = set.intersection(*(set(other.val.metrics) for other in both))
     neutral = options.val.model_copy(update={"crop_border": 0, "test_y_channel": True})
     return {
-        name: {"type": neutral.metrics[name]["type"], **metric_arguments(neutral, options.scale, name)[1]}
+        name: {"type": neutral.metrics[name]["type"], **metric_arguments(neutral, options.scale, name)}
         for name in sorted(names)
     }
 

@@ -1,28 +1,28 @@
-"""What the command lines share: arguments, device, seeds, log, and the exit code."""
+"""What the command lines share: arguments, options, log, and the exit code. Torch is imported when the options are known to be good."""
 
 import argparse
 import os
-import random
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-import torch
-
-from basicsr.utils import dist
 from basicsr.utils.arguments import command_parser
-from basicsr.utils.devices import select_device
 from basicsr.utils.errors import UserError
+from basicsr.utils.files import require_weights
+from basicsr.utils.launchers import Launcher, read_launcher
 from basicsr.utils.logger import close_logger, configure_logger, get_logger
 from basicsr.utils.memory import keep_freed_memory
 from basicsr.utils.options import Options, first_of_chain, load_options
 from basicsr.utils.signals import Interrupted, raise_on_signals
 
+if TYPE_CHECKING:
+    import torch
+
 USER_ERROR, FAILURE = 2, 1
 AddArguments = Callable[[argparse.ArgumentParser], None]
-Work = Callable[[Options, Path, torch.device, argparse.Namespace], None]
+Work = Callable[[Options, Path, "torch.device", argparse.Namespace], None]
 
 
 def parse_arguments(
@@ -36,7 +36,7 @@ def parse_arguments(
     )
     parser.add_argument(
         "--launcher",
-        choices=get_args(dist.Launcher),
+        choices=get_args(Launcher),
         default="none",
         help="pytorch: started by torchrun; slurm: by srun",
     )
@@ -69,6 +69,7 @@ def run(
     work: Work,
     trains: bool = False,
     add_arguments: AddArguments | None = None,
+    reads_weights: bool = True,
 ) -> int:
     """Parse, prepare the process, work, and turn what went wrong into a message and an exit code.
 
@@ -78,6 +79,7 @@ def run(
         work: what to do with the options, the root folder, the device and the arguments.
         trains: whether a run can be continued with `--auto_resume`.
         add_arguments: adds the arguments that only this command has.
+        reads_weights: whether the work begins with the weights that the options name; these must be there then.
 
     Returns:
         The exit code, see `guarded`; 0 if all is well.
@@ -85,18 +87,37 @@ def run(
     arguments = parse_arguments(argv, description, trains, add_arguments)
 
     def prepared() -> int:
-        dist.read_launcher(arguments.launcher)
+        read_launcher(arguments.launcher)
         configure_logger(None, main_process=_is_first())
         options = load_options(arguments.opt, arguments.force_yml, tell=not arguments.debug)
         if arguments.debug:
             options = load_options(arguments.opt, [*arguments.force_yml, *debug_overrides(options)])
-        device = select_device(options.device)
-        dist.init_distributed(arguments.launcher, device)
-        prepare_process(options, device)
-        work(options, Path(arguments.root), device, arguments)
+        if reads_weights:
+            _require_weights(options)
+        from basicsr.utils.process import (
+            join,  # imports torch, which takes longer than all that can be wrong until here
+        )
+
+        work(options, Path(arguments.root), join(options, arguments.launcher), arguments)
         return 0
 
     return guarded(prepared)
+
+
+def _require_weights(options: Options) -> None:
+    """Refuse options that name starting weights which are not there, before anything is waited for.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    path = options.path
+    if options.quantization is not None:
+        needed = [path.pretrain_network_FP, path.pretrain_network_Q if options.train is None else None]
+    else:
+        needed = [path.pretrain_network_g or (path.pretrain_network_FP if options.train is None else None)]
+    for file in needed:
+        if file is not None:
+            require_weights(file)
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -123,23 +144,16 @@ def guarded(work: Callable[[], int]) -> int:
         get_logger().error("The run failed:\n%s", traceback.format_exc())
         return FAILURE
     finally:
-        dist.close_distributed()
+        _leave_process_group()
         close_logger()
+
+
+def _leave_process_group() -> None:
+    dist = sys.modules.get("basicsr.utils.dist")  # without it there is no group, and nobody has waited for torch
+    if dist is not None:
+        dist.close_distributed()
 
 
 def _is_first() -> bool:
     """Whether this is the process that reports, as far as the environment tells before processes have joined."""
     return int(os.environ.get("RANK", 0)) == 0
-
-
-def prepare_process(options: Options, device: torch.device) -> None:
-    """Set threads, seeds, and reproducible convolutions in full float32 precision."""
-    if options.num_threads:
-        torch.set_num_threads(options.num_threads)
-    random.seed(options.manual_seed)
-    np.random.seed(options.manual_seed % 2**32)
-    torch.manual_seed(options.manual_seed)
-    if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True
-        # convolutions with 10 bits of mantissa would not give the CPU's results
-        torch.backends.cudnn.allow_tf32 = False

@@ -1,20 +1,12 @@
 """Which device a command works on: the one place where names of devices become devices."""
 
 import os
-import re
 
 import torch
 
 from basicsr.utils import dist
+from basicsr.utils.device_names import KNOWN_DEVICES, is_device_name
 from basicsr.utils.errors import OptionsError
-
-KNOWN_DEVICES = "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-
-
-def is_device_name(name: str) -> bool:
-    """Whether a name is written as one of a device, present or not: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    return _DEVICE.fullmatch(name) is not None
 
 
 def select_device(name: str = "auto", where: str = "Option 'device'") -> torch.device:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from basicsr.utils.errors import CheckpointError
+
 _TEMPORARY_PREFIX = ".tmp-"
 
 
@@ -62,6 +64,16 @@ def complete_lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+def require_weights(path: str | Path) -> None:
+    """Refuse a file of weights that is not there.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"The weights '{path}' do not exist; correct the path or put the file there.")
 
 
 def sha256_of(path: Path) -> str:

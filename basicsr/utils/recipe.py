@@ -10,7 +10,7 @@ import yaml
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import COMPONENTS, Options, check_components, first_of_chain, with_new_names
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY, Registry
-from basicsr.utils.signature import not_recipe, schema_of, validate_model
+from basicsr.utils.signature import not_recipe, validate_model
 
 _RECIPE = ("model_type", "scale", "bit", "manual_seed", "network_g", "quantization", "calibration", "train")
 _TRAINING_DATA = "datasets:train"
@@ -68,5 +68,5 @@ def _leave_out_marked(chosen: dict[str, Any], place: tuple[str, ...], registry: 
         chosen = chosen.get(section) or {}
     component = chosen.get(key)
     if component is not None:
-        marked = not_recipe(schema_of(registry.get(name or component.get("type"))))
+        marked = not_recipe(registry.schema(name or component.get("type")))
         chosen[key] = {option: value for option, value in component.items() if option not in marked}

@@ -5,9 +5,9 @@
 
 in `basicsr/archs/swinir_arch.py` makes `type: SwinIR` available in a YAML file. Files are read for their decorators (as
 text, nothing is run) and only the file of the requested component is imported, so one broken file cannot break the others.
+To check options not even that is needed: those of the package's components are read from the source, see `Registry.schema`.
 """
 
-import ast
 import importlib
 import importlib.util
 import sys
@@ -16,9 +16,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from basicsr.utils.contracts import Contract
 from basicsr.utils.errors import OptionsError, suggestion
-from basicsr.utils.signature import validate_arguments
+from basicsr.utils.registered_names import registered_names
+from basicsr.utils.signature import schema_of, validate_model
+from basicsr.utils.source_signature import schema_in
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,28 +78,54 @@ class Registry:
             OptionsError: there is no such component; names the nearest one. Or its file cannot be imported, or the component
                 lacks a member that its kind must have.
         """
-        if not isinstance(name, str) or not name:
-            raise OptionsError(
-                f"Option '{where}' is {name!r}, but must name the {self.kind}. Known names: {', '.join(self.names())}."
-            )
+        name = self.check_name(name, where)
         if name not in self._components:
-            file = self._files_by_name().get(name)
-            if file is None:
-                raise OptionsError(
-                    f"Option '{where}' names the {self.kind} '{name}', which does not exist. "
-                    f"{suggestion(name, self.names())}{self._unreadable_files()}"
-                )
+            file = self._files_by_name()[name]
             _import_file(file)
-        if name not in self._components:
-            raise OptionsError(f"The file '{file}' does not register the {self.kind} '{name}' when it is imported.")
+            if name not in self._components:
+                raise OptionsError(f"The file '{file}' does not register the {self.kind} '{name}' when it is imported.")
         component = self._components[name]
         if self._contract is not None and name not in self._checked:
             self._contract.require(component, self.kind, name, _file_of(component))
             self._checked.add(name)
         return component
 
-    def resolve(self, options: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
-        """Split `{type: Name, ...}` into the component and its checked arguments, with defaults filled in.
+    def check_name(self, name: Any, where: str = "type") -> str:
+        """Return `name` if there is a component called so; none is imported.
+
+        Raises:
+            OptionsError: there is no such component; names the nearest one.
+        """
+        if not isinstance(name, str) or not name:
+            raise OptionsError(
+                f"Option '{where}' is {name!r}, but must name the {self.kind}. Known names: {', '.join(self.names())}."
+            )
+        if name not in self._components and name not in self._files_by_name():
+            raise OptionsError(
+                f"Option '{where}' names the {self.kind} '{name}', which does not exist. "
+                f"{suggestion(name, self.names())}{self._unreadable_files()}"
+            )
+        return name
+
+    def schema(self, name: str | None, where: str = "type") -> type[pydantic.BaseModel]:
+        """Return the schema of a component's options.
+
+        A component of the package is not imported for that, which would import torch, but read; one of a plugin is.
+
+        Raises:
+            OptionsError: see `get`.
+        """
+        name = self.check_name(name, where)
+        read = None if name in self._components else self.schema_in_source(name)
+        return schema_of(self.get(name, where)) if read is None else read
+
+    def schema_in_source(self, name: str) -> type[pydantic.BaseModel] | None:
+        """Return the schema of a component of the package, read from its source; None for one that has to be imported for it."""
+        file = self._files_by_name()[name]
+        return schema_in(file, self._registered(file)[name]) if file.is_relative_to(_PACKAGE_ROOT) else None
+
+    def check(self, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return the arguments in `{type: Name, ...}`, checked and with defaults filled in; see `schema` for what is imported.
 
         Raises:
             OptionsError: `type` is missing or unknown, or an argument does not fit the constructor.
@@ -105,8 +135,17 @@ class Registry:
             raise OptionsError(
                 f"Option '{where}:type' must name the {self.kind}. Known names: {', '.join(self.names())}."
             )
-        component = self.get(arguments.pop("type"), f"{where}:type")
-        return component, validate_arguments(component, arguments, where)
+        schema = self.schema(arguments.pop("type"), f"{where}:type")
+        return dict(validate_model(schema, arguments, where))
+
+    def resolve(self, options: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
+        """Split `{type: Name, ...}` into the component, which is imported, and its checked arguments, with defaults filled in.
+
+        Raises:
+            OptionsError: `type` is missing or unknown, or an argument does not fit the constructor.
+        """
+        arguments = self.check(options, where)
+        return self.get(options["type"], f"{where}:type"), arguments
 
     def build(self, options: Mapping[str, Any], *given: Any, where: str) -> Any:
         """Construct the component that `options` describe; `given` fills its positional-only parameters."""
@@ -117,40 +156,18 @@ class Registry:
         found: dict[str, Path] = {}
         for folder in self._folders:
             for file in sorted(folder.glob(f"*{self._suffix}.py")):
-                for name in _registered_names(file, self._variable) or ():
+                for name in self._registered(file) or ():
                     found.setdefault(name, file)
         return found
 
+    def _registered(self, file: Path) -> dict[str, str]:
+        """Return the names of classes and functions by those that they are registered under; none of a file that is no Python."""
+        return registered_names(file, self._variable) or {}
+
     def _unreadable_files(self) -> str:
         files = [file for folder in self._folders for file in sorted(folder.glob(f"*{self._suffix}.py"))]
-        broken = [str(file) for file in files if _registered_names(file, self._variable) is None]
+        broken = [str(file) for file in files if registered_names(file, self._variable) is None]
         return f" Not searched, because they are no valid Python: {', '.join(broken)}." if broken else ""
-
-
-def _registered_names(file: Path, variable: str) -> list[str] | None:
-    """Return the names that the decorators `@<variable>.register(...)` in a file would register, without running it.
-
-    None if the file cannot be read as Python: its components are missing, but those of other files are not.
-    """
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError):  # ValueError: no UTF-8, or null bytes
-        return None
-    names = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
-            continue
-        for decorator in node.decorator_list:
-            if (
-                isinstance(decorator, ast.Call)
-                and isinstance(decorator.func, ast.Attribute)
-                and decorator.func.attr == "register"
-                and isinstance(decorator.func.value, ast.Name)
-                and decorator.func.value.id == variable
-            ):
-                given = decorator.args[0] if decorator.args else None
-                names.append(str(given.value) if isinstance(given, ast.Constant) else node.name)
-    return names
 
 
 def _file_of(component: Any) -> str:

@@ -88,8 +88,11 @@ def _marked(model: type[pydantic.BaseModel], mark: NotRecipe | NoEffect) -> set[
 
 def options_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters of `component` that are options: all but positional-only ones, which the framework fills."""
-    parameters = inspect.signature(component).parameters
-    return {name: p for name, p in parameters.items() if p.kind not in _NOT_OPTIONS}
+    return _options_in(inspect.signature(component))
+
+
+def _options_in(signature: inspect.Signature) -> dict[str, inspect.Parameter]:
+    return {name: one for name, one in signature.parameters.items() if one.kind not in _NOT_OPTIONS}
 
 
 def validate_arguments(component: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -114,11 +117,16 @@ def schema_of(component: Callable[..., Any]) -> type[pydantic.BaseModel]:
     """Return the schema of a component's options; a sweep reads those of the same components hundreds of times."""
     annotated = component.__init__ if inspect.isclass(component) else component
     hints = typing.get_type_hints(annotated, include_extras=True)  # Annotated carries ranges
-    fields: dict[str, Any] = {}
-    for name, parameter in options_of(component).items():
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[name] = (hints.get(name, Any), pydantic.Field(default=default))
-    return _model(fields)
+    return _model({name: (hints.get(name, Any), _default(one)) for name, one in options_of(component).items()})
+
+
+def schema_of_signature(signature: inspect.Signature) -> type[pydantic.BaseModel]:
+    """Return the schema of the options in a signature whose annotations are types."""
+    return _model({name: (one.annotation, _default(one)) for name, one in _options_in(signature).items()})
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return pydantic.Field(default=... if parameter.default is inspect.Parameter.empty else parameter.default)
 
 
 def _model(fields: dict[str, Any]) -> type[pydantic.BaseModel]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from basicsr.utils.cards import check_card
 from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError, explained
+from basicsr.utils.files import require_weights
 from basicsr.utils.logger import get_logger
 from basicsr.utils.stated_network import ENTRY, Weights, check_stated, stated_in, tell_differences
 from basicsr.utils.weight_entries import likely_missing, weights_in
@@ -52,8 +53,7 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> Weights
             card beside it speaks of another file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"The weights '{path}' do not exist; correct the path or put the file there.")
+    require_weights(path)
     if path.stat().st_size == 0:
         raise CheckpointError(f"The file of weights '{path}' is empty (0 bytes); download or copy it again.")
     card = check_card(path)

@@ -16,7 +16,8 @@ from basicsr.data import build_evaluation_sets
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
 from basicsr.deploy.runtime_layers import eight_bit_network
-from basicsr.deploy.runtimes import Kernel, Precision, RuntimeName, RuntimeNetwork
+from basicsr.deploy.runtime_names import Precision, RuntimeName
+from basicsr.deploy.runtimes import Kernel, RuntimeNetwork
 from basicsr.deploy.verification import installed_runtimes, label_of, latencies, native_precisions, timed_picture
 from basicsr.evaluation.evaluator import Evaluator
 from basicsr.models.quantized_model import QuantizedModel

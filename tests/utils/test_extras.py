@@ -12,7 +12,7 @@ from basicsr import train as train_command
 from basicsr.deploy import exporting
 from basicsr.deploy.exporting import ExportOptions, export
 from basicsr.deploy.upscaling import load_for_runtime
-from basicsr.sweep import command as sweep_command
+from basicsr.sweep import command_work as sweep_work
 from basicsr.sweep.command import main as sweep
 from basicsr.utils import extras
 from basicsr.utils.errors import OptionsError
@@ -137,7 +137,7 @@ def test_nothing_is_traced_for_a_runtime_that_is_not_there(hide, tmp_path, packa
 def test_a_launcher_without_its_package_is_refused_before_anything_is_looked_at(
     hide, tmp_path, monkeypatch, capsys, package
 ):
-    monkeypatch.setattr(sweep_command, "unfinished", fails)
+    monkeypatch.setattr(sweep_work, "unfinished", fails)
     hide(package)
     grid = str(tiny_grid.write(tmp_path))
     assert sweep(["-grid", grid, "--root", str(tmp_path), "--launcher", "slurm"]) == 2
@@ -147,7 +147,7 @@ def test_a_launcher_without_its_package_is_refused_before_anything_is_looked_at(
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_a_sweep_runs_without_what_only_draws(hide, tmp_path, monkeypatch, caplog, package):
     seen = []
-    monkeypatch.setattr(sweep_command, "work", lambda *_: seen.append("work") or sweep_command.Summary())
+    monkeypatch.setattr(sweep_work, "work", lambda *_: seen.append("work") or sweep_work.Summary())
     hide(package)
     assert sweep(["-grid", str(tiny_grid.write(tmp_path)), "--root", str(tmp_path)]) == 0
     assert seen == ["work"] and told(package) in caplog.text

@@ -124,7 +124,10 @@ def test_a_second_start_of_the_same_run_is_refused_with_a_sentence(tmp_path):
 @pytest.mark.parametrize("main", [test_command.main, export_main])
 def test_a_second_evaluation_into_one_folder_is_refused_and_leaves_it_as_it_is(tmp_path, monkeypatch, capfd, main):
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
-    arguments = ["-opt", str(tiny.TEST), "--root", str(tmp_path), "--force_yml", *tiny.overrides(tmp_path, "name=tiny")]
+    network = tmp_path / "net_Q.pth"
+    network.touch()
+    overrides = tiny.overrides(tmp_path, "name=tiny", f"path:pretrain_network_Q={network}")
+    arguments = ["-opt", str(tiny.TEST), "--root", str(tmp_path), "--force_yml", *overrides]
     with claimed(tmp_path / "results/tiny"):
         before = sorted(tmp_path.rglob("*"))
         assert main(arguments) == 2

@@ -14,15 +14,14 @@ from basicsr.utils.registry import (
     QUANTIZER_REGISTRY,
     Registry,
 )
-from basicsr.utils.signature import options_of, validate_arguments, validate_fields
+from basicsr.utils.signature import validate_fields, validate_model
 
 _WINDOW = 8  # LR pixels, of which tiles and their overlaps are multiples where the network has windows
 
 
 def check_components(options: Options) -> None:
     """Check what the schema alone cannot: the components of the sections, and sections that need each other."""
-    arch = ARCH_REGISTRY.get(options.network_g.get("type"), "network_g:type")
-    if "upscale" in options_of(arch):
+    if "upscale" in ARCH_REGISTRY.schema(options.network_g.get("type"), "network_g:type").model_fields:
         upscale = options.network_g.setdefault("upscale", options.scale)
         if upscale != options.scale:
             raise OptionsError(
@@ -43,35 +42,34 @@ def check_method(options: Options) -> None:
         options.required_bits()
         rules = options.quantization.coverage
         for index, rule in enumerate(() if isinstance(rules, str) else rules):
-            QMODULE_REGISTRY.get(rule.type, f"quantization:coverage:{index}:type")
+            QMODULE_REGISTRY.check_name(rule.type, f"quantization:coverage:{index}:type")
         for key in ("weight_quantizer", "activation_quantizer"):
             _complete(QUANTIZER_REGISTRY, getattr(options.quantization, key), f"quantization:{key}")
         _complete(CALIBRATOR_REGISTRY, options.calibration.weights, "calibration:weights")
         _complete(CALIBRATOR_REGISTRY, options.calibration.activations, "calibration:activations")
     if options.train is not None:
-        model = MODEL_REGISTRY.get(options.model_type, "model_type")
+        schema = MODEL_REGISTRY.schema(options.model_type, "model_type")
         extras = options.train.model_extra or {}
-        known = set(options_of(model)) | set(TrainOptions.model_fields)
+        known = set(schema.model_fields) | set(TrainOptions.model_fields)
         for key in extras:
             if key not in known:
                 raise OptionsError(f"Unknown option 'train:{key}'. {suggestion(key, known)}")
-        extras.update(validate_arguments(model, extras, "train"))
+        extras.update(dict(validate_model(schema, extras, "train")))
 
 
-def metric_arguments(val: ValOptions, scale: int, name: str) -> tuple[Any, dict[str, Any]]:
-    """Return the function of a metric in `val:metrics` and its options, completed by those of section `val` and by defaults.
+def metric_arguments(val: ValOptions, scale: int, name: str) -> dict[str, Any]:
+    """Return the options of a metric in `val:metrics`, completed by those of section `val` and by defaults.
 
     Raises:
         OptionsError: there is no such metric, or it does not know an option.
     """
     where = f"val:metrics:{name}"
-    component = METRIC_REGISTRY.get(val.metrics[name].get("type"), f"{where}:type")
+    known = METRIC_REGISTRY.schema(val.metrics[name].get("type"), f"{where}:type").model_fields
     common = {
         "crop_border": scale if val.crop_border is None else val.crop_border,
         "test_y_channel": val.test_y_channel,
     }
-    known = options_of(component)
-    return METRIC_REGISTRY.resolve({**{k: v for k, v in common.items() if k in known}, **val.metrics[name]}, where)
+    return METRIC_REGISTRY.check({**{k: v for k, v in common.items() if k in known}, **val.metrics[name]}, where)
 
 
 def _check_metrics(options: Options) -> None:
@@ -109,4 +107,4 @@ def _check_dataset_names(options: Options) -> None:
 
 def _complete(registry: Registry, component: Component, where: str) -> None:
     """Check a component and fill in its defaults, in place."""
-    component.update(registry.resolve(component, where)[1])
+    component.update(registry.check(component, where))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import pydantic
 
-from basicsr.utils.devices import KNOWN_DEVICES, is_device_name
+from basicsr.utils.device_names import KNOWN_DEVICES, is_device_name
 
 _NOT_IN_NAMES = r"""[/\\:*?"<>|\x00-\x1f]"""
 

@@ -20,7 +20,6 @@ from basicsr.utils.registry import (
     QUANTIZER_REGISTRY,
     Registry,
 )
-from basicsr.utils.signature import schema_of
 from basicsr.utils.yaml_loader import Written, guessed
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -70,7 +69,7 @@ def _read_component(value: Any, registry: Registry) -> Any:
 def _read_arguments(value: dict[str, Any], registry: Registry, name: Any) -> dict[str, Any]:
     """Return what is given for a component, read as its constructor says; as it is where there is no such component."""
     try:
-        fields = schema_of(registry.get(name)).model_fields
+        fields = registry.schema(name).model_fields
     except OptionsError:
         return value  # told later, with the path of the option
     return {key: read_as(item, fields[key].annotation) if key in fields else item for key, item in value.items()}

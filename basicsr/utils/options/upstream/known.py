@@ -10,7 +10,6 @@ from basicsr.utils.options.schema import Options, TrainOptions
 from basicsr.utils.options.upstream.rows import Given, Row
 from basicsr.utils.options.upstream.table import ROWS
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, Registry
-from basicsr.utils.signature import options_of
 
 _MODEL_OF = {old: row.convert(old, {}) for row in ROWS if row.old == "model_type" and row.convert for old in row.equals}
 
@@ -68,7 +67,7 @@ def _component(sections: list[str], given: Given) -> Any:
 
 def _options(registry: Registry, name: Any) -> set[str]:
     try:
-        return set(options_of(registry.get(name)))
+        return set(registry.schema(name).model_fields)
     except OptionsError:  # told later, with the path of the option
         return set()
 

@@ -6,8 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from basicsr.utils.options.upstream.rows import LEAVE_OUT, Convert, Given
 from basicsr.utils.yaml_loader import guessed
 
@@ -16,6 +14,8 @@ def number_of_gpus(given: Given) -> int:
     """Return `num_gpu`, 1 for the CPU; of `auto` the number of processes of torchrun, else of visible GPUs."""
     number = given.get("num_gpu", 1)
     if number == "auto":
+        import torch  # takes seconds, and few files need it
+
         return max(1, int(os.environ.get("WORLD_SIZE", 0)) or torch.cuda.device_count())
     return max(1, number) if type(number) is int else 1
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from basicsr.utils import dist
+from basicsr.utils import dist, launchers
 from basicsr.utils.errors import OptionsError
 
 RESULT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -38,12 +38,12 @@ def slurm(monkeypatch):
     ],
 )
 def test_the_first_host_of_a_list(nodes, host):
-    assert dist.first_host(nodes) == host
+    assert launchers.first_host(nodes) == host
 
 
 def test_a_task_of_slurm(slurm):
     slurm(PROCID="5", NTASKS="8", LOCALID="1", NODELIST="node[03-04]", JOB_ID="1234567", STEP_TASKS_PER_NODE="4(x2)")
-    dist.read_launcher("slurm")
+    launchers.read_launcher("slurm")
     assert [os.environ[name] for name in RESULT] == ["5", "8", "1", "4", "node03", str(15000 + 1234567 % 20000)]
     assert dist.local_rank() == 1
 
@@ -52,13 +52,13 @@ def test_a_master_that_is_set_stays(slurm, monkeypatch):
     slurm(PROCID="0", NTASKS="1", LOCALID="0", NODELIST="node1")
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "29500")
-    dist.read_launcher("slurm")
+    launchers.read_launcher("slurm")
     assert [os.environ[name] for name in RESULT] == ["0", "1", "0", "1", "10.0.0.1", "29500"]
 
 
 def test_what_is_missing_is_told(slurm):
     slurm(PROCID="0", NTASKS="1")
     with pytest.raises(OptionsError, match="SLURM_LOCALID, SLURM_NODELIST is not set.*srun"):
-        dist.read_launcher("slurm")
+        launchers.read_launcher("slurm")
     with pytest.raises(OptionsError, match="torchrun"):
-        dist.read_launcher("pytorch")
+        launchers.read_launcher("pytorch")

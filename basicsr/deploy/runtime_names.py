@@ -1,0 +1,7 @@
+"""What runs exported networks, and in which precision: the names that arguments take."""
+
+from typing import Literal
+
+RuntimeName = Literal["openvino", "onnxruntime"]
+Precision = Literal["f32", "bf16"]
+ONNX_SUFFIX = ".onnx"
