@@ -115,6 +115,11 @@ class _FlopCounter(TorchDispatchMode):
         super().__init__()
         self.total = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: else torch from 2.6 on imports its compiler, which takes seconds, to keep it from compiling this mode."""
+        return False
+
     def __torch_dispatch__(
         self, function: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

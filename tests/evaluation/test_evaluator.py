@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 
 import pytest
 import torch
@@ -72,6 +73,15 @@ def test_where_nothing_compares_with_it_the_full_precision_network_does_not_run(
     full_precision, other = networks
     full_precision.register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
     Evaluator(ValOptions(metrics={"psnr": {"type": "calculate_psnr"}}), 2, full_precision).evaluate(other, pictures(16))
+
+
+def test_a_network_that_is_its_own_reference_runs_once_for_each_picture(networks):
+    full_precision, _ = networks
+    seen = []
+    full_precision.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].shape[-1]))
+    evaluator = Evaluator(ValOptions(), 2, full_precision)
+    assert evaluator.evaluate(full_precision, pictures(16, 20, 24)).means["fidelity"] == math.inf
+    assert seen == [16, 20, 24]
 
 
 def test_an_image_too_small_for_ssim_leaves_the_others(networks, caplog):

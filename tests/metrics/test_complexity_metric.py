@@ -1,5 +1,7 @@
 """Counts of parameters, operations and bytes; the arithmetic of the 2DQuant paper."""
 
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -13,6 +15,7 @@ from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion.insert import CoverageRule, insert_quantizers, named_quantizers
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.modules.cost import Cost
+from tests import tiny
 
 
 class MatMul(nn.Module):
@@ -95,6 +98,17 @@ def test_bytes_and_bit_operations():
     assert found["bytes"] == (54 + biases + bounds) * 4 + 72 * 3 / 8 + 72 * 4 / 8
     assert found["macs"] == 4 * (54 + 72 + 72 + 24) and found["quantized_macs"] == 4 * (72 + 72 + 24)
     assert found["bit_operations"] == 4 * (54 * 1024 + 72 * 20 + 72 * 32 + 24 * 12)
+
+
+@pytest.mark.slow
+def test_counting_does_not_wait_for_torchs_compiler():
+    """The first operation that a dispatch mode sees makes torch import its compiler, unless the mode declines."""
+    program = (
+        "import sys; from basicsr.archs import build_network; from basicsr.metrics.complexity_metric import measure_complexity; "
+        "measure_complexity(build_network({'type': 'EDSR', 'num_feat': 8, 'num_block': 1})); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tiny.ROOT)
+    assert done.stdout.split() == ["False"]
 
 
 def test_hooks_are_removed():
