@@ -1,9 +1,11 @@
-"""What all tests share: the reference data beside the checkout, one thread for each worker, what the markers mean."""
+"""What all tests share: the reference data beside the checkout, one thread for each worker, warnings that come once, what the markers mean."""
 
 from pathlib import Path
 
 import pytest
 import torch
+
+from basicsr.utils.logger import warn_once
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REFERENCE = SHARED / "reference"
@@ -22,6 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _deterministic() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

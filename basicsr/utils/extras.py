@@ -1,13 +1,12 @@
 """Packages that only some runs need: what for, how they are installed, and what does without them."""
 
-import functools
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.logger import get_logger
+from basicsr.utils.logger import warn_once
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,6 @@ def usable(packages: Iterable[str]) -> bool:
         try:
             require(package)
         except OptionsError as error:
-            _tell_once(str(error))
+            warn_once(str(error))
             return False
     return True
-
-
-@functools.cache
-def _tell_once(message: str) -> None:
-    get_logger().warning("%s", message)

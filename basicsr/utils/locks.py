@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, explained
-from basicsr.utils.logger import get_logger
+from basicsr.utils.logger import warn_once
 
 LOCK_SECONDS = 8.0
 """How long a run waits for its folder: data loaders of one that was killed may live some seconds longer and hold its lock."""
@@ -52,7 +51,9 @@ def take_lock(file: Path, seconds: float = 0.0) -> Lock | None:
         file.parent.mkdir(parents=True, exist_ok=True)
     reason = _without_locks(file)
     if reason is not None:
-        _tell_once(str(file.parent), reason)
+        warn_once(
+            f"Nothing in '{file.parent}' can be locked ({reason}). Make sure yourself that no second process works on the same run."
+        )
         return _NoLock()
     with explained(CheckpointError, f"The lock '{file}' cannot be taken"):
         try:
@@ -78,15 +79,6 @@ def _without_locks(file: Path) -> str | None:
         except OSError as error:
             return None if error.errno in _HELD else error.strerror or str(error)
     return None
-
-
-@functools.cache
-def _tell_once(folder: str, reason: str) -> None:
-    get_logger().warning(
-        "Nothing in '%s' can be locked (%s). Make sure yourself that no second process works on the same run.",
-        folder,
-        reason,
-    )
 
 
 def claim(folder: Path) -> Lock:

@@ -1,6 +1,7 @@
 """One logger for the package: to the terminal, and to a file of the run; silent in all but the main process."""
 
 import contextlib
+import functools
 import logging
 import sys
 import time
@@ -14,6 +15,12 @@ _FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 def get_logger() -> logging.Logger:
     """Return the package's logger."""
     return logging.getLogger(LOGGER_NAME)
+
+
+@functools.lru_cache(maxsize=4096)
+def warn_once(message: str) -> None:
+    """Log a warning the first time that this process has it to say."""
+    get_logger().warning("%s", message)
 
 
 class _RunLog(logging.FileHandler):

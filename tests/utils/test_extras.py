@@ -14,9 +14,9 @@ from basicsr.deploy.exporting import ExportOptions, export
 from basicsr.deploy.upscaling import load_for_runtime
 from basicsr.sweep import command_work as sweep_work
 from basicsr.sweep.command import main as sweep
-from basicsr.utils import extras
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.extras import EXTRAS, require, usable
+from basicsr.utils.logger import warn_once
 from basicsr.utils.options import load_options
 from tests import tiny, tiny_grid
 
@@ -38,7 +38,7 @@ def hide(monkeypatch):
             if name.startswith(f"{package}.") or ours:
                 monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)
-        extras._tell_once.cache_clear()
+        warn_once.cache_clear()
 
     return hidden
 

@@ -144,7 +144,6 @@ def test_where_nothing_can_be_locked_a_run_goes_on_and_says_so(tmp_path, monkeyp
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    locks._tell_once.cache_clear()
     for _ in range(2):
         with claimed(tmp_path / "experiments/tiny"):
             assert not is_taken(lock_of_run(tmp_path / "experiments/tiny"))
