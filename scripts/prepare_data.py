@@ -32,7 +32,7 @@ import numpy as np
 from basicsr.data.pairs import NAME_TEMPLATES, files_by_name, lq_name, match_names, size_of
 from basicsr.utils.arguments import command_parser, integer_from
 from basicsr.utils.errors import DataError, UserError, explained
-from basicsr.utils.files import atomic_path
+from basicsr.utils.files import atomic_path, real_path
 from basicsr.utils.image import read_image, write_image
 from basicsr.utils.image_bytes import read_bytes
 from basicsr.utils.image_folders import distinct_names, image_files
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
             own = [file for file in files if file.parent == folder]
             problems += lay_out(own, layout, options.scales, options.link, options.workers)
         return _report(problems, f"'{options.out}' is ready for the scale factors {options.scales}.")
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -91,13 +91,19 @@ def lay_out(files: list[Path], layout: Layout, scales: list[int], link: bool, wo
         DataError: the folder is unusable, or the layout holds other images already.
     """
     source = files[0].parent
-    if any(source.resolve() == layout.lr(scale).resolve() for scale in scales):
+    if any(real_path(source) == real_path(layout.lr(scale)) for scale in scales):
         raise DataError(f"The HR images in '{source}' lie where the LR images would go. Choose another --out.")
-    if source.resolve() == layout.hr.resolve():
-        targets = {file: file for file in files_by_name(files).values()}  # names that collide can only be refused here
+    names = distinct_names(files, lambda _: ".png")
+    if real_path(source) == real_path(layout.hr):
+        renamed = next((file for file, name in names.items() if name != file.stem), None)
+        if renamed is not None:
+            raise DataError(
+                f"The image '{renamed}' differs from another one only in its suffix, and lies where it has to stay. Rename one of "
+                "the two, or choose another --out."
+            )
+        targets = {file: file for file in files}
     else:
-        names = distinct_names(files, lambda _: ".png").items()
-        targets = {file: layout.hr / f"{name}{file.suffix}" for file, name in names}
+        targets = {file: layout.hr / f"{name}{file.suffix}" for file, name in names.items()}
         foreign = sorted({file.name for file in images_if_any(layout.hr)} - {file.name for file in targets.values()})
         if foreign:
             raise DataError(
@@ -122,7 +128,7 @@ def prepare_image(job: tuple[Path, Path], layout: Layout, scales: list[int], lin
         for scale, lr in missing.items():
             assert image is not None  # it was read, as something is missing
             write_image(lr, downscale_image(crop_to_multiple(image, scale), scale))
-    except UserError as error:
+    except (UserError, OSError) as error:
         return str(error)
     return None
 
@@ -225,7 +231,7 @@ def _copy(file: Path, target: Path, link: bool) -> None:
     with explained(DataError, f"'{target}' cannot be written"):
         if link and lmdb_folder_of(file) is None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(file.resolve())
+            target.symlink_to(real_path(file))
         else:
             with atomic_path(target) as temporary:
                 temporary.write_bytes(read_bytes(file))

@@ -111,7 +111,7 @@ def _cut_image(job: tuple[str, Path], layout: Layout, scales: tuple[int, ...], c
             for number in numbers:
                 top, left = (start // scale for start in places[number])
                 write_image(targets[scale][number], whole[top : top + side, left : left + side])
-    except UserError as error:
+    except (UserError, OSError) as error:
         return str(error)
     return None
 

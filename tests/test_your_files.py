@@ -15,7 +15,6 @@ from torch import nn
 from basicsr.data import build_dataset
 from basicsr.deploy.folders import Outcome, upscale_files
 from basicsr.deploy.upscaling import enlarger
-from basicsr.utils import image as image_module
 from basicsr.utils.image import image_to_tensor, read_image
 from basicsr.utils.resize import downscale_image
 from tests.tiny import ROOT
@@ -99,12 +98,6 @@ class Repeat(nn.Module):
 
     def forward(self, x):
         return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
-
-
-@pytest.fixture(autouse=True)
-def warned_anew():
-    image_module._warn_about_alpha.cache_clear()
-    image_module._warn_about_pages.cache_clear()
 
 
 @pytest.mark.parametrize(("name", "suffix", "feature", "cell"), list(cells()))

@@ -18,6 +18,7 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.data.sampler import TrainingSampler, build_train_loader
 from basicsr.utils import dist
 from basicsr.utils.errors import DataError
+from basicsr.utils.files import why_no_folder
 from basicsr.utils.options import Component, TrainOptions
 from basicsr.utils.registry import DATASET_REGISTRY
 
@@ -67,7 +68,7 @@ def build_evaluation_sets(datasets: Mapping[str, Component], scale: int) -> list
     found = []
     for key, options in datasets.items():
         root = folder_of(options)
-        if key.startswith("test") and isinstance(root, str) and not Path(root).is_dir():
+        if key.startswith("test") and isinstance(root, str) and why_no_folder(Path(root)):
             _logger.warning("Benchmark %s is skipped: there is no folder '%s'.", options.get("name", key), root)
             continue
         found.append(build_dataset(options, scale, "val", f"datasets:{key}"))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from basicsr.data.calibration import crops_of, load_calibration_set, make_calibration_set
 from basicsr.utils.errors import DataError, OptionsError
-from basicsr.utils.files import sha256_of
+from basicsr.utils.files import sha256_of, why_no_file
 from basicsr.utils.options import CalibrationOptions, Component
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def chosen_file(options: CalibrationOptions) -> Path | None:
         DataError: it names several, and none is there.
     """
     files = candidates(options)
-    present = [file for file in files if file.is_file()]
+    present = [file for file in files if why_no_file(file) is None]
     if present:
         return present[0]
     if len(files) < 2:

@@ -9,7 +9,7 @@ import numpy as np
 
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import read_image
-from basicsr.utils.image_folders import image_files
+from basicsr.utils.image_folders import distinct_names, image_files
 from basicsr.utils.meta_info import names_in_meta_info
 from basicsr.utils.resize import crop_to_multiple, downscale_image
 
@@ -64,8 +64,8 @@ def find_pairs(
         The pairs, sorted by the name of the HR image.
 
     Raises:
-        DataError: a folder is missing or empty, two images of a folder differ only in suffix, or HR and LR images do not
-            match one to one; names the first of the files in question.
+        DataError: a folder is missing or empty, or HR and LR images do not match one to one; names the first of the files in
+            question.
     """
     gt_files = files_by_name(listed_images(dataroot_gt, meta_info_file))
     if dataroot_lq is None:
@@ -158,19 +158,10 @@ def _match_one_to_one(gt_names: Iterable[str], lq_names: Iterable[str], scale: i
 
 
 def files_by_name(files: Iterable[Path]) -> dict[str, Path]:
-    """Return the files by their name without suffix.
-
-    Raises:
-        DataError: two files have the same name but for the suffix.
-    """
-    by_name: dict[str, Path] = {}
-    for file in files:
-        other = by_name.setdefault(file.stem, file)
-        if other is not file:
-            raise DataError(
-                f"The images '{other.name}' and '{file.name}' in '{file.parent}' differ only in suffix; remove one."
-            )
-    return by_name
+    """Return the files by their name without suffix, in their order; of those that differ only in suffix, see `distinct_names`."""
+    files = list(files)
+    names = distinct_names(files, lambda _: ".png")
+    return {names[file]: file for file in files}
 
 
 def lq_name(name: str, template: str, scale: int) -> str:

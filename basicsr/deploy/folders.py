@@ -7,8 +7,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from basicsr.deploy.upscaling import Enlarge, enlarge_picture
-from basicsr.utils.errors import DataError
-from basicsr.utils.image import check_writable, read_picture, write_picture
+from basicsr.utils.errors import DataError, explained
+from basicsr.utils.files import DOES_NOT_EXIST, real_path, why_no_file, why_no_folder
+from basicsr.utils.image import IMAGE_SUFFIXES, check_writable, read_picture, write_picture
 from basicsr.utils.image_folders import distinct_names, image_files
 from basicsr.utils.logger import get_logger
 
@@ -40,12 +41,12 @@ def output_files(inputs: Iterable[Path], folder: Path, scale: int, root: Path | 
         DataError: an output would overwrite an input.
     """
     inputs = list(inputs)
-    taken = {path.resolve() for path in inputs}
+    taken = {real_path(path) for path in inputs}
     outputs: dict[Path, Path] = {}
     for path, name in distinct_names(inputs, _result_suffix).items():
         place = folder / path.parent.relative_to(root) if root else folder
         output = place / f"{name}_x{scale}{_result_suffix(path)}"
-        if output.resolve() in taken:
+        if real_path(output) in taken:
             raise DataError(
                 f"The enlarged '{path}' would overwrite '{output}', which is an input. Choose another output folder, or rename "
                 "one of the two."
@@ -71,19 +72,21 @@ def upscale_files(
         What became of the pictures.
 
     Raises:
-        DataError: there is no picture, or an output would overwrite an input.
+        DataError: there is no picture, an output would overwrite an input, or `folder` cannot be used, see `check_output`.
     """
-    root = source if source.is_dir() else None
+    root = source if why_no_folder(source) is None else None
+    check_output(folder, root)
     inputs = image_files(source, recursive=recursive, leave_out=folder, remedy=_RECURSIVE) if root else [source]
     outcome = Outcome()
     for path, output in tqdm(
         output_files(inputs, folder, scale, root).items(), desc="upscale", unit="picture", disable=None
     ):
-        if skip_existing and output.is_file():
+        if skip_existing and why_no_file(output) is None:
             outcome.skipped += 1
             continue
         try:
-            _upscale_file(path, output, enlarge, scale)
+            with explained(DataError, f"The picture '{path}' cannot be enlarged"):
+                _upscale_file(path, output, enlarge, scale)
             outcome.enlarged += 1
         except DataError as error:
             outcome.failed += 1
@@ -93,6 +96,34 @@ def upscale_files(
             "%d pictures enlarged, %d there already, %d failed.", outcome.enlarged, outcome.skipped, outcome.failed
         )
     return outcome
+
+
+def check_output(folder: Path, root: Path | None = None) -> None:
+    """Refuse a folder for results before anything is computed.
+
+    Args:
+        folder: where the results go.
+        root: folder of the inputs, if there is one.
+
+    Raises:
+        DataError: it is a file, is called like a picture, or is the folder of the inputs, where a second start would take the results
+            for inputs.
+    """
+    problem = why_no_folder(folder)
+    if problem is None:
+        if root is not None and real_path(folder) == real_path(root):
+            raise DataError(
+                f"The output folder '{folder}' is the folder of the inputs, where the next start would enlarge the results again. Give "
+                f"another one, such as '{folder / 'enlarged'}'."
+            )
+    elif problem != DOES_NOT_EXIST:
+        raise DataError(
+            f"The output folder '{folder}' {problem}. Give a folder; the files in it are named by their inputs."
+        )
+    elif folder.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(
+            f"The output '{folder}' is called like a picture, but is to be a folder. Give a folder; the files in it are named by their inputs."
+        )
 
 
 def _result_suffix(path: Path) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.utils.errors import CheckpointError, explained
-from basicsr.utils.files import atomic_path
+from basicsr.utils.files import atomic_path, why_no_file
 
 FORMAT = "basicsr-quantized"
 FORMAT_VERSION = 1
@@ -105,6 +105,8 @@ def parse_description(packed: Tensor) -> Description:
 
 def is_packed(path: str | Path) -> bool:
     """Return whether a file says of itself that it is a packed network."""
+    if why_no_file(Path(path)) is not None:
+        return False
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
@@ -133,8 +135,8 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise CheckpointError(f"The packed network '{path}' does not exist; correct the path.")
+    if (problem := why_no_file(path)) is not None:
+        raise CheckpointError(f"The packed network '{path}' {problem}; correct the path.")
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}

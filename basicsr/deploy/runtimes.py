@@ -16,6 +16,7 @@ from basicsr.deploy.graph_metadata import INPUT, is_quantized, read_metadata
 from basicsr.deploy.runtime_names import Precision, RuntimeName
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.extras import require
+from basicsr.utils.files import why_no_file
 
 Infer = Callable[[np.ndarray], np.ndarray]
 
@@ -124,6 +125,8 @@ def _opened(graph: bytes, runtime: RuntimeName, threads: int | None, precision: 
 
 def _read(path: str | Path) -> Any:
     onnx = require("onnx")
+    if (problem := why_no_file(Path(path))) is not None:
+        raise CheckpointError(f"The ONNX graph '{path}' {problem}. Correct the path, or export it again.")
     try:
         return onnx.load(str(path))
     except Exception as error:  # protobuf and file errors of several libraries

@@ -127,7 +127,7 @@ def guarded(work: Callable[[], int]) -> int:
         work: returns the exit code.
 
     Returns:
-        What `work` returns; 2 for an error that the user can mend; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
+        What `work` returns; 2 for an error that the user can mend, or one of the system with a file; 130 or 143 after SIGINT or SIGTERM; 1 for anything else.
     """
     configure_logger(None, main_process=_is_first())
     keep_freed_memory()
@@ -139,6 +139,15 @@ def guarded(work: Callable[[], int]) -> int:
         return interrupt.exit_code
     except UserError as error:
         get_logger().error("%s", error)
+        return USER_ERROR
+    except OSError as error:  # what nobody foresaw of disks, permissions and names is still the user's to mend
+        named = f" '{error.filename}'" if error.filename is not None else ""
+        get_logger().error(
+            "The system refused a file or folder%s: %s. Check path, permissions and space.",
+            named,
+            error.strerror or error,
+        )
+        get_logger().debug("It was asked for here:", exc_info=True)
         return USER_ERROR
     except Exception:
         get_logger().error("The run failed:\n%s", traceback.format_exc())

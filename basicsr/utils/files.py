@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from basicsr.utils.errors import CheckpointError
 
 _TEMPORARY_PREFIX = ".tmp-"
+DOES_NOT_EXIST = "does not exist"
 
 
 @contextlib.contextmanager
@@ -43,6 +45,42 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def why_no_file(path: Path) -> str | None:
+    """Return why a path cannot be read as a file, such as `does not exist` or `is a folder, not a file`; None for a file.
+
+    Pipes and devices count as none: reading one may wait for ever.
+    """
+    mode = _mode(path)
+    if isinstance(mode, str) or stat.S_ISREG(mode):
+        return mode if isinstance(mode, str) else None
+    return f"is {'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'}, not a file"
+
+
+def why_no_folder(path: Path) -> str | None:
+    """Return why a path is no folder, such as `does not exist` or `is not a folder`; None for a folder."""
+    mode = _mode(path)
+    if isinstance(mode, str) or stat.S_ISDIR(mode):
+        return mode if isinstance(mode, str) else None
+    return "is not a folder"
+
+
+def _mode(path: Path) -> int | str:
+    """Return what kind of thing a path is, as the system says it, or why it cannot say."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is a link to nothing" if path.is_symlink() else DOES_NOT_EXIST
+    except ValueError:  # of a null character, which no path can have
+        return DOES_NOT_EXIST
+    except OSError as error:  # a name that is too long, a link in a circle, a folder above that is closed
+        return f"cannot be looked at ({error.strerror or error})"
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without links, as `Path.resolve` does, but also one whose links go in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line to a file for a record that grows; a writer that is killed leaves at most its last line unfinished.
 
@@ -72,8 +110,8 @@ def require_weights(path: str | Path) -> None:
     Raises:
         CheckpointError: there is no such file.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"The weights '{path}' do not exist; correct the path or put the file there.")
+    if (problem := why_no_file(Path(path))) is not None:
+        raise CheckpointError(f"The file of weights '{path}' {problem}; correct the path or put the file there.")
 
 
 def sha256_of(path: Path) -> str:

@@ -3,7 +3,6 @@
 The order of channels is changed from and to OpenCV's BGR here and nowhere else.
 """
 
-import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,12 @@ import torch
 from torch import Tensor
 
 from basicsr.utils.errors import DataError, explained
-from basicsr.utils.files import atomic_path
+from basicsr.utils.files import atomic_path, why_no_folder
 from basicsr.utils.image_bytes import read_bytes
 from basicsr.utils.image_decoding import decode
 from basicsr.utils.image_header import read_header
 from basicsr.utils.image_profile import png_with_profile, tiff_with_profile
+from basicsr.utils.logger import warn_once
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif")
 """What is read. All but GIF are written, too."""
@@ -52,7 +52,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     pixels, _ = _read_pixels(Path(path))
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        _warn_about_alpha()
+        warn_once("An image has an alpha channel; it is dropped, here and in all further images.")
     return _as_rgb(pixels)
 
 
@@ -162,7 +162,7 @@ def check_writable(path: Path, height: int, width: int, dtype: np.dtype, alpha: 
     suffix = path.suffix.lower()
     if suffix not in _ENCODERS:
         raise DataError(f"The image '{path}' cannot be written: its name must end in {', '.join(_ENCODERS)}.")
-    if path.is_dir():
+    if why_no_folder(path) is None:
         raise DataError(
             f"The image '{path}' cannot be written, since a folder has this name. Rename or remove the folder."
         )
@@ -203,7 +203,7 @@ def _read_pixels(path: Path) -> tuple[np.ndarray, bytes | None]:
             f"The image '{path}' has pixels of type {pixels.dtype}; convert it to 8 or 16 bits per channel."
         )
     if header.pictures > 1:
-        _warn_about_pages(str(path), header.pictures)
+        warn_once(f"'{path}' holds {header.pictures} pictures, pages or frames; only the first is read.")
     return pixels, header.profile
 
 
@@ -230,13 +230,3 @@ def _write_pixels(
     data = _PROFILE_INTO[suffix](encoded.tobytes(), profile) if profile else encoded.tobytes()
     with explained(DataError, f"The image '{path}' cannot be written"), atomic_path(path) as temporary:
         temporary.write_bytes(data)
-
-
-@functools.lru_cache(maxsize=4096)
-def _warn_about_pages(path: str, pictures: int) -> None:
-    _logger.warning("'%s' holds %d pictures, pages or frames; only the first is read.", path, pictures)
-
-
-@functools.cache
-def _warn_about_alpha() -> None:
-    _logger.warning("An image has an alpha channel; it is dropped, here and in all further images.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from basicsr.utils.errors import DataError, explained
+from basicsr.utils.files import why_no_file
 from basicsr.utils.lmdb_folders import ends_in_lmdb, lmdb_folder_of, read_from_lmdb
 
 
@@ -17,8 +18,8 @@ def read_bytes(path: Path) -> bytes:
     folder = lmdb_folder_of(path)
     if folder is not None:
         data = read_from_lmdb(folder, path)
-    elif not path.exists():
-        raise DataError(f"The image '{path}' does not exist. Check the path.")
+    elif (problem := why_no_file(path)) is not None:
+        raise DataError(f"The image '{path}' {problem}. Check the path.")
     else:
         with explained(DataError, f"The image '{path}' cannot be read", "Check the path and its permissions."):
             data = path.read_bytes()
@@ -32,10 +33,14 @@ def open_ends(path: Path) -> BinaryIO:
 
     Raises:
         OSError: the file cannot be opened.
-        DataError: the database has no such image.
+        DataError: the path is none of a file, or the database has no such image.
     """
     folder = lmdb_folder_of(path)
-    return path.open("rb") if folder is None else io.BytesIO(ends_in_lmdb(folder, path)[1])
+    if folder is not None:
+        return io.BytesIO(ends_in_lmdb(folder, path)[1])
+    if (problem := why_no_file(path)) is not None:
+        raise DataError(f"The image '{path}' {problem}. Check the path.")
+    return path.open("rb")
 
 
 def length_of(path: Path) -> int:

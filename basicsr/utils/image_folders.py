@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from basicsr.utils.errors import DataError, explained
+from basicsr.utils.files import real_path, why_no_folder
 from basicsr.utils.image import IMAGE_SUFFIXES
 from basicsr.utils.lmdb_folders import SUFFIX, lmdb_images
+from basicsr.utils.logger import warn_once
 
 _SUFFIXES_NOT_READ = (
     *(".apng", ".avif", ".dds", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm"),
@@ -41,8 +43,7 @@ def image_files(
         DataError: the folder is missing, is no folder, cannot be listed or holds no image.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
+    if (problem := why_no_folder(folder)) is not None:
         raise DataError(f"The image folder '{folder}' {problem}. Check the path in the options or on the command line.")
     if folder.suffix == SUFFIX:
         return lmdb_images(folder)
@@ -91,7 +92,7 @@ def distinct_names(files: Iterable[Path], result_suffix: Callable[[Path], str]) 
         for file in rivals:
             if file not in names:
                 names[file] = _free_name(result, f"{file.stem}_{file.suffix[1:]}", taken)
-                _logger.warning("'%s' has the name of another image; its result is named '%s'.", file, names[file])
+                warn_once(f"'{file}' has the name of another image; its result is named '{names[file]}'.")
     return names
 
 
@@ -106,9 +107,9 @@ def _free_name(result: Path, name: str, taken: set[Path]) -> str:
 
 def _tree(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     """Yield the files of a folder and below in the order of their paths, without hidden ones."""
-    without = leave_out.resolve() if leave_out else None
+    without = real_path(leave_out) if leave_out else None
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and (Path(place) / f).resolve() != without)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and real_path(Path(place) / f) != without)
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 

@@ -46,11 +46,16 @@ def test_lr_images_of_another_scale_do_not_match(make_images):
         find_pairs(hr, lr, 4)
 
 
-def test_images_that_differ_only_in_suffix_are_ambiguous(make_images):
+def test_images_that_differ_only_in_suffix_keep_apart(make_images):
     hr = make_images("HR", (8, 8))
     write_image(hr / "a0.bmp", np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match=r"'a0\.bmp' and 'a0\.png' .* differ only in suffix"):
-        find_pairs(hr, None, 4)
+    found = find_pairs(hr, None, 4)
+    assert [(pair.name, pair.gt.name) for pair in found] == [("a0_bmp", "a0.bmp"), ("a0", "a0.png")]
+    lr = make_images("LR", (2, 2))
+    with pytest.raises(DataError, match="HR without LR: a0_bmp"):
+        find_pairs(hr, lr, 4)
+    write_image(lr / "a0.bmp", np.zeros((2, 2, 3), np.uint8))
+    assert [(pair.gt.name, pair.lq.name) for pair in find_pairs(hr, lr, 4)] == [("a0.bmp",) * 2, ("a0.png",) * 2]
 
 
 def test_missing_and_empty_folders_are_named(make_images, tmp_path):

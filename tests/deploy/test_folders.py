@@ -84,6 +84,31 @@ def test_what_is_there_is_skipped_on_request(tmp_path, network):
     assert work(network, tmp_path / "in", tmp_path / "out") == Outcome(enlarged=3)
 
 
+def test_results_go_into_a_folder_of_their_own(tmp_path, network):
+    write_image(tmp_path / "in/a.png", pixels(0))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "file").touch()
+    for folder, words in (
+        ("in", "is the folder of the inputs, where the next start would enlarge the results again"),
+        ("link", "is the folder of the inputs"),
+        ("file", "is not a folder. Give a folder"),
+        ("out.png", "is called like a picture, but is to be a folder"),
+    ):
+        with pytest.raises(DataError, match=words):
+            work(network, tmp_path / "in", tmp_path / folder)
+    assert network.calls == 0 and tree(tmp_path) == ["file", "in/a.png"]
+    assert work(network, tmp_path / "in/a.png", tmp_path / "in") == Outcome(enlarged=1)
+    assert work(network, tmp_path / "in", tmp_path / "in/out", recursive=True) == Outcome(enlarged=2)
+
+
+def test_names_that_are_too_long_stop_no_other_picture(tmp_path, network, caplog):
+    for name in ("a" * 251, "b" * 248):
+        write_image(tmp_path / f"in/{name}.png", pixels(0))
+    for _ in range(2):
+        assert work(network, tmp_path / "in", tmp_path / "out", skip_existing=True).failed == 1
+    assert tree(tmp_path / "out") == ["b" * 248 + "_x2.png"] and "File name too long" in caplog.text
+
+
 def test_a_picture_that_its_format_cannot_hold_is_told_before_it_is_computed(tmp_path, network, caplog):
     write_image(tmp_path / "in/a.webp", pixels(0, 2, 8192))
     write_image(tmp_path / "in/b.webp", pixels(1, 2, 8191))

@@ -184,7 +184,7 @@ def test_the_command_line_reports_what_is_wrong(packed, tmp_path):
     result = subprocess.run([*command, "--model", str(packed)], cwd=tiny.ROOT, capture_output=True, text=True)
     assert result.returncode == upscale.FAILED_PICTURES and "does not exist" in result.stderr
     result = subprocess.run([*command, "--model", "absent.pth"], cwd=tiny.ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and "The weights 'absent.pth' do not exist" in result.stderr
+    assert result.returncode == 2 and "The file of weights 'absent.pth' does not exist" in result.stderr
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from basicsr.utils.files import atomic_path, write_json
+from basicsr.utils.files import atomic_path, real_path, why_no_file, why_no_folder, write_json
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -55,3 +55,25 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"iter": object()})
     assert json.loads(path.read_text(encoding="utf-8")) == {"iter": 1}
+
+
+def test_what_is_no_file_is_told_without_opening_it(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "nothing").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    told = {
+        "file": None,
+        ".": "is a folder, not a file",
+        "nowhere": "does not exist",
+        "file/x": "does not exist",
+        "nothing": "is a link to nothing",
+        "circle": "cannot be looked at (Too many levels of symbolic links)",
+        "pipe": "is a pipe or a device, not a file",
+        "n" * 300: "cannot be looked at (File name too long)",
+        "a\0b": "does not exist",
+    }
+    assert {name: why_no_file(tmp_path / name) for name in told} == told
+    assert why_no_folder(tmp_path) is None and why_no_folder(tmp_path / "pipe") == "is not a folder"
+    assert why_no_folder(tmp_path / "nowhere") == "does not exist"
+    assert real_path(tmp_path / "circle") == real_path(tmp_path) / "circle"

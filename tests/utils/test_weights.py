@@ -72,7 +72,7 @@ def test_half_precision_becomes_float32_and_integers_stay(tmp_path, dtype):
 
 
 def test_missing_empty_and_damaged_files(tmp_path, weights):
-    with pytest.raises(CheckpointError, match="do not exist"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         load_weights_file(tmp_path / "none.pth")
     (tmp_path / "empty.pth").touch()
     with pytest.raises(CheckpointError, match="0 bytes"):

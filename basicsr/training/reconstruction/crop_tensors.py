@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from basicsr.utils.errors import OptionsError, TrainingError, explained
+from basicsr.utils.files import why_no_folder
 
 _MIB = 1 << 20
 
@@ -72,8 +73,8 @@ def choose_storage(num_bytes: int, budget_mb: int, folder: str | None) -> Path |
     needs = (
         f"The largest block needs a cache of {num_bytes / _MIB:.0f} MiB, more than 'train:cache_budget_mb' {budget_mb}"
     )
-    if not path.is_dir():
-        raise OptionsError(f"{needs}, and the folder for it, '{path}', does not exist. Correct 'train:cache_folder'.")
+    if (problem := why_no_folder(path)) is not None:
+        raise OptionsError(f"{needs}, and the folder for it, '{path}', {problem}. Correct 'train:cache_folder'.")
     free = shutil.disk_usage(path).free
     if num_bytes > free:
         raise OptionsError(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.files import real_path, why_no_folder
 from basicsr.utils.options.chaining import file_of_first, label_of_chain, overrides_of_first
 from basicsr.utils.options.checking import check_components
 from basicsr.utils.options.merging import AXES, fill_placeholders, read_layers
@@ -95,7 +96,7 @@ def _add_plugins(raw: dict[str, Any]) -> None:
 
 
 def _add_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise OptionsError(f"Option 'plugins' names the folder '{folder}', which does not exist.")
+    if (problem := why_no_folder(folder)) is not None:
+        raise OptionsError(f"Option 'plugins' names the folder '{folder}', which {problem}.")
     for registry in ALL_REGISTRIES:
-        registry.add_folder(folder.resolve())
+        registry.add_folder(real_path(folder))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils.errors import OptionsError, suggestion
+from basicsr.utils.files import real_path, why_no_file
 from basicsr.utils.options.old_names import replacement_of, with_new_names
 from basicsr.utils.options.written import WrittenMapping
 from basicsr.utils.yaml_loader import Written, guessed, parse_yaml, read_yaml
@@ -114,12 +115,12 @@ def _find_axes(path: Path, known: dict[str, Any], seen: tuple[Path, ...]) -> dic
     content = _content(path)
     known = {**_axes_in(content), **known}
     for base in reversed(_bases(content, path, known, seen)):
-        known = _find_axes(base, known, (*seen, path.resolve()))
+        known = _find_axes(base, known, (*seen, real_path(path)))
     return known
 
 
 def _content(path: Path) -> dict[str, Any]:
-    if not path.exists() and (remedy := replacement_of(path)):
+    if why_no_file(path) is not None and (remedy := replacement_of(path)):
         raise OptionsError(f"The options file '{path}' of an earlier version is another one now. {remedy}")
     return read_yaml(path)
 
@@ -130,7 +131,7 @@ def _read(path: Path, axes: Mapping[str, Any], seen: tuple[Path, ...]) -> Iterat
     bases, where = _bases(content, path, axes, seen), content.pop("where", {})
     content.pop("base", None)
     for base in bases:
-        yield from _read(base, axes, (*seen, path.resolve()))
+        yield from _read(base, axes, (*seen, real_path(path)))
     yield _with_resolved_file(content, path.parent)
     yield from _that_hold(where, axes, path)
 
@@ -149,9 +150,9 @@ def _bases(content: Mapping[str, Any], path: Path, axes: Mapping[str, Any], seen
     Raises:
         OptionsError: `base` is neither a path nor a list of paths, has a placeholder without a value, or leads back to the file.
     """
-    if path.resolve() in seen:
+    if real_path(path) in seen:
         names = ", ".join(file.name for file in seen)
-        raise OptionsError(f"'{path.resolve()}' builds on itself through `base:`. Remove one of {names}.")
+        raise OptionsError(f"'{real_path(path)}' builds on itself through `base:`. Remove one of {names}.")
     bases = content.get("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from basicsr.utils.files import real_path
 from basicsr.utils.logger import get_logger
 from basicsr.utils.yaml_loader import guessed, read_yaml
 
@@ -60,7 +61,7 @@ def replacement_of(file: Path) -> str | None:
     """
     if not REPLACED.is_file():
         return None
-    command = read_yaml(REPLACED).get("/".join(file.resolve().parts[-2:]))
+    command = read_yaml(REPLACED).get("/".join(real_path(file).parts[-2:]))
     if command is None:
         return None
     name, *overrides = shlex.split(command)
