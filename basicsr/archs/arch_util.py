@@ -17,6 +17,29 @@ class MatMul(nn.Module):
         return a @ b
 
 
+class ResidualAdd(nn.Module):
+    """Sum of what a skip connection and its branch bring, as a module without parameters, so that it can be hooked and quantized by type.
+
+    Args:
+        channels: number of channels of both.
+        scale: factor of the branch.
+
+    Attributes:
+        channel_axis: the axis of the channels.
+    """
+
+    channel_axis = 1
+
+    def __init__(self, channels: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.channels, self.scale = channels, scale
+
+    def forward(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """Return `skip + scale * branch`, all of the shape (n, channels, h, w)."""
+        # the first summand decides the layout of the sum, and the branch has that in which convolutions are fastest
+        return branch + skip if self.scale == 1 else torch.add(skip, branch, alpha=self.scale)
+
+
 def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Return whether `module` is exactly a `kind` without hooks, so that a fused operation may do its work."""
     return type(module) is kind and not _has_hooks(module)

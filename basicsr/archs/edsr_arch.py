@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from basicsr.archs.arch_util import RGB_MEAN_DIV2K, pixel_shuffle_steps, upscale_of_steps
+from basicsr.archs.arch_util import RGB_MEAN_DIV2K, ResidualAdd, pixel_shuffle_steps, upscale_of_steps
 from basicsr.archs.residual_blocks import ResidualBlock, ResidualNetwork, number_of_blocks
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -78,6 +78,7 @@ class EDSR(ResidualNetwork):
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         self.body = nn.Sequential(*(ResidualBlock(num_feat, res_scale) for _ in range(num_block)))
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.add = ResidualAdd(num_feat)
         self.upsample = pixel_shuffle_steps(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 
@@ -93,7 +94,7 @@ class EDSR(ResidualNetwork):
         x = ((x - self.mean) * self.img_range).contiguous(memory_format=torch.channels_last)
         shallow = self.conv_first(x)
         deep = self.conv_after_body(self.body(shallow))
-        return self.conv_last(self.upsample(deep + shallow)) / self.img_range + self.mean
+        return self.conv_last(self.upsample(self.add(shallow, deep))) / self.img_range + self.mean
 
     def remap_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict in the layout of EDSR-PyTorch (sub_mean, head, body, tail, add_mean) in this one.

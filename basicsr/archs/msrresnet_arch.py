@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from basicsr.archs.arch_util import ResidualAdd
 from basicsr.archs.residual_blocks import ResidualBlock, ResidualNetwork, number_of_blocks
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -67,6 +68,7 @@ class MSRResNet(ResidualNetwork):
         self.pixel_shuffle = nn.PixelShuffle(factor)
         self.conv_hr = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+        self.add = ResidualAdd(num_out_ch)
         self._start_small()
 
     def _start_small(self) -> None:
@@ -84,7 +86,7 @@ class MSRResNet(ResidualNetwork):
         if self.scale == 4:
             feature = F.leaky_relu(self.pixel_shuffle(self.upconv2(feature)), _SLOPE)
         base = F.interpolate(image, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
-        return self.conv_last(F.leaky_relu(self.conv_hr(feature), _SLOPE)) + base
+        return self.add(base, self.conv_last(F.leaky_relu(self.conv_hr(feature), _SLOPE)))
 
     @classmethod
     def options_from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Any]:

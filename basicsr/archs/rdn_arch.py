@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from basicsr.archs.arch_util import pixel_shuffle_steps, upscale_of_steps
+from basicsr.archs.arch_util import ResidualAdd, pixel_shuffle_steps, upscale_of_steps
 from basicsr.archs.base import SRNetwork
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -30,6 +30,7 @@ class ResidualDenseBlock(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(DenseLayer(num_feat + i * num_grow_ch, num_grow_ch) for i in range(num_layer))
         self.LFF = nn.Conv2d(num_feat + num_layer * num_grow_ch, num_feat, 1)
+        self.add = ResidualAdd(num_feat)
 
     def forward(self, x: Tensor) -> Tensor:
         # Each joined tensor is copied once and is read as it is. Features that are written into one large buffer instead save
@@ -37,7 +38,7 @@ class ResidualDenseBlock(nn.Module):
         features = x
         for layer in self.convs:
             features = torch.cat((features, layer(features)), dim=1)
-        return self.LFF(features) + x
+        return self.add(x, self.LFF(features))
 
 
 @ARCH_REGISTRY.register()
@@ -80,6 +81,7 @@ class RDN(SRNetwork):
         self.SFENet2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         self.RDBs = nn.ModuleList(ResidualDenseBlock(num_feat, num_layer, num_grow_ch) for _ in range(num_block))
         self.GFF = nn.Sequential(nn.Conv2d(num_block * num_feat, num_feat, 1), nn.Conv2d(num_feat, num_feat, 3, 1, 1))
+        self.add = ResidualAdd(num_feat)
         steps = pixel_shuffle_steps(upscale, num_grow_ch, in_channels=num_feat)
         self.UPNet = nn.Sequential(*steps, nn.Conv2d(num_grow_ch, num_out_ch, 3, 1, 1))
 
@@ -106,7 +108,7 @@ class RDN(SRNetwork):
         for block in self.RDBs:
             features = block(features)
             outputs.append(features)
-        return self.UPNet(self.GFF(torch.cat(outputs, dim=1)) + shallow) / self.img_range
+        return self.UPNet(self.add(shallow, self.GFF(torch.cat(outputs, dim=1)))) / self.img_range
 
     @classmethod
     def options_from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.arch_util import ResidualAdd
 from basicsr.archs.base import SRNetwork
 
 
@@ -14,12 +14,12 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, num_feat: int, res_scale: float) -> None:
         super().__init__()
-        self.res_scale = res_scale
         self.conv1 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         self.conv2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.add = ResidualAdd(num_feat, res_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.add(x, self.conv2(F.relu(self.conv1(x))), alpha=self.res_scale)
+        return self.add(x, self.conv2(F.relu(self.conv1(x))))
 
 
 class ResidualNetwork(SRNetwork):

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.any_size_swin import AnySizeSwinLayers
-from basicsr.archs.arch_util import RGB_MEAN_DIV2K, mirror_to_size, pixel_shuffle_steps, upscale_of_steps
+from basicsr.archs.arch_util import RGB_MEAN_DIV2K, ResidualAdd, mirror_to_size, pixel_shuffle_steps, upscale_of_steps
 from basicsr.archs.base import SRNetwork
 from basicsr.archs.swin_layers import ResidualSwinGroup, SwinLayer, SwinLayers, TokenNorm, to_map, to_tokens
 from basicsr.archs.window_attention import Order
@@ -101,6 +101,7 @@ class SwinIR(SRNetwork):
         self.layers = cast("Sequence[ResidualSwinGroup]", groups)
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = _residual_conv(embed_dim, resi_connection)
+        self.add = ResidualAdd(embed_dim)
         self._add_upsampler(embed_dim, in_chans)
         self.apply(_initialise)
 
@@ -146,7 +147,7 @@ class SwinIR(SRNetwork):
         x = ((x - self.mean) * self.img_range).contiguous(memory_format=torch.channels_last)
         shallow = self.conv_first(x)
         deep = self.conv_after_body(self.forward_features(shallow))
-        y = self._enlarge(deep + shallow) / self.img_range + self.mean
+        y = self._enlarge(self.add(shallow, deep)) / self.img_range + self.mean
         return y[..., : h * self.upscale, : w * self.upscale]
 
     def forward_features(self, x: Tensor) -> Tensor:

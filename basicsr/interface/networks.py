@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize, remove_weight_norm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from basicsr.archs import base
+from basicsr.quant.insertion.coverage import PRESETS
 from basicsr.quant.insertion.selection import select_modules
 from basicsr.quant.spec import MAX_BITS, QuantizationError
 from basicsr.utils.errors import OptionsError
@@ -180,8 +181,8 @@ def size_multiple_of(network: nn.Module, given: int | None = None) -> int:
 
 
 def quantizable_types() -> set[str]:
-    """Return the names of the classes that have a quantized twin, such as Conv2d."""
-    return {QMODULE_REGISTRY.get(name).source_type for name in QMODULE_REGISTRY.names()}
+    """Return the names of the classes that the coverage `full` replaces by a quantized twin, such as Conv2d."""
+    return {QMODULE_REGISTRY.get(rule.type).source_type for rule in PRESETS["full"].rules}
 
 
 def layers_left_out(network: nn.Module, calls: Mapping[str, int]) -> dict[str, str]:

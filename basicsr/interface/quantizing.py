@@ -20,7 +20,7 @@ from basicsr.interface.networks import (
 from basicsr.interface.quantized_network import QuantizedNetwork
 from basicsr.interface.recipes import check_changes, read_recipe, resolve_options, trains
 from basicsr.networks.quantized import quantized_copy
-from basicsr.quant.insertion.coverage import PRESETS, find_preset
+from basicsr.quant.insertion.coverage import AUTOMATIC, PRESETS, find_preset
 from basicsr.quant.insertion.selection import select_modules
 from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.quant.spec import FULL_PRECISION_BITS, MAX_BITS, MIN_BITS, QuantizationError
@@ -125,15 +125,13 @@ def _choose_coverage(network: nn.Module, coverage: str) -> str:
         find_preset(coverage)
         return coverage
     of_this_package = type(network).__module__.startswith("basicsr.archs.")
-    for name in PRESETS:
-        if name == "full" or not of_this_package:
-            continue
+    for name in AUTOMATIC[:-1] if of_this_package else ():
         try:
             select_modules(network, name, MAX_BITS, MAX_BITS)
         except QuantizationError:
             continue
         return name
-    return "full"
+    return AUTOMATIC[-1]
 
 
 def _corrected(network: nn.Module, seen: Probe, section: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from basicsr.utils.errors import suggestion
 END_BITS = 8
 """Bits of the first and the last layer in the preset `full`, as in PTQ4SR (CVPR 2023)."""
 
+SKIP_BITS = 8
+"""Bits of the sums of skip connections in the preset `all_and_skips`, as in FQSR (ACM MM 2021)."""
+
 
 def check_bits(bits: int | None, what: str) -> None:
     """Raise a QuantizationError that says `what`, unless `bits` is None, 32 or can be used."""
@@ -79,13 +82,28 @@ class CoveragePreset:
         every_rule: each rule must match; otherwise one is enough, as when a preset knows several architectures.
         end_bits: bits of the first and the last layer with weights, in the order of registration, which in SR networks is
             that of execution; None to treat them as the others.
+        skips: quantizes the sums of skip connections besides, so that some of them must match.
     """
 
     meant_for: str
     rules: tuple[CoverageRule, ...]
     every_rule: bool
     end_bits: int | None = None
+    skips: bool = False
 
+
+_BODY = (
+    CoverageRule("body.*.conv1", "QConv2d"),
+    CoverageRule("body.*.conv2", "QConv2d"),
+    CoverageRule("RDBs.*.convs.*.conv.0", "QConv2d"),
+    CoverageRule("RDBs.*.LFF", "QConv2d"),
+)
+_ALL = (
+    CoverageRule("*.attn.qkv", "QSplitLinear", split=("q", "k", "v")),
+    CoverageRule("*", "QLinear"),
+    CoverageRule("*", "QConv2d"),
+    CoverageRule("*", "QMatMul"),
+)
 
 PRESETS = {
     "2dquant": CoveragePreset(
@@ -102,26 +120,31 @@ PRESETS = {
     ),
     "body": CoveragePreset(
         meant_for="EDSR, MSRResNet and RDN",
-        rules=(
-            CoverageRule("body.*.conv1", "QConv2d"),
-            CoverageRule("body.*.conv2", "QConv2d"),
-            CoverageRule("RDBs.*.convs.*.conv.0", "QConv2d"),
-            CoverageRule("RDBs.*.LFF", "QConv2d"),
-        ),
+        rules=_BODY,
         every_rule=False,
     ),
     "full": CoveragePreset(
         meant_for="any network with linear layers or convolutions",
-        rules=(
-            CoverageRule("*.attn.qkv", "QSplitLinear", split=("q", "k", "v")),
-            CoverageRule("*", "QLinear"),
-            CoverageRule("*", "QConv2d"),
-            CoverageRule("*", "QMatMul"),
-        ),
+        rules=_ALL,
         every_rule=False,
         end_bits=END_BITS,
     ),
+    "body_and_skips": CoveragePreset(
+        meant_for="EDSR, MSRResNet and RDN",
+        rules=(*_BODY, CoverageRule("body.*.add", "QResidualAdd"), CoverageRule("RDBs.*.add", "QResidualAdd")),
+        every_rule=False,
+        skips=True,
+    ),
+    "all_and_skips": CoveragePreset(
+        meant_for="networks that add their skip connections by ResidualAdd",
+        rules=(*_ALL, CoverageRule("*", "QSharedResidualAdd", a_bits=SKIP_BITS)),
+        every_rule=False,
+        skips=True,
+    ),
 }
+
+AUTOMATIC = ("2dquant", "body", "full")
+"""The presets to try in turn, where none is asked for."""
 
 
 def find_preset(name: str) -> CoveragePreset:

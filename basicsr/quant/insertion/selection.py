@@ -70,6 +70,8 @@ def select_modules(
             raise QuantizationError(_why_nothing_matches(network, rule) + hint)
         for name in names:
             rule_of.setdefault(name, rule)
+    if preset.skips and not any(_is_of_sum(rule) for rule in rule_of.values()):
+        raise QuantizationError(_why_no_sums(network, f"preset '{coverage}'"))
     if not rule_of:
         what = f"preset '{coverage}', meant for {preset.meant_for}," if preset.meant_for else "list of rules"
         raise QuantizationError(f"The coverage {what} matches no layer of {type(network).__name__}.")
@@ -101,9 +103,26 @@ def _matching_names(network: nn.Module, rule: CoverageRule) -> list[str]:
     ]
 
 
+def _is_of_sum(rule: CoverageRule) -> bool:
+    return bool(QMODULE_REGISTRY.get(rule.type, "coverage").source_type == "ResidualAdd")
+
+
+def _why_no_sums(network: nn.Module, what: str) -> str:
+    kind = type(network).__name__
+    sums = [name for name, module in network.named_modules() if type(module).__name__ == "ResidualAdd"]
+    found = f"only others, such as '{sums[0]}'" if sums else "none"
+    return (
+        f"The coverage {what} asks for quantizers at the sums of skip connections, which are modules of the class ResidualAdd, but of those "
+        f"the network {kind} has {found}. Leave sums in full precision, as the presets 'body' and 'full' do, or let the architecture add by "
+        "ResidualAdd of basicsr/archs/arch_util.py."
+    )
+
+
 def _why_nothing_matches(network: nn.Module, rule: CoverageRule) -> str:
     names = {name: type(module).__name__ for name, module in network.named_modules() if name}
     matching = [name for name in names if fnmatchcase(name, rule.modules)]
+    if _is_of_sum(rule):
+        return _why_no_sums(network, f"rule '{rule.modules}'")
     if not matching:
         return f"The coverage rule '{rule.modules}' matches no module. {suggestion(rule.modules, names)}"
     source_type = QMODULE_REGISTRY.get(rule.type, "coverage").source_type

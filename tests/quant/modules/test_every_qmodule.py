@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from basicsr.archs.arch_util import ResidualAdd
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.ops.functional import fake_quantize
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -18,6 +19,8 @@ SOURCES = {
     "QSplitLinear": (lambda: nn.Linear(8, 12), ("q", "k", "v"), lambda: (torch.randn(2, 5, 8),)),
     "QConv2d": (lambda: nn.Conv2d(4, 6, 3, 2, 1, groups=2), (), lambda: (torch.randn(2, 4, 9, 7),)),
     "QMatMul": (MatMul, (), lambda: (torch.randn(2, 3, 5, 4), torch.randn(2, 3, 4, 5))),
+    "QResidualAdd": (lambda: ResidualAdd(4, 0.1), (), lambda: (torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6))),
+    "QSharedResidualAdd": (lambda: ResidualAdd(4), (), lambda: (torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6))),
 }
 
 
@@ -128,7 +131,7 @@ def test_every_module_has_an_integer_twin_and_a_form_for_runtimes(case, form):
 
 
 def test_modules_without_parts_refuse_a_split():
-    for name in ("QLinear", "QConv2d", "QMatMul"):
+    for name in set(SOURCES) - {"QSplitLinear"}:
         with pytest.raises(QuantizationError, match="cannot be split into q, k"):
             QMODULE_REGISTRY.get(name).slots(SOURCES[name][0](), ("q", "k"))
 
