@@ -216,6 +216,8 @@ class QATModel(QuantizedModel):
         self._gradients.hand_over(self.gradient_rule if self.mismatch_loss is not None else None)
         self.optimizer.step()
         self.scheduler.step()
+        for _, quantizer in named_quantizers(self.network):
+            quantizer.step_taken()
         dist.broadcast_tensors(self._statistics)
         self.network.eval()
         return sums
@@ -232,6 +234,11 @@ class QATModel(QuantizedModel):
         with tapped as pairs, tap_outputs(self.network, feature_layers) as features:
             output = self.network(lq)
         losses = self._main_losses(lq, gt, output, features)
+        penalties = [
+            p for _, quantizer in named_quantizers(self.network) if (p := quantizer.take_penalty()) is not None
+        ]
+        if penalties:
+            losses["l_quantizer"] = torch.stack(penalties).mean()
         main = total_of(losses) * share
         mismatch = None if auxiliary is None else auxiliary(pairs)
         if self.mismatch_loss is not None and mismatch is not None:

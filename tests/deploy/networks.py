@@ -12,6 +12,7 @@ from tests import tiny
 from tests.quant.helpers import set_min_max_bounds
 
 SWINIR = {"type": "SwinIR", "upscale": 2, **tiny.NETWORK}
+EDSR = {"type": "EDSR", "upscale": 2, **tiny.NETWORKS["EDSR"], "res_scale": 0.1}
 IMAGE = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(2))
 
 

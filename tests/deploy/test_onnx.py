@@ -27,7 +27,7 @@ pytest.importorskip("onnxscript")
 NETWORKS = {name: {"type": name, "upscale": 2, **options} for name, options in tiny.NETWORKS.items()}
 EDSR, SWINIR = NETWORKS["EDSR"], NETWORKS["SwinIR"]
 SIZES = {"EDSR": [(5, 7), (20, 11)], "RDN": [(5, 7), (20, 11)], "SwinIR": [(8, 8), (16, 40)]}
-CASES = ("EDSR FP", "EDSR body", "EDSR full", "RDN body", "SwinIR 2dquant")
+CASES = ("EDSR FP", "EDSR body", "EDSR full", "EDSR body_and_skips", "EDSR all_and_skips", "RDN body", "SwinIR 2dquant")
 RUNTIMES = ("openvino", "onnxruntime")
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from basicsr.deploy.packed_file import load_packed, save_packed
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.observe.capture import count_codes
-from tests.deploy.networks import IMAGE, SWINIR, calibrated
+from tests.deploy.networks import EDSR, IMAGE, SWINIR, calibrated
 
 GRANULARITIES = [{}, {"weight_granularity": "per_channel"}, {"weight_symmetric": True}, {"activation_symmetric": True}]
 
@@ -28,6 +28,16 @@ def test_the_loaded_network_gives_the_same_output_to_the_last_bit(tmp_path, cove
         loaded(IMAGE)
     levels = {name: quantizer.spec.num_levels for name, quantizer in named_quantizers(loaded)}
     assert counts and all(count <= levels[name] for name, count in counts.items())
+
+
+@pytest.mark.parametrize("coverage", ["body_and_skips", "all_and_skips"])
+def test_quantized_sums_are_packed_too(tmp_path, coverage):
+    network, quantization_map = calibrated(coverage, 3, options=EDSR)
+    save_packed(network, EDSR, quantization_map, tmp_path / "a.safetensors")
+    loaded, _ = load_packed(tmp_path / "a.safetensors")
+    with torch.no_grad():
+        assert torch.equal(loaded(IMAGE), network(IMAGE))
+    assert dict(named_quantizers(loaded)).keys() == dict(named_quantizers(network)).keys()
 
 
 @pytest.mark.parametrize("lower", [0.04, 0.0, -0.04])

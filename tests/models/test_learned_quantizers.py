@@ -106,3 +106,23 @@ def test_a_ddtb_network_is_rebuilt_from_its_state_alone(folder):
     model.optimize_parameters(BATCH)
     assert fresh.network.load_state_dict(model.network.state_dict()).missing_keys == []
     assert torch.equal(fresh.network(CROPS), model.network(CROPS))
+
+
+@pytest.mark.parametrize("recipe", ["PAMS", "DDTB"])
+def test_as_released_summands_are_quantized_and_the_input_of_a_block_is_not(recipe, folder):
+    model = build(folder, recipe, "_as_released", "bit=3")
+    names = list(dict(named_quantizers(model.network, "activation")))
+    of_block = [name for name in names if name.startswith("body.0.")]
+    assert of_block == ["body.0.conv2.act_quantizer", "body.0.add.skip_quantizer", "body.0.add.branch_quantizer"]
+    assert model.teacher.feature_layers == ["add"]
+
+
+def test_ddtb_pulls_its_gates_for_the_first_steps(folder):
+    pull = "quantization:activation_quantizer:pull_steps=2"
+    model = build(folder, "DDTB", "", "bit=3", pull, "quantization:activation_quantizer:dynamic_ratio=0.5")
+    model.calibrate(CROPS)
+    gated = [q for _, q in named_quantizers(model.network, "activation") if q.dynamic]
+    assert len(gated) == 2 and all(int(q.pulls_left) == 2 for q in gated)
+    pulled = [model.optimize_parameters(BATCH) for _ in range(2)]
+    assert pulled[1]["l_quantizer"] > 0 and not any(q.is_pulled for q in gated)
+    assert "l_quantizer" not in model.optimize_parameters(BATCH)

@@ -186,6 +186,13 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
         """Whether codes of a weight are not the nearest ones of the grid, so that the grid alone does not give them."""
         return False
 
+    def take_penalty(self) -> Tensor | None:
+        """Return what the last forward pass in training adds to the losses, once, with its gradients; None where that is nothing."""
+        return None
+
+    def step_taken(self) -> None:  # noqa: B027 -- most quantizers do not count them
+        """Note that training has changed what is learned."""
+
     def parameter_units(self) -> dict[str, Tensor]:
         """Return for each parameter, by name, the change that moves the outermost of the values, or the thresholds, by one
         quantization step.

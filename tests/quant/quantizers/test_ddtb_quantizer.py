@@ -172,3 +172,36 @@ def test_clipped_weights_get_no_gradient():
 def test_percentiles_in_the_wrong_order_are_refused():
     with pytest.raises(QuantizationError, match="lower 99.0 and upper 1.0"):
         weight_quantizer(QuantSpec(4), lower=99.0, upper=1.0)
+
+
+def test_a_pulled_gate_does_not_act_and_is_pulled_to_one():
+    """The mean square of what the sigmoid is taken of joins the losses, for as many steps of training as asked for."""
+    quantizer = calibrated(pull_steps=2).train()
+    assert quantizer.gate.excite.weight.any()  # it starts at random
+    static = calibrated(channels=None)(X)
+    for left in (2, 1):
+        assert int(quantizer.pulls_left) == left and quantizer.is_pulled
+        assert torch.equal(quantizer(X), static) and torch.equal(quantizer.eval()(X), static)
+        quantizer.train()(X)
+        penalty = quantizer.take_penalty()
+        logits = quantizer.gate.logits(X.mean(dim=(2, 3)))
+        torch.testing.assert_close(penalty, (logits[:, 0] ** 2 + logits[:, 1] ** 2).mean() / 2)
+        assert quantizer.take_penalty() is None
+        penalty.backward()
+        assert bool(quantizer.gate.excite.weight.grad.any()) and quantizer.upper_bound.grad is None
+        quantizer.step_taken()
+    assert not quantizer.is_pulled and not torch.equal(quantizer.eval()(X), static)
+    quantizer.train()(X)
+    quantizer.step_taken()
+    assert quantizer.take_penalty() is None and int(quantizer.pulls_left) == 0
+
+
+def test_a_state_dict_knows_how_long_a_gate_is_still_pulled():
+    source, target = calibrated(pull_steps=3).train(), calibrated(pull_steps=3)
+    source(X)
+    source.step_taken()
+    assert target.load_state_dict(source.state_dict()) == ([], [])
+    assert int(target.pulls_left) == 2 and target.is_pulled
+    target.load_calibration(VaryingBounds(torch.tensor(-0.9), torch.tensor(1.4), range_variance=1.0))
+    assert int(target.pulls_left) == 3
+    assert "pulls_left" not in calibrated().state_dict()
