@@ -82,7 +82,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
     identity = None if chosen is None else chosen.identity()
-    with Experiment(options, root, auto_resume, model.network_name, identity) as experiment:
+    with Experiment(options, root, auto_resume, model.network_name, identity, model.stated()) as experiment:
         log_network(model.full_precision if isinstance(model, QuantizedModel) else model.network)
         compared = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
         evaluator = Evaluator(options.val, options.scale, compared)

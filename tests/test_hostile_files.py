@@ -121,6 +121,9 @@ def test_runs_read_every_good_picture(architecture, good, tmp_path, capfd):
     arguments = evaluation(root, good, architecture, network, "recipe=MinMax", "val:save_img=true")
     assert run(evaluate, tiny.TEST, root, *arguments) == 0, capfd.readouterr().err
     assert run(export, tiny.TEST, root, *arguments) == 0, capfd.readouterr().err
+    capfd.readouterr()
+    assert run(evaluate, tiny.TEST, root, *arguments, "name=other", "quantization:activation_quantizer:type=LSQ") == 2
+    assert "with type Affine, not type LSQ" in capfd.readouterr().err
     results = json.loads((root / "results/tested/metrics.json").read_text(encoding="utf-8"))
     images = results["datasets"]["demo"]["images"]
     assert len(images) == len(GOOD) and all(image["psnr"] > 0 for image in images.values())

@@ -75,6 +75,10 @@ class Model(ABC):
     def checkpoint(self) -> dict[str, dict[str, Tensor]]:
         """Return what a network file holds: state dicts by entry, such as `params`."""
 
+    def stated(self) -> dict[str, dict[str, Any]]:
+        """Return what a network file says of itself beside its tensors and the options of its network, by entry; nothing by default."""
+        return {}
+
     @abstractmethod
     def training_state(self) -> dict[str, Any]:
         """Return what a resumed run needs besides the network: the state of optimiser and schedule."""

@@ -10,11 +10,13 @@ from torch import nn
 from basicsr.models.base_model import Model
 from basicsr.networks.quantized import load_quantized, quantized_copy
 from basicsr.networks.starting import load_weights_of, start_network
+from basicsr.networks.stated_quantizers import stated_quantizers
 from basicsr.quant.insertion.translation import Translation, translate_quantizers
 from basicsr.training.calibration.network_calibration import CalibratedQuantizer, calibrate_network, check_calibrators
 from basicsr.training.relative_steps import RelativeSteps
 from basicsr.utils import dist
 from basicsr.utils.options import Options
+from basicsr.utils.stated_network import QUANTIZERS_ENTRY
 
 
 class QuantizedModel(Model):
@@ -97,6 +99,10 @@ class QuantizedModel(Model):
     def checkpoint(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return what a network file holds."""
         return {"params": self.network.state_dict()}
+
+    def stated(self) -> dict[str, dict[str, Any]]:
+        """Return what a network file says of its quantizers; see `stated_quantizers`."""
+        return {QUANTIZERS_ENTRY: stated_quantizers(self.network)}
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of optimiser and schedule, and of relative steps; all that is learned is in the network."""

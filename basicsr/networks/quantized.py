@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from basicsr.networks.stated_quantizers import check_quantizers
 from basicsr.quant.insertion.coverage import CoverageRule
 from basicsr.quant.insertion.insert import insert_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
@@ -46,10 +47,12 @@ def load_quantized(network: nn.Module, path: str | Path) -> None:
     """Load a checkpoint of this framework, or one released with 2DQuant, into a network with quantizers.
 
     Raises:
-        CheckpointError: the file cannot be read, or belongs to another network or coverage.
+        CheckpointError: the file cannot be read, or belongs to another network or coverage, or to quantizers of other kinds.
         QuantizationError: its bits are not those of the quantizers.
     """
-    state_dict: Mapping[str, Tensor] = load_weights_file(path)
+    weights = load_weights_file(path)
+    check_quantizers(network, weights.quantizers, path)
+    state_dict: Mapping[str, Tensor] = weights
     if is_released_2dquant(state_dict):
         state_dict = convert_released_2dquant(state_dict)
     load_network_weights(network, state_dict, path)

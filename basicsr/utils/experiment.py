@@ -36,6 +36,7 @@ class Experiment:
             continued is renamed to `<name>_archived_<time>`, so nothing is overwritten.
         network_name: what networks are called in file names, `net_Q` or `net_g`.
         calibration_set: what the calibration set of the run is known by, with `sha256` of its pixels and `source`; None without one.
+        stated: what network files say of themselves beside their tensors and the options of their network, by entry.
 
     Raises:
         CheckpointError: another process works on the run, or the folder cannot be set up.
@@ -48,9 +49,11 @@ class Experiment:
         auto_resume: bool,
         network_name: str,
         calibration_set: Mapping[str, Any] | None = None,
+        stated: Mapping[str, Any] | None = None,
     ) -> None:
         self.options = options
         self.calibration_set = calibration_set
+        self._stated = {**(stated or {}), ENTRY: plain(options.network_g)}
         self.folder = root / "experiments" / options.name
         self.models = self.folder / "models"
         self.training_states = self.folder / "training_states"
@@ -222,7 +225,7 @@ class Experiment:
         """Save state dicts by entry, such as `params`, and what states their network; the file loads with weights_only=True."""
         if dist.is_main():
             content = {entry: {key: value.cpu() for key, value in state.items()} for entry, state in entries.items()}
-            save_torch({**content, ENTRY: plain(self.options.network_g)}, self.network_file(label))
+            save_torch({**content, **self._stated}, self.network_file(label))
 
     def save(self, entries: StateDicts, iteration: int, state: Mapping[str, Any]) -> None:
         """Save the network and everything that a resumed run needs; the state file, written last, makes it valid."""

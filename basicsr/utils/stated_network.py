@@ -17,6 +17,8 @@ from basicsr.utils.signature import without_effect
 
 ENTRY = "network_g"
 """Entry of a `.pth` file, and key of the metadata of a `.safetensors` file, with type and options of the network."""
+QUANTIZERS_ENTRY = "quantizers"
+"""Entry of a `.pth` file of a quantized network, with types and options of its quantizers by name."""
 _BUILT_FROM = "built_from"
 
 
@@ -32,11 +34,18 @@ class Weights(dict[str, Tensor]):
 
     Attributes:
         network: type and options; None where the file does not say.
+        quantizers: types and options of the quantizers by name, of a quantized network; None where the file does not say.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], network: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        network: Mapping[str, Any] | None = None,
+        quantizers: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(tensors)
         self.network = network
+        self.quantizers = quantizers
 
 
 def mark_as_built(network: nn.Module, options: Mapping[str, Any]) -> None:

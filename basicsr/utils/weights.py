@@ -14,7 +14,7 @@ from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import require_weights
 from basicsr.utils.logger import get_logger
-from basicsr.utils.stated_network import ENTRY, Weights, check_stated, stated_in, tell_differences
+from basicsr.utils.stated_network import ENTRY, QUANTIZERS_ENTRY, Weights, check_stated, stated_in, tell_differences
 from basicsr.utils.weight_entries import likely_missing, weights_in
 
 _NAMES_SHOWN = 3
@@ -46,7 +46,7 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> Weights
 
     Returns:
         Tensors on the CPU by name, without the prefixes of wrappers such as `module.`; float16 and bfloat16 become float32. With
-        them what the file, or a card beside it, says of the network.
+        them what the file, or a card beside it, says of the network and of its quantizers.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, it needs code to be run, it holds no tensors or values that are not finite, or a
@@ -62,9 +62,14 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> Weights
     else:
         content = load_torch(path)
         stated = stated_in(content.get(ENTRY)) if isinstance(content, Mapping) else None
+    quantizers = content.get(QUANTIZERS_ENTRY) if isinstance(content, Mapping) else None
     tensors = {name: _as_float32(tensor) for name, tensor in weights_in(content, path, param_key).items()}
     _refuse_not_finite(tensors, path)
-    return Weights(tensors, stated or (card.network if card is not None else None))
+    return Weights(
+        tensors,
+        stated or (card.network if card is not None else None),
+        quantizers if isinstance(quantizers, Mapping) else None,
+    )
 
 
 def load_network_weights(

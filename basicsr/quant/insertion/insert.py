@@ -238,6 +238,6 @@ def _build_module(source: nn.Module, entry: ModuleEntry) -> QModule:
         options = {"type": quantizer.type, **quantizer.options}
         channels = [slots[name].channels] if QUANTIZER_REGISTRY.get(quantizer.type, full_name).takes_channels else []
         built = QUANTIZER_REGISTRY.build(options, quantizer.spec, num_channels, *channels, where=full_name)
-        built.name = full_name
+        built.name, built.built_from = full_name, options
         quantizers[name] = built
     return qmodule(source, quantizers)

@@ -32,6 +32,7 @@ class AffineQuantizer(Quantizer[Bounds]):
     """
 
     takes = Bounds
+    only_gradients = ("exact_zeros", "threshold_window")
 
     def __init__(
         self,

@@ -61,7 +61,9 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
             tensor has none: for parameters that each channel has, although all channels share one grid.
         dynamic: the values that codes stand for are computed anew for each sample (each index of axis 0), so that 2**bits
             values are meant for each sample apart. Of the class, whether it may be so; of a quantizer, whether it is.
+        only_gradients: options that change gradients alone: a trained network computes the same with other values of them.
         name: where the quantizer sits in its network, for messages; filled in by the insertion.
+        built_from: its registered type and its options; filled in by the insertion.
         bypass: lets the full-precision tensor through. Only the context managers of `capture.py` switch it.
 
     Raises:
@@ -72,6 +74,7 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
     roles: ClassVar[tuple[str, ...]] = ("weight", "activation")
     takes_channels: ClassVar[bool] = False
     dynamic: bool = False
+    only_gradients: ClassVar[tuple[str, ...]] = ()
     bits: Tensor
     calibrated: Tensor
 
@@ -84,6 +87,7 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
             )
         self.spec = spec
         self.name = ""
+        self.built_from: dict[str, Any] = {}
         self.bypass = False
         self.bounds_shape = () if num_channels is None else (num_channels,)
         self.register_buffer("bits", torch.tensor(spec.bits))

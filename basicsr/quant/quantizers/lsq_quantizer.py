@@ -28,6 +28,7 @@ class LSQQuantizer(Quantizer[Bounds]):
     """
 
     takes = Bounds
+    only_gradients = ("gradient_scale",)
     lowest_code: Tensor
 
     def __init__(self, spec: QuantSpec, num_channels: int | None = None, /, *, gradient_scale: bool = True) -> None:

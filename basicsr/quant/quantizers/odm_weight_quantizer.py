@@ -31,6 +31,8 @@ class ODMWeightQuantizer(CurrentWeightQuantizer):
 
     clips_gradient = True
 
+    only_gradients = ("percentile_gradient",)
+
     def __init__(
         self,
         spec: QuantSpec,

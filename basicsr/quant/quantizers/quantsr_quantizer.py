@@ -34,6 +34,8 @@ class QuantSRQuantizer(LSQQuantizer):
 
     takes_channels = True
 
+    only_gradients = ("gradient_scale", "temperature")
+
     def __init__(
         self,
         spec: QuantSpec,
