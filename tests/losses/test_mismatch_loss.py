@@ -43,3 +43,13 @@ def test_activations_on_the_grid_have_no_gradient_and_no_nan():
     x = torch.tensor([-1.0, 1.0], requires_grad=True)
     build(detach_quantized=True)({"a": (x, x.detach())}).backward()
     assert x.grad.tolist() == [0.0, 0.0]
+
+
+def test_the_mean_distance_of_all_activations(pair):
+    """Inside of the bounds it has no gradient, outside the sign of the distance over the number of elements."""
+    x, _ = pair
+    loss = LOSS_REGISTRY.build({"type": "QuantizationErrorLoss", "loss_weight": 0.3}, where="loss")
+    value = loss({"a": pair, "b": (torch.zeros(4), torch.full((4,), 2.0))})
+    assert float(value.detach()) == pytest.approx(0.3 * ((1 + 1 / 3 - 0.3 + 2) / 3 + 2))
+    value.backward()
+    torch.testing.assert_close(x.grad, 0.3 / 3 * torch.tensor([[-1.0, 0.0, 1.0]]))

@@ -10,7 +10,7 @@ from basicsr.quant.observe.capture import count_codes
 from basicsr.utils.options import load_options
 from tests import tiny
 
-RECIPES = ["LSQ", "PAMS", "DAQ", "DDTB", "QuantSR"]
+RECIPES = ["LSQ", "PAMS", "DAQ", "DDTB", "FQSR", "QuantSR"]
 RELEASED = ["PAMS", "DAQ", "DDTB"]
 CROPS = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(5))
 BATCH = {"lq": CROPS, "gt": torch.nn.functional.interpolate(CROPS, scale_factor=4)}
@@ -38,7 +38,7 @@ def test_training_keeps_to_the_codes_and_goes_on_to_the_same_bits(recipe, bit, f
     assert all(bool(loss.isfinite()) for step in losses for loss in step.values())
     unchanged = [name for name, p in model.network.named_parameters() if torch.equal(before[name], p)]
     assert not [name for name in unchanged if "gate" not in name]
-    assert check_levels(model.network, CROPS[0]) <= 2**bit
+    assert check_levels(model.network, CROPS[0]) <= (2**8 if recipe == "FQSR" else 2**bit)  # with sums of 8 bits
 
     file = tmp_path / "net.pth"
     torch.save({"params": model.network.state_dict()}, file)
@@ -126,3 +126,19 @@ def test_ddtb_pulls_its_gates_for_the_first_steps(folder):
     pulled = [model.optimize_parameters(BATCH) for _ in range(2)]
     assert pulled[1]["l_quantizer"] > 0 and not any(q.is_pulled for q in gated)
     assert "l_quantizer" not in model.optimize_parameters(BATCH)
+
+
+def test_fqsr_quantizes_all_but_the_picture(folder):
+    model = build(folder, "FQSR", "", "bit=3")
+    bits = {name: q.spec.bits for name, q in named_quantizers(model.network)}
+    layers = [name for name, module in model.full_precision.named_modules() if isinstance(module, torch.nn.Conv2d)]
+    expected = {f"{name}.{kind}_quantizer" for name in layers for kind in ("weight", "act")} - {
+        "conv_first.act_quantizer"
+    }
+    assert {name for name, b in bits.items() if b == 3} == expected
+    assert [name for name, b in bits.items() if b == 8] == [
+        f"{name}add.act_quantizer" for name in ("body.0.", "body.1.", "")
+    ]
+    model.calibrate(CROPS)
+    losses = model.optimize_parameters(BATCH)
+    assert losses["l_mismatch"] > 0

@@ -9,6 +9,7 @@ from basicsr.quant.calibration import Bounds, MeanMagnitude, VaryingBounds
 from basicsr.quant.calibrators.ddtb_calibrator import DDTBCalibrator
 from basicsr.quant.calibrators.ema_max_calibrator import EMAMaxCalibrator
 from basicsr.quant.calibrators.mean_magnitude_calibrator import MeanMagnitudeCalibrator
+from basicsr.quant.calibrators.mean_max_calibrator import MeanMaxCalibrator
 from basicsr.quant.calibrators.minmax_calibrator import MinMaxCalibrator
 from basicsr.quant.calibrators.percentile_calibrator import PercentileCalibrator
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -94,3 +95,16 @@ def test_a_decay_out_of_range_is_refused(decay):
 def test_a_moving_average_over_the_channels_of_a_weight_is_refused():
     with pytest.raises(QuantizationError, match="Calibrate weights by MinMax"):
         EMAMaxCalibrator(QuantSpec(4, granularity="per_channel", channel_axis=0))
+
+
+def test_the_mean_of_the_largest_magnitudes_by_hand():
+    """3 and 5 of the two batches; in the second one nothing is negative."""
+    batches = [torch.tensor([[1.0, -3.0], [0.5, 2.0]]), torch.tensor([[5.0, 4.0], [0.0, 1.0]])]
+    result = run(MeanMaxCalibrator(QuantSpec(4)), batches)
+    assert (float(result.lower_bound), float(result.upper_bound)) == (-4.0, 4.0)
+    result = run(MeanMaxCalibrator(QuantSpec(4)), [batch.abs() for batch in batches])
+    assert (float(result.lower_bound), float(result.upper_bound)) == (0.0, 4.0)
+    result = run(MeanMaxCalibrator(QuantSpec(4, symmetric=True)), [batch.abs() for batch in batches])
+    assert float(result.lower_bound) == -4.0
+    per_channel = run(MeanMaxCalibrator(QuantSpec(4, granularity="per_channel", channel_axis=1)), batches)
+    assert per_channel.upper_bound.tolist() == [3.0, 3.5] and per_channel.lower_bound.tolist() == [0.0, -3.5]
