@@ -99,6 +99,8 @@ def calibration_crops(
         chosen = _drawn(options, training, scale, seed)
     count, _, height, width = chosen.lq.shape
     digest = chosen.identity()["sha256"][:12]
+    if file is not None:
+        _tell_without_effect(options, {"num_images": count, "crop_size": height}, file)
     _logger.info(
         "Calibration set: %d crops of %d x %d LR pixels, %s (SHA-256 %s...).",
         count,
@@ -108,6 +110,17 @@ def calibration_crops(
         digest,
     )
     return chosen
+
+
+def _tell_without_effect(options: CalibrationOptions, held: dict[str, int], file: Path) -> None:
+    """Warn of options that choose crops where the crops are those of a file, and others."""
+    asked = {key: getattr(options, key) for key in held if key in options.model_fields_set}
+    ignored = [f"calibration:{key}={value}" for key, value in asked.items() if value != held[key]]
+    if ignored:
+        _logger.warning(
+            "%s has no effect: the calibration set '%s' holds %d crops of %d LR pixels. To draw others, give calibration:data=null.",
+            " ".join(ignored), file, held["num_images"], held["crop_size"],
+        )  # fmt: skip
 
 
 def _drawn(options: CalibrationOptions, training: Component | None, scale: int, seed: int) -> CalibrationCrops:

@@ -27,6 +27,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.resize import upscale_image
 from basicsr.utils.signature import options_of
 from basicsr.utils.stated_network import Weights, built_from
+from basicsr.utils.tiles import default_overlap
 from basicsr.utils.weight_entries import likely_missing
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
@@ -164,11 +165,6 @@ def _options_without_trace(name: str, detected: Mapping[str, Any], stated: Mappi
     return {key: list(value) if isinstance(value, tuple) else value for key, value in usual.items()}
 
 
-def default_overlap(tile: int, multiple: int) -> int:
-    """Return how many LR pixels tiles share where nobody says: half of a small tile, a multiple of what the network takes."""
-    return min(DEFAULT_OVERLAP, tile // 2) // multiple * multiple
-
-
 def enlarger(network: nn.Module, device: torch.device, tile: int | None, overlap: int | None = None) -> Enlarge:
     """Return a function from LR (3, h, w) in 0..1 to SR (3, h * scale, w * scale) on the CPU, with PyTorch.
 
@@ -176,14 +172,14 @@ def enlarger(network: nn.Module, device: torch.device, tile: int | None, overlap
         network: with `scale` and `size_multiple`.
         device: where it runs.
         tile: side of the tiles in LR pixels, which bounds the memory; None for none. Smaller pictures go through at once.
-        overlap: LR pixels that neighbouring tiles share; None for `default_overlap`.
+        overlap: LR pixels that neighbouring tiles share; None for `DEFAULT_OVERLAP`, see `default_overlap`.
 
     Raises:
         OptionsError: tile or overlap do not fit the network.
     """
     network = network.to(device)
     if overlap is None:
-        overlap = default_overlap(tile or 0, size_multiple_of(network))
+        overlap = default_overlap(tile or 0, size_multiple_of(network), DEFAULT_OVERLAP)
     check_tiles(network, tile, overlap)
 
     def enlarge(lr: Tensor) -> Tensor:

@@ -76,3 +76,13 @@ def test_the_identity_is_that_of_the_pixels_and_of_the_file(tmp_path):
     turned = tmp_path / "turned.pth"
     torch.save(lq.reshape(2, 3, 4, 16), turned)
     assert crops_of(str(turned)).identity()["sha256"] != first["sha256"]
+
+
+def test_options_that_choose_crops_are_told_where_a_file_holds_them(tmp_path, caplog):
+    put_json(tmp_path / "set.json", 2)
+    crops_of(str(tmp_path / "set.json"), num_images=2, crop_size=64)
+    assert "has no effect" not in caplog.text
+    assert len(crops_of(str(tmp_path / "set.json"), num_images=8).lq) == 2
+    assert "calibration:num_images=8 has no effect" in caplog.text and "holds 2 crops of 64 LR pixels" in caplog.text
+    crops_of(str(tmp_path / "set.json"), crop_size=32)
+    assert "calibration:crop_size=32 has no effect" in caplog.text and "calibration:data=null" in caplog.text

@@ -17,7 +17,6 @@ from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
 from basicsr.deploy.upscaling import (
     bleed,
-    default_overlap,
     enlarge_picture,
     enlarger,
     load_for_runtime,
@@ -278,13 +277,6 @@ def test_a_network_without_a_form_for_runtimes_is_refused(tmp_path):
         patch.setattr(upscaling, "to_onnx", no_grid)
         with pytest.raises(CheckpointError, match="has no form for onnxruntime: .*--runtime torch"):
             load_for_runtime(path, "onnxruntime")
-
-
-@pytest.mark.parametrize(
-    ("tile", "multiple", "overlap"), [(256, 8, 48), (96, 8, 48), (32, 8, 16), (24, 8, 8), (8, 8, 0), (7, 1, 3)]
-)
-def test_tiles_share_at_most_half_of_a_small_one(tile, multiple, overlap):
-    assert default_overlap(tile, multiple) == overlap
 
 
 def test_a_small_tile_needs_no_other_argument(tmp_path, packed):

@@ -266,8 +266,10 @@ def test_overrides_of_a_wrong_form(override):
     [
         ("val:tile=16", 8),
         ("val:tile=8", 0),
-        ("val:tile=12", 8),
-        ("val:tile=24", 16),
+        ("val:tile=12", 0),
+        ("val:tile=24", 8),
+        ("val:tile=32", 16),
+        ("val:tile=96", 16),
         ("val:tile=16 val:tile_overlap=16", 16),
     ],
 )

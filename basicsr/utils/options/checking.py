@@ -15,6 +15,7 @@ from basicsr.utils.registry import (
     Registry,
 )
 from basicsr.utils.signature import validate_fields, validate_model
+from basicsr.utils.tiles import default_overlap
 
 _WINDOW = 8  # LR pixels, of which tiles and their overlaps are multiples where the network has windows
 
@@ -85,8 +86,8 @@ def _check_metrics(options: Options) -> None:
 
 def _fit_overlap(val: ValOptions) -> None:
     """Let small tiles share less than the default, which is meant for larger ones; what the user gives stays."""
-    if val.tile is not None and "tile_overlap" not in val.model_fields_set and val.tile_overlap >= val.tile:
-        val.tile_overlap = (val.tile - 1) // _WINDOW * _WINDOW
+    if val.tile is not None and "tile_overlap" not in val.model_fields_set:
+        val.tile_overlap = default_overlap(val.tile, _WINDOW, val.tile_overlap)
 
 
 def _check_dataset_names(options: Options) -> None:

@@ -169,7 +169,7 @@ class ValOptions(_Section):
     tile: Positive | None = None
     """Side of the tiles in LR pixels; by default an image is processed whole."""
     tile_overlap: Annotated[int, pydantic.Field(ge=0)] = 16
-    """LR pixels that neighbouring tiles share; by default less for tiles of at most 16."""
+    """LR pixels that neighbouring tiles share; by default at most half of a tile."""
     self_ensemble: bool = False
     """Mean over the 8 flips and rotations."""
     batch_size: Positive = 1
