@@ -15,6 +15,7 @@ from basicsr.archs.base import for_any_size, scale_of, size_multiple_of
 from basicsr.deploy.graph_metadata import INPUT, OUTPUT, GraphMetadata, add_metadata
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
+from basicsr.deploy.shuffle_passes import convolve_before_shuffle, shuffle_whole_pixels
 from basicsr.quant.integers.operators import NAMESPACE
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.extras import require
@@ -76,6 +77,8 @@ def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: i
         require("onnxscript.optimizer").optimize(program.model, output_size_limit=_LARGEST_FOLDED)
         share_equal_constants(program.model)
         round_before_shuffle(program.model)
+        convolve_before_shuffle(program.model)
+        shuffle_whole_pixels(program.model)
     model = program.model_proto
     strip_notes(model)
     add_metadata(model, GraphMetadata(scale, multiple))
