@@ -23,7 +23,7 @@ from basicsr.training.gradient_rules.pair import GradientPair
 from basicsr.training.not_finite import LossWatch
 from basicsr.training.optimizers import build_optimizer, build_scheduler
 from basicsr.training.relative_steps import RelativeSteps, Units, checked_units, weight_units
-from basicsr.training.teacher import Teacher, TeacherAutocast, choose_feature_layers
+from basicsr.training.teacher import Teacher, TeacherAutocast, choose_feature_layers, computes_in_bfloat16
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
@@ -60,6 +60,9 @@ class QATModel(QuantizedModel):
         feature_loss: loss between intermediate features of the network and those of the teacher.
         feature_layers: modules whose outputs are the features; by default those that the architecture names.
         teacher_autocast: run the teacher in bfloat16: `auto`, `bf16` or `off`, see `Teacher`.
+        autocast: the same for the network that is trained. Weights, gradients, losses and the grids of quantizers stay float32, and it is
+            always measured in float32. For 4 bits and fewer, as with the teacher.
+        channels_last: keep weights and images in this layout, in which convolutions are faster where bfloat16 is native.
         mismatch_loss: the mismatch regularisation, `{type: MismatchLoss, loss_weight: lambda_M}`.
         gradient_rule: how its gradient joins: `CosineGate` (ODM), `SignGate` (first version of ODM) or `Sum` (without a gate).
         mismatch_trains_bounds: let what activation quantizers learn receive the gradient of the mismatch too. The paper does
@@ -97,13 +100,19 @@ class QATModel(QuantizedModel):
         feature_loss: Component | None = None,
         feature_layers: list[str] | None = None,
         teacher_autocast: TeacherAutocast = "off",
+        autocast: TeacherAutocast = "off",
+        channels_last: bool = False,
         mismatch_loss: Component | None = None,
         gradient_rule: Component = {"type": "Sum"},  # noqa: B006
         mismatch_trains_bounds: bool = False,
         diagnostics_freq: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         super().__init__(network, options, device, share_weights=False)
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        if channels_last:
+            self.network.to(memory_format=self._layout)  # type: ignore[call-overload]  # which torch's types know only with a device
         self.network.requires_grad_(True)
+        self._bfloat16 = computes_in_bfloat16(autocast, device)
         self.pixel_loss = _loss(pixel_loss, "train:pixel_loss")
         self.distillation_loss = _loss(distillation_loss, "train:distillation_loss")
         self.feature_loss = _loss(feature_loss, "train:feature_loss")
@@ -205,7 +214,10 @@ class QATModel(QuantizedModel):
         self.network.train()
         self._gradients.clear()
         sums: dict[str, Tensor] = {}
-        lq_parts, gt_parts = (batch[key].to(self.device).chunk(self.accumulation_steps) for key in ("lq", "gt"))
+        lq_parts, gt_parts = (
+            batch[key].to(self.device, memory_format=self._layout).chunk(self.accumulation_steps)
+            for key in ("lq", "gt")
+        )
         for lq, gt in zip(lq_parts, gt_parts, strict=True):
             share = len(lq) / len(batch["lq"])
             for name, loss in self._add_gradients(lq, gt, share, diagnostics).items():
@@ -231,9 +243,13 @@ class QATModel(QuantizedModel):
         tapped: AbstractContextManager[dict[str, tuple[Tensor, Tensor]]] = (
             nullcontext({}) if auxiliary is None else tap_activations(self.network)
         )
-        with tapped as pairs, tap_outputs(self.network, feature_layers) as features:
+        with (
+            tapped as pairs,
+            tap_outputs(self.network, feature_layers) as features,
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16),
+        ):
             output = self.network(lq)
-        losses = self._main_losses(lq, gt, output, features)
+        losses = self._main_losses(lq, gt, output.float(), {name: value.float() for name, value in features.items()})
         penalties = [
             p for _, quantizer in named_quantizers(self.network) if (p := quantizer.take_penalty()) is not None
         ]

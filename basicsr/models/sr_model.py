@@ -14,7 +14,7 @@ from basicsr.models.base_model import Model
 from basicsr.training.gradient_step import Compile, GradientStep
 from basicsr.training.not_finite import LossWatch
 from basicsr.training.optimizers import build_optimizer, build_scheduler
-from basicsr.training.teacher import has_native_bfloat16
+from basicsr.training.teacher import computes_in_bfloat16
 from basicsr.utils import dist
 from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
@@ -102,7 +102,7 @@ class SRModel(Model):
             self.network,
             lambda output, gt: {"l_pix": self._pixel_loss(output, gt)},
             accumulation_steps=train.accumulation_steps,
-            bfloat16=autocast == "bf16" or (autocast == "auto" and has_native_bfloat16(device)),
+            bfloat16=computes_in_bfloat16(autocast, device),
             channels_last=channels_last,
             compile=compile,
             cuda_graphs=cuda_graphs,

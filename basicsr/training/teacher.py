@@ -37,8 +37,7 @@ class Teacher:
         self._network = network
         self.feature_layers = list(feature_layers)
         self._device_type = next(network.parameters()).device.type
-        native = autocast == "auto" and has_native_bfloat16(next(network.parameters()).device)
-        self._autocast = autocast == "bf16" or native
+        self._autocast = computes_in_bfloat16(autocast, next(network.parameters()).device)
 
     @torch.no_grad()
     def __call__(self, lq: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,6 +67,11 @@ def choose_feature_layers(network: nn.Module, named: Sequence[str] | None) -> li
             "attribute 'feature_layers'. Name modules with 'train:feature_layers', or do without with 'train:feature_loss=null'."
         )
     return layers
+
+
+def computes_in_bfloat16(autocast: TeacherAutocast, device: torch.device) -> bool:
+    """Whether `auto`, `bf16` or `off` means bfloat16 on a device."""
+    return autocast == "bf16" or (autocast == "auto" and has_native_bfloat16(device))
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

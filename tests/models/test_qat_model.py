@@ -190,6 +190,39 @@ def test_the_teacher_is_the_full_precision_network():
     assert float(train(fresh, 1)["l_distill"]) < 1e-10
 
 
+def test_in_bfloat16_only_the_passes_of_a_step_are_and_losses_are_near_those_of_float32():
+    distilled = {"pixel_loss": None, "distillation_loss": {"type": "L1Loss"}, "feature_loss": {"type": "NormalizedFeatureLoss"}}
+    exact, fast = make(**distilled), make(**distilled, autocast="bf16")
+    assert same_state(exact, fast)
+    seen = []
+    fast.network.body[0].conv1.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    losses, of_fast = train(exact, 1), train(fast, 1)
+    for name, loss in losses.items():
+        assert float(of_fast[name]) == pytest.approx(float(loss), rel=0.05), name
+    assert seen[0] == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in fast.network.parameters())
+    assert fast.network_for_evaluation()(make_batch()["lq"]).dtype == torch.float32 and seen[-1] == torch.float32
+
+
+def test_the_memory_layout_changes_nothing_but_rounding():
+    plain, last = make(**ODM), make(**ODM, channels_last=True)
+    weight = last.network.body[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and same_state(plain, last)
+    losses, of_last = train(plain, 3), train(last, 3)
+    for name, loss in losses.items():
+        assert float(of_last[name]) == pytest.approx(float(loss), rel=1e-3), name
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    for key, value in last.network.state_dict().items():
+        torch.testing.assert_close(value, plain.network.state_dict()[key], rtol=1e-2, atol=1e-3, msg=key)
+
+
+def test_scaled_inputs_have_weights_of_their_own():
+    model = make("quantization:input_scales=true")
+    layer, original = model.network.body[0].conv1, model.full_precision.body[0].conv1
+    assert not torch.equal(layer.input_scale.factors, torch.ones(6))
+    torch.testing.assert_close(layer.weight, original.weight * layer.input_scale.factors.view(1, -1, 1, 1))
+
+
 def test_options_that_contradict_the_network():
     with pytest.raises(OptionsError, match="are all empty"):
         make(pixel_loss=None)
