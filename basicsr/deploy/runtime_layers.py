@@ -17,4 +17,6 @@ def eight_bit_network(network: nn.Module, *, integer_linear: bool = True) -> nn.
         QuantizationError: an activation quantizer has no static uniform grid, a quantizer is not calibrated, or a layer has no
             form for runtimes; names the layer.
     """
-    return with_twins(network, lambda layer: layer.runtime_form(integer_linear=integer_linear))
+    return with_twins(
+        network, lambda layer: layer.behind_input_scale(layer.runtime_form(integer_linear=integer_linear))
+    )

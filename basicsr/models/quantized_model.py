@@ -29,7 +29,7 @@ class QuantizedModel(Model):
         options: the options of the run, for coverage, bits, calibration and the length of training.
         device: where both networks live.
         share_weights: let the copy use the same weights, where training does not change them and `path:pretrain_network_Q` does
-            not bring others.
+            not bring others, and no inputs are scaled.
 
     Attributes:
         options: the options of the run.
@@ -52,7 +52,8 @@ class QuantizedModel(Model):
         self.options = options
         self.device = device
         self.full_precision = network.to(device).eval().requires_grad_(False)
-        shares = share_weights and options.path.pretrain_network_Q is None
+        scales = options.quantization is not None and options.quantization.input_scales
+        shares = share_weights and options.path.pretrain_network_Q is None and not scales
         self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=shares)
         self.total_iter = options.train.total_iter if options.train else 0
         self.accumulation_steps = options.train.accumulation_steps if options.train else 1

@@ -41,6 +41,7 @@ def insert_quantizers(
     activation_granularity: Granularity = "per_tensor",
     weight_symmetric: bool = False,
     activation_symmetric: bool = False,
+    input_scales: bool = False,
 ) -> QuantizationMap:
     """Replace modules of `network` by their quantized twins, in place. The quantizers still need calibration.
 
@@ -58,6 +59,7 @@ def insert_quantizers(
         activation_granularity: the same for input channels; factors of a matrix product, which have none, stay per tensor.
         weight_symmetric: the bounds of weights are -u and u.
         activation_symmetric: the bounds of activations are -u and u.
+        input_scales: give linear layers and convolutions whose input is quantized factors for its channels, which calibration chooses.
 
     Returns:
         The record of every quantizer; `apply_quantization_map` replays it.
@@ -73,7 +75,7 @@ def insert_quantizers(
     weights = partial(_quantizer_entry, weight_quantizer, weight_symmetric, weight_granularity)
     activations = partial(_quantizer_entry, activation_quantizer, activation_symmetric, activation_granularity)
     entry_of_role: _EntryOfRole = {"weight": weights, "activation": activations}
-    entries = (_module_entry(name, module, entry_of_role) for name, module in selected.items())
+    entries = (_module_entry(name, module, entry_of_role, input_scales) for name, module in selected.items())
     quantization_map = QuantizationMap(tuple(entries))
     apply_quantization_map(network, quantization_map)
     return quantization_map
@@ -174,14 +176,16 @@ def _refuse_quantized(network: nn.Module) -> None:
         )
 
 
-def _module_entry(name: str, module: SelectedModule, entry_of_role: _EntryOfRole) -> ModuleEntry:
+def _module_entry(name: str, module: SelectedModule, entry_of_role: _EntryOfRole, input_scales: bool) -> ModuleEntry:
     quantizers = {
         slot.name: entry_of_role[slot.role](slot, module.bits[slot.name])
         for slot in module.slots
         if slot.name in module.bits
     }
     full_precision = tuple(slot.name for slot in module.slots if slot.name not in module.bits)
-    return ModuleEntry(name, module.rule.type, module.rule.split, quantizers, full_precision)
+    scaled = input_scales and QMODULE_REGISTRY.get(module.rule.type, "coverage").scales_its_input
+    scaled = scaled and any(entry.role == "activation" for entry in quantizers.values())
+    return ModuleEntry(name, module.rule.type, module.rule.split, quantizers, full_precision, scaled)
 
 
 def _quantizer_entry(
@@ -240,4 +244,12 @@ def _build_module(source: nn.Module, entry: ModuleEntry) -> QModule:
         built = QUANTIZER_REGISTRY.build(options, quantizer.spec, num_channels, *channels, where=full_name)
         built.name, built.built_from = full_name, options
         quantizers[name] = built
-    return qmodule(source, quantizers)
+    layer = qmodule(source, quantizers)
+    if entry.input_scale:
+        channels = next((slot.channels for slot in slots.values() if slot.role == "activation"), None)
+        if channels is None:
+            raise QuantizationError(
+                f"The quantization map scales the input of '{entry.name}', a {entry.type} without channels."
+            )
+        layer.add_input_scale(channels)
+    return layer

@@ -40,6 +40,7 @@ class ModuleEntry:
         split: names of its parts; empty if it has none.
         quantizers: by their path inside the module, such as `q.act_quantizer`.
         full_precision: paths of the quantizers that were left out, so that their tensors stay in full precision.
+        input_scale: whether the channels of its input are scaled, see `modules.input_scale`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModuleEntry:
     split: tuple[str, ...]
     quantizers: dict[str, QuantizerEntry]
     full_precision: tuple[str, ...] = ()
+    input_scale: bool = False
 
     def bits(self, role: Role) -> str:
         """Return the bits of the quantizers of a role, such as `4`, `4/8` if they differ, `-` if there are none."""
@@ -76,9 +78,7 @@ class QuantizationMap:
         return {
             "format_version": FORMAT_VERSION,
             "activation_ranges": self.activation_ranges,
-            "modules": [
-                {**asdict(m), "split": list(m.split), "full_precision": list(m.full_precision)} for m in self.modules
-            ],
+            "modules": [_module_as_dict(module) for module in self.modules],
         }
 
     @classmethod
@@ -128,6 +128,13 @@ def activation_ranges(quantizer_types: Iterable[str]) -> ActivationRanges:
     Results of the two kinds do not compare: a dynamic range costs a reduction over every activation at inference.
     """
     return "dynamic" if any(QUANTIZER_REGISTRY.get(name).dynamic for name in set(quantizer_types)) else "static"
+
+
+def _module_as_dict(module: ModuleEntry) -> dict[str, Any]:
+    data = {**asdict(module), "split": list(module.split), "full_precision": list(module.full_precision)}
+    if not module.input_scale:  # so that the records of networks without look as they always did
+        del data["input_scale"]
+    return data
 
 
 def _module_from_dict(data: Mapping[str, Any]) -> ModuleEntry:

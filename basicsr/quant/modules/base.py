@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from basicsr.quant.modules.cost import Cost
+from basicsr.quant.modules.input_scale import InputScale
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError
 
@@ -54,12 +56,17 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
         source_type: name of the class that it replaces. The class itself is compared by name, and subclasses are not
             replaced, because their forward pass may do something else. A name also reaches classes of the
             architectures, which this package does not import.
+        scales_its_input: whether `forward` divides its input as `scaled` does, the input channels being axis 1 of the weight.
+        input_scale: the factors, where the insertion asked for them; see `add_input_scale`.
     """
 
     source_type: ClassVar[str]
+    scales_its_input: ClassVar[bool] = False
+    input_scale: InputScale | None
 
     def __init__(self, source: SourceT, quantizers: Mapping[str, nn.Module], /) -> None:
         super().__init__()
+        self.input_scale = None
         for name, parameter in source._parameters.items():  # with those that are None, such as an absent bias
             self.register_parameter(name, parameter)
         for name, quantizer in quantizers.items():
@@ -88,6 +95,10 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
             output: what it returned; only shapes matter.
         """
 
+    def behind_input_scale(self, twin: nn.Module) -> nn.Module:
+        """Return a twin of the layer with the factors of the input before it, where there are any."""
+        return twin if self.input_scale is None else nn.Sequential(self.input_scale, twin)
+
     def integer_twin(self) -> nn.Module:
         """Return a module with the same inputs and outputs that multiplies integer codes and adds them up exactly.
 
@@ -114,6 +125,50 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
         """Return what each weight quantizer quantizes, by the name of its slot: the weight, or rows of it."""
         weight = self._parameters.get("weight")
         return {} if weight is None else {"weight_quantizer": weight}
+
+    def add_input_scale(self, channels: Channels) -> None:
+        """Give the layer factors for the channels of its input, all 1.
+
+        Raises:
+            QuantizationError: the layer does not scale its input.
+        """
+        if not self.scales_its_input:
+            raise QuantizationError(f"A {type(self).__name__} does not scale its input.")
+        self.input_scale = InputScale(channels)
+
+    def scaled(self, x: Tensor, /) -> Tensor:
+        """Return the input of the layer as its quantizers get it: divided by the factors, where there are any."""
+        return x if self.input_scale is None else self.input_scale(x)
+
+    @torch.no_grad()
+    def set_input_scale(self, factors: Tensor) -> None:
+        """Set the factors of the input, and scale the weight accordingly; so what the layer computes in full precision stays.
+
+        Args:
+            factors: (C,), above 0.
+
+        Raises:
+            QuantizationError: the layer has no factors, or these are not finite and above 0.
+        """
+        if self.input_scale is None or not bool(((factors > 0) & factors.isfinite()).all()):
+            raise QuantizationError(
+                "The input can be scaled only by factors that are finite and above 0, in a layer that has such."
+            )
+        old = self.input_scale.factors
+        weight = self.get_parameter("weight")
+        rows, inputs = weight.shape[:2]
+        groups = len(old) // inputs
+        of_row = (factors.to(old) / old).view(groups, 1, inputs).expand(groups, rows // groups, inputs)
+        weight.mul_(of_row.reshape(rows, inputs, *[1] * (weight.dim() - 2)))
+        old.copy_(factors)
+
+    def patches(self, x: Tensor, /) -> Tensor | None:
+        """Return what the rows of the weight are multiplied with, (positions, groups, inputs), for an input of the layer.
+
+        The rows are shared equally by the groups, in their order. None, as by default, where the layer does not say.
+        """
+        del x
+        return None
 
     def slots_with_same_input(self) -> tuple[str, ...]:
         """Return the slots of activations that quantize one and the same tensor; one calibration serves them all."""

@@ -25,6 +25,7 @@ class QConv2d(QModule[nn.Conv2d]):
     """
 
     source_type = "Conv2d"
+    scales_its_input = True
     weight: Tensor
     bias: Tensor | None
     weight_quantizer: Quantizer
@@ -62,10 +63,17 @@ class QConv2d(QModule[nn.Conv2d]):
         """Return the convolution of 8-bit codes."""
         return RuntimeConv2d(self)
 
+    def patches(self, x: Tensor, /) -> Tensor | None:
+        """Return (N, C, H, W) as (N * places of the kernel, groups, C / groups * taps); None with padding by name."""
+        if isinstance(self.padding, str):
+            return None
+        columns = F.unfold(x, self.weight.shape[2:], self.dilation, self.padding, self.stride)  # N, C * taps, places
+        return columns.transpose(1, 2).reshape(-1, self.groups, columns.shape[1] // self.groups)
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
         return F.conv2d(
-            self.act_quantizer(x),
+            self.act_quantizer(self.scaled(x)),
             self.weight_quantizer(self.weight),
             self.bias,
             self.stride,

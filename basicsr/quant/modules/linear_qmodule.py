@@ -21,6 +21,7 @@ class QLinear(QModule[nn.Linear]):
     """A linear layer with quantized input and weight; the bias stays in full precision."""
 
     source_type = "Linear"
+    scales_its_input = True
     weight: Tensor
     bias: Tensor | None
     weight_quantizer: Quantizer
@@ -49,9 +50,13 @@ class QLinear(QModule[nn.Linear]):
         """Return the layer in 8-bit codes, or in floating point."""
         return RuntimeLinear(self, integer_linear)
 
+    def patches(self, x: Tensor, /) -> Tensor:
+        """Return (..., in_features) as (positions, 1, in_features)."""
+        return x.reshape(-1, 1, x.shape[-1])
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        return F.linear(self.act_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+        return F.linear(self.act_quantizer(self.scaled(x)), self.weight_quantizer(self.weight), self.bias)
 
 
 class Projection(nn.Module):
@@ -71,6 +76,7 @@ class QSplitLinear(QModule[nn.Linear]):
     """
 
     source_type = "Linear"
+    scales_its_input = True
     weight: Tensor
     bias: Tensor | None
 
@@ -106,6 +112,10 @@ class QSplitLinear(QModule[nn.Linear]):
         """The quantizers of each part, in the order of `split`."""
         return [getattr(self, part) for part in self.split]
 
+    def patches(self, x: Tensor, /) -> Tensor:
+        """Return (..., in_features) as (positions, 1, in_features), for each part."""
+        return x.reshape(-1, 1, x.shape[-1])
+
     def slots_with_same_input(self) -> tuple[str, ...]:
         """Return the slots of the input of each part: it is the input of the layer for all of them."""
         return tuple(f"{part}.act_quantizer" for part in self.split)
@@ -130,6 +140,7 @@ class QSplitLinear(QModule[nn.Linear]):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
+        x = self.scaled(x)
         biases = [None] * len(self.split) if self.bias is None else self.bias.chunk(len(self.split))
         outputs = []
         for part, weight, bias in zip(self.split, self.weights().values(), biases, strict=True):

@@ -18,6 +18,7 @@ from basicsr.quant.insertion.insert import named_quantizers, quantized_weights, 
 from basicsr.quant.observe.capture import observe_quantizer_inputs
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
+from basicsr.training.calibration.input_scaling import scale_inputs
 from basicsr.training.calibration.output_calibration import calibrate_by_output, quantizers_by_output
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
@@ -76,7 +77,7 @@ def calibrate_network(
     """Set up all quantizers of a network from its weights and its full-precision activations.
 
     While activations are observed, all quantizers pass their input through, so every statistic is one of the
-    full-precision network, as in the released 2DQuant. Bounds depend on `batch_size` only where a calibrator averages over batches.
+    full-precision network, as in the released 2DQuant. Where layers scale their inputs, the factors are chosen first. Bounds depend on `batch_size` only where a calibrator averages over batches.
 
     Args:
         network: a network with quantizers.
@@ -89,6 +90,7 @@ def calibrate_network(
     Raises:
         QuantizationError: weights or activations are not finite, or give no result; names the quantizer.
     """
+    scale_inputs(network, crops, options)
     weights = quantized_weights(network)
     leaders = quantizers_with_same_input(network)
     calibrators = {

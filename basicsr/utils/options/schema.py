@@ -93,6 +93,9 @@ class QuantizationOptions(_Section):
     """Bounds of weights lie at the same distance from 0."""
     activation_symmetric: bool = False
     """Bounds of activations lie at the same distance from 0."""
+    input_scales: bool = False
+    """Even out the channels of each layer's input by factors that its weight takes back, chosen by the error of the layer's output. Grids
+    stay those of a tensor."""
     overrides: list[OverrideOptions] = []
     """Other bits for single layers."""
     exclude: list[str] = []
