@@ -108,11 +108,9 @@ class QATModel(QuantizedModel):
         diagnostics_freq: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         super().__init__(network, options, device, share_weights=False)
-        self._layout = torch.channels_last if channels_last else torch.contiguous_format
-        if channels_last:
-            self.network.to(memory_format=self._layout)  # type: ignore[call-overload]  # which torch's types know only with a device
         self.network.requires_grad_(True)
         self._bfloat16 = computes_in_bfloat16(autocast, device)
+        self._layout = self._lay_out(channels_last)
         self.pixel_loss = _loss(pixel_loss, "train:pixel_loss")
         self.distillation_loss = _loss(distillation_loss, "train:distillation_loss")
         self.feature_loss = _loss(feature_loss, "train:feature_loss")
@@ -125,9 +123,7 @@ class QATModel(QuantizedModel):
         self.gradient_rule = GRADIENT_RULE_REGISTRY.build(gradient_rule, where="train:gradient_rule")
         self._gradients = GradientPair(self.network)
         self._reached = self._reached_by_mismatch(mismatch_trains_bounds)
-        # running means and variances inside of quantizers follow the samples, which differ from process to process
-        buffers = (b for _, quantizer in named_quantizers(self.network) for b in quantizer.buffers())
-        self._statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._statistics = _running_statistics(self.network)
         self._watch = LossWatch()
         self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
         ratios: dict[Role, float] = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
@@ -135,6 +131,13 @@ class QATModel(QuantizedModel):
         self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)
         self._relative_steps = RelativeSteps(self.optimizer, *units) if units else None
         self.scheduler = build_scheduler(scheduler, self.optimizer, self.total_iter, "train:scheduler")
+
+    def _lay_out(self, channels_last: bool) -> torch.memory_format:
+        """Bring the weights into the layout that images get, too, and return it."""
+        if not channels_last:
+            return torch.contiguous_format
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # whose types know it only with a device
+        return torch.channels_last
 
     def _require_a_loss(self) -> None:
         if not (self.pixel_loss or self.distillation_loss or self.feature_loss):
@@ -292,6 +295,12 @@ class QATModel(QuantizedModel):
         super().load(network_file, state)
         if self.diagnostics is not None:
             self.diagnostics.load_state_dict(state["diagnostics"])
+
+
+def _running_statistics(network: nn.Module) -> list[Tensor]:
+    """Return means and variances inside of quantizers, which follow the samples, and so differ from process to process."""
+    buffers = (b for _, quantizer in named_quantizers(network) for b in quantizer.buffers())
+    return [buffer for buffer in buffers if buffer.is_floating_point()]
 
 
 def _loss(options: Component | None, where: str) -> nn.Module | None:

@@ -191,7 +191,11 @@ def test_the_teacher_is_the_full_precision_network():
 
 
 def test_in_bfloat16_only_the_passes_of_a_step_are_and_losses_are_near_those_of_float32():
-    distilled = {"pixel_loss": None, "distillation_loss": {"type": "L1Loss"}, "feature_loss": {"type": "NormalizedFeatureLoss"}}
+    distilled = {
+        "pixel_loss": None,
+        "distillation_loss": {"type": "L1Loss"},
+        "feature_loss": {"type": "NormalizedFeatureLoss"},
+    }
     exact, fast = make(**distilled), make(**distilled, autocast="bf16")
     assert same_state(exact, fast)
     seen = []

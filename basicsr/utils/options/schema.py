@@ -94,8 +94,7 @@ class QuantizationOptions(_Section):
     activation_symmetric: bool = False
     """Bounds of activations lie at the same distance from 0."""
     input_scales: bool = False
-    """Even out the channels of each layer's input by factors that its weight takes back, chosen by the error of the layer's output. Grids
-    stay those of a tensor."""
+    """Even out the channels of a layer's input by factors that its weight takes back, so that one grid serves all of them."""
     overrides: list[OverrideOptions] = []
     """Other bits for single layers."""
     exclude: list[str] = []
@@ -115,8 +114,7 @@ class CalibrationOptions(_Section):
     activations: Component = {"type": "MinMax"}
     """How the bounds of activations are found."""
     by_output: list[str] = []
-    """Quantizers of activations (globs on their names) whose bounds are then moved to where the output of their module has the
-    smallest squared error, such as `*.attn.av.a_quantizer`: softmax maps, whose own squared error misleads."""
+    """Quantizers of activations (globs) whose bounds then go to where the output of their module has the smallest squared error: softmax maps."""
     data: str | list[str] | None = None
     """A calibration set (.json, or .pth as 2DQuant's script saves it), or several, of which the first that is there counts; by default
     crops are drawn from datasets:train."""
