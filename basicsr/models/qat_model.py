@@ -1,6 +1,5 @@
 """Quantization-aware training: weights and quantizers learn together, from the full-precision weights."""
 
-import fnmatch
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -15,13 +14,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from basicsr.losses.base import total_of
 from basicsr.losses.mismatch_loss import MismatchLoss
 from basicsr.models.quantized_model import QuantizedModel
-from basicsr.quant.insertion.insert import learned_by_quantizers, named_quantizers, quantizer_parameters
+from basicsr.quant.insertion.insert import named_quantizers, quantizer_parameters
 from basicsr.quant.modules.base import Role
 from basicsr.quant.observe.capture import tap_activations, tap_outputs
 from basicsr.training.diagnostics import Diagnostics
 from basicsr.training.gradient_rules.pair import GradientPair
+from basicsr.training.grouped_optimizer import grouped_optimizer
 from basicsr.training.not_finite import LossWatch
-from basicsr.training.optimizers import build_optimizer, build_scheduler
+from basicsr.training.optimizers import build_scheduler
 from basicsr.training.relative_steps import RelativeSteps, Units, checked_units, weight_units
 from basicsr.training.teacher import Teacher, TeacherAutocast, choose_feature_layers, computes_in_bfloat16
 from basicsr.utils import dist
@@ -128,7 +128,7 @@ class QATModel(QuantizedModel):
         self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
         ratios: dict[Role, float] = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
         units = self._units(relative_quantizer_lr, relative_weight_lr is not None)
-        self.optimizer = self._build_optimizer(optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)
+        self.optimizer = grouped_optimizer(self.network, optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)
         self._relative_steps = RelativeSteps(self.optimizer, *units) if units else None
         self.scheduler = build_scheduler(scheduler, self.optimizer, self.total_iter, "train:scheduler")
 
@@ -166,41 +166,6 @@ class QATModel(QuantizedModel):
         if of_weights:
             units.append(partial(weight_units, self.network))
         return units
-
-    def _build_optimizer(
-        self,
-        optim_g: Component,
-        ratio_of_role: Mapping[Role, float],
-        ratio_of_glob: Mapping[str, float],
-        relative_weight_lr: float | None,
-    ) -> torch.optim.Optimizer:
-        learned = {role: learned_by_quantizers(self.network, role) for role in ratio_of_role}
-        group_of: dict[str, str] = {name: role for role, parameters in learned.items() for name in parameters}
-        for glob in ratio_of_glob:
-            names = fnmatch.filter(group_of, glob)
-            if not names:
-                raise OptionsError(
-                    f"Option 'train:quantizer_lr_ratios' names '{glob}', but nothing that quantizers learn is called so. "
-                    f"Names are such as '{next(iter(group_of), 'none here')}'; null takes all globs away."
-                )
-            group_of |= dict.fromkeys(names, glob)
-        quantized = [] if relative_weight_lr is None else [weight for weight, _ in weight_units(self.network)]
-        apart = {id(weight) for weight in quantized}
-        others = [p for name, p in self.network.named_parameters() if name not in group_of and id(p) not in apart]
-        optimizer = build_optimizer(optim_g, others, "train:optim_g")
-        if quantized:
-            optimizer.add_param_group({"params": quantized, "lr": relative_weight_lr, "weight_decay": 0.0})
-        parameters = {**learned["activation"], **learned["weight"]}
-        ratio_of_group: dict[str, float] = {
-            **{str(role): ratio for role, ratio in ratio_of_role.items()},
-            **ratio_of_glob,
-        }
-        for group, ratio in ratio_of_group.items():
-            chosen = [parameters[name] for name in parameters if group_of[name] == group]
-            if chosen:  # a decay towards 0 means nothing to bounds
-                learning_rate = ratio * optimizer.defaults["lr"]
-                optimizer.add_param_group({"params": chosen, "lr": learning_rate, "weight_decay": 0.0})
-        return optimizer
 
     def optimize_parameters(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take one step on LR crops (`lq`: N, 3, h, w) and their originals (`gt`); return the losses, detached.
