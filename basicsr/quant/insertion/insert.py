@@ -246,10 +246,10 @@ def _build_module(source: nn.Module, entry: ModuleEntry) -> QModule:
         quantizers[name] = built
     layer = qmodule(source, quantizers)
     if entry.input_scale:
-        channels = next((slot.channels for slot in slots.values() if slot.role == "activation"), None)
-        if channels is None:
+        channels = [slot.channels for slot in slots.values() if slot.role == "activation" and slot.channels]
+        if not channels:
             raise QuantizationError(
                 f"The quantization map scales the input of '{entry.name}', a {entry.type} without channels."
             )
-        layer.add_input_scale(channels)
+        layer.add_input_scale(channels[0])
     return layer
