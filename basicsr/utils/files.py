@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one, whenever the writer is stopped."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -8,7 +9,12 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows, which replaces no open file
+    fcntl = None  # type: ignore[assignment]
 
 from basicsr.utils.errors import CheckpointError
 
@@ -21,7 +27,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary name in the folder of `path`; what was written there becomes `path` when the block ends well.
 
     The folder is made if it is absent. The temporary name starts with a dot and has the suffix of `path`, for writers that
-    choose their format by it. If anything is raised, the temporary file is removed and an older `path` stays as it was.
+    choose their format by it. If anything is raised, the temporary file is removed and an older `path` stays as it was. What
+    killed writers left in the folder is removed when a process writes there for the first time.
 
     Args:
         path: the file to write.
@@ -33,12 +40,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OSError: the folder or file cannot be written, or the disk is full; callers name the file in a UserError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(real_path(path.parent))
     temporary = path.with_name(f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:  # a rename may reach the disk before the data does
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _held(temporary):
+            yield temporary
+            with temporary.open("rb+") as file:  # a rename may reach the disk before the data does
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -79,6 +88,37 @@ def _mode(path: Path) -> int | str:
 def real_path(path: Path) -> Path:
     """Return a path without links, as `Path.resolve` does, but also one whose links go in a circle."""
     return Path(os.path.realpath(path))
+
+
+@contextlib.contextmanager
+def _held(file: Path) -> Iterator[None]:
+    """Make a file and lock it for the length of the block; the system gives the lock up with the process, however that ends."""
+    if fcntl is None:
+        yield
+        return
+    with file.open("wb") as opened:
+        _lock(opened)
+        yield
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file; return whether that was possible, which it is not where another one has the lock or there are no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of a folder that no living process writes."""
+    if fcntl is None:
+        return
+    for file in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError), file.open("rb+") as opened:
+            if _lock(opened):
+                file.unlink()
 
 
 def append_line(path: Path, line: str) -> None:

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from basicsr.utils import files
 from basicsr.utils.files import atomic_path, real_path, why_no_file, why_no_folder, write_json
 
 
@@ -77,3 +78,14 @@ def test_what_is_no_file_is_told_without_opening_it(tmp_path):
     assert why_no_folder(tmp_path) is None and why_no_folder(tmp_path / "pipe") == "is not a folder"
     assert why_no_folder(tmp_path / "nowhere") == "does not exist"
     assert real_path(tmp_path / "circle") == real_path(tmp_path) / "circle"
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
+    left = tmp_path / ".tmp-0123.pth"
+    left.write_bytes(b"half of a file")
+    with atomic_path(tmp_path / "state.pth") as living:
+        living.write_bytes(b"half of a file")
+        files._remove_abandoned.cache_clear()  # as if another process began to write
+        write_json(tmp_path / "metrics.json", {})
+        assert living.exists() and not left.exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.json", "state.pth"]
