@@ -4,6 +4,7 @@ import multiprocessing
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -46,7 +47,11 @@ def images_if_any(folder: Path) -> list[Path]:
 
 
 def parallel(work: Callable[..., Result], jobs: Iterable, workers: int) -> Iterator[Result]:
-    """Yield the results as they come, with a progress bar."""
+    """Yield the results as they come, with a progress bar.
+
+    Raises:
+        DataError: one of several processes has ended by itself.
+    """
     jobs = list(jobs)
     if workers == 1:
         _single_threaded()
@@ -58,6 +63,11 @@ def parallel(work: Callable[..., Result], jobs: Iterable, workers: int) -> Itera
         futures = [executor.submit(work, job) for job in jobs]
         for future in tqdm(as_completed(futures), total=len(jobs), unit="image"):
             yield future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process that works on images has ended by itself. Most often the memory did not suffice: give fewer --workers. The same "
+            "command continues the work."
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -8,7 +8,9 @@ import functools
 import itertools
 import logging
 import signal
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from basicsr.data.base import PairedDataset
-from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.errors import DataError, OptionsError, UserError
 from basicsr.utils.logger import get_logger
 
 SampleKey = tuple[int, tuple[int, ...]]
@@ -136,10 +138,29 @@ def build_train_loader(
 
 
 def _batches(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    try:
+        for batch in _iterator(loader):
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"A process that loads images has ended by itself: {str(error).rstrip('.')}. Most often the memory did not suffice: "
+            "lower train:num_workers or the images kept in memory, then continue with --auto_resume."
+        ) from error
+
+
+def _iterator(loader: DataLoader) -> Iterator[Any]:
+    """Begin to load; torch then does not raise wherever the program is when a worker dies, but where the next batch is asked for."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
 
 
 class _Samples(Dataset):

@@ -1,13 +1,15 @@
 """What several processes started by torchrun or Slurm need: rank, size, and a few collectives that do nothing in one process."""
 
+import contextlib
 import datetime
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as torch_dist
 
+from basicsr.utils.errors import TrainingError
 from basicsr.utils.launchers import Launcher
 
 
@@ -16,7 +18,8 @@ def init_distributed(launcher: Launcher, device: torch.device) -> None:
     if launcher == "none":
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    torch_dist.init_process_group(backend, timeout=datetime.timedelta(minutes=60))
+    with _together():
+        torch_dist.init_process_group(backend, timeout=datetime.timedelta(minutes=60))
 
 
 def close_distributed() -> None:
@@ -45,15 +48,37 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Tell in a sentence that another process is gone, on which a collective of torch raises an error of its own."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(
+            f"Another process of this run has ended or cannot be reached ({reason}). What it said tells why; then start all of them "
+            "again with --auto_resume."
+        ) from error
+
+
 def barrier() -> None:
-    """Wait for all processes."""
+    """Wait for all processes.
+
+    Raises:
+        TrainingError: another one has ended, as in all that processes do together.
+    """
     if world_size() > 1:
-        torch_dist.barrier()
+        with _together():
+            torch_dist.barrier()
 
 
 def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
     """Give every process the values that the main process has, in place."""
-    if world_size() > 1:
+    if world_size() == 1:
+        return
+    with _together():
         for tensor in tensors:
             torch_dist.broadcast(tensor, src=0)
 
@@ -63,7 +88,8 @@ def broadcast_object(value: Any) -> Any:
     if world_size() == 1:
         return value
     holder = [value]
-    torch_dist.broadcast_object_list(holder, src=0)
+    with _together():
+        torch_dist.broadcast_object_list(holder, src=0)
     return holder[0]
 
 
@@ -72,7 +98,8 @@ def gather_objects(value: Any) -> list[Any]:
     if world_size() == 1:
         return [value]
     gathered: list[Any] = [None] * world_size()
-    torch_dist.all_gather_object(gathered, value)
+    with _together():
+        torch_dist.all_gather_object(gathered, value)
     return gathered
 
 
@@ -97,7 +124,8 @@ def average_tensors(tensors: Sequence[torch.Tensor]) -> None:
     if world_size() == 1:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    torch_dist.all_reduce(flat)
+    with _together():
+        torch_dist.all_reduce(flat)
     flat /= world_size()
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))

@@ -131,3 +131,19 @@ def test_workers_outlive_signals_and_end_with_the_loader(dataset):
     )
     loader.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_loading_process_that_dies_is_told_where_the_next_batch_is_asked_for(dataset, monkeypatch):
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+    before = signal.getsignal(signal.SIGCHLD)
+    others = set(multiprocessing.active_children())
+    batches = build_train_loader(dataset, batch_size=2, num_workers=1, seed=1)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()  # torch would raise here, in the middle of anything
+    assert signal.getsignal(signal.SIGCHLD) in (before, signal.SIG_DFL)
+    with pytest.raises(DataError, match="loads images has ended by itself: DataLoader worker.*--auto_resume"):
+        for _ in range(100):
+            next(batches)
