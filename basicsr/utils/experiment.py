@@ -139,6 +139,19 @@ class Experiment:
         with explained(CheckpointError, failure), atomic_path(self._metrics_file) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
+    def _continue_records(self, state: Mapping[str, Any]) -> None:
+        """Take the records up to a state: those that it holds, or of another run and of earlier versions those in metrics.jsonl."""
+        own = self.resume_file is not None and self.resume_file.parent == self.training_states
+        known = state.get("records") if own else None
+        if known is None and not self._metrics_file.exists():
+            return
+        self._records = [
+            record
+            for record in (self._read_records() if known is None else known)
+            if record["iter"] <= state["iter"] and record["stage"] != "final"
+        ]
+        self._write_records()
+
     def _read_records(self) -> list[dict[str, Any]]:
         try:
             return [json.loads(line) for line in self._metrics_file.read_text(encoding="utf-8").splitlines()]
@@ -235,6 +248,7 @@ class Experiment:
         self.save_network(entries, "latest")
         calibrated = {} if self.calibration_set is None else {"calibration_set": dict(self.calibration_set)}
         content = {"iter": iteration, "recipe": recipe(self.options), "rng": rng_state(), **calibrated, **state}
+        content["records"] = [dict(record) for record in self._records]
         save_torch(content, self.training_states / f"{iteration}.state")
 
     def load(self, why_not: WhyNot) -> dict[str, Any]:
@@ -255,13 +269,8 @@ class Experiment:
         self._state = {}
         require_same(state, self.options, self.calibration_set, self.resume_file, why_not)
         set_rng_state(state["rng"])
-        if dist.is_main() and self._metrics_file.exists():
-            self._records = [
-                record
-                for record in self._read_records()
-                if record["iter"] <= state["iter"] and record["stage"] != "final"
-            ]
-            self._write_records()
+        if dist.is_main():
+            self._continue_records(state)
         if dist.is_main() and self._losses_file.exists():
             self._forget_losses_after(state["iter"])
         get_logger().info("Continuing '%s' after iteration %d.", self.options.name, state["iter"])
