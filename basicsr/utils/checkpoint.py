@@ -3,9 +3,10 @@
 import contextlib
 import random
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ def load_torch(path: Path) -> Any:
     """
     try:
         with _numpy_numbers_allowed(), path.open("rb") as file:  # of a path, torch would look at the suffix
-            return torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            changed = _changed_part(file)
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' does not exist; correct the path or put the file there.") from error
     except OSError as error:
@@ -49,6 +51,30 @@ def load_torch(path: Path) -> Any:
         ) from error
     except Exception as error:  # the restricted unpickler meets damaged data with errors of any kind
         raise CheckpointError(_why_refused(path, str(error))) from error
+    if changed is not None:
+        raise CheckpointError(
+            f"'{path}' was changed after it was written: the checksum of its part '{changed}' differs. Copy or make it again."
+        )
+    return content
+
+
+def unusual_form(tensor: torch.Tensor) -> str | None:
+    """Return what a tensor is that is no dense array of real numbers, in the plural; None for one that is."""
+    if tensor.is_meta:
+        return "tensors without values (of the device 'meta')"
+    if tensor.is_quantized:
+        return "quantized tensors of torch"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "sparse or nested tensors"
+    return "complex numbers" if tensor.is_complex() else None
+
+
+def _changed_part(file: IO[bytes]) -> str | None:
+    """Return the name of a part whose checksum is not that of its bytes, which torch does not look at; None where all are whole."""
+    if not zipfile.is_zipfile(file):  # the format before torch 1.6 has no checksums
+        return None
+    with zipfile.ZipFile(file) as archive:
+        return archive.testzip()
 
 
 def _numpy_numbers_allowed() -> contextlib.AbstractContextManager[None]:

@@ -73,3 +73,13 @@ def test_random_numbers_continue(tmp_path):
     assert torch.equal(torch.rand(3), expected[0])
     assert np.array_equal(np.random.rand(3), expected[1])
     assert random.random() == expected[2]
+
+
+def test_a_single_flipped_bit_of_a_tensor_is_refused(tmp_path):
+    save_torch({"params": torch.full((1000,), 0.5)}, tmp_path / "a.pth")
+    data = bytearray((tmp_path / "a.pth").read_bytes())
+    data[data.index(torch.full((9,), 0.5).numpy().tobytes()) + 6] ^= 1
+    (tmp_path / "a.pth").write_bytes(data)
+    assert torch.load(tmp_path / "a.pth", weights_only=True)["params"].unique().numel() == 2  # torch does not notice
+    with pytest.raises(CheckpointError, match="changed after it was written: .*data/0"):
+        load_torch(tmp_path / "a.pth")
