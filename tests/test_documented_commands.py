@@ -30,6 +30,7 @@ EXCEPTIONS = {
     "bash scripts/2DQuant-": "all scales and bits; test_sweep_scripts runs one of each",
     "python scripts/make_pictures.py": "it shows the runs of a whole sweep; tests/scripts/test_make_pictures.py makes one",
     "python scripts/convert_options.py": "it reads a file of another project; tests/scripts/test_convert_options.py has some",
+    "python scripts/fault_campaign.py": "a quarter of an hour; tests/scripts/test_fault_campaign.py runs a small one",
     "python scripts/benchmark.py": "minutes each; tests/scripts runs every benchmark on a tiny network",
 }
 """How the commands begin that do not run here, and what runs them instead."""

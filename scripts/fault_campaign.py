@@ -1,0 +1,111 @@
+"""Put faults into running commands and count what comes of it: `python scripts/fault_campaign.py --trials 10`.
+
+For each fault a command must either end with the bits of one that was not disturbed, or tell in a sentence what is wrong, without a
+traceback; once the fault is mended, the same command ends with those bits. All happens on tiny networks in a folder of its own.
+The exit status is 1 if a promise was broken.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: processes are forked
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from basicsr.utils.arguments import command_parser, integer_from
+from faults import damage, interruptions, storage
+from faults.campaign import FAULT, LEFT_OUT, SAME, TAKEN, TOLD, Campaign, Kind, Trial
+from faults.jobs import JOBS, TORCHRUN, make_inputs
+from faults.processes import import_everything
+
+KINDS: dict[str, Kind] = {
+    "kill": interruptions.killed,
+    "stop": interruptions.stopped,
+    "twice": interruptions.twice,
+    "worker": interruptions.without_worker,
+    "rank": interruptions.without_rank,
+    "clock": interruptions.clock_set_back,
+    "full": storage.full_disk,
+    "short": storage.short_files,
+    "read_only": storage.read_only,
+    "damage": damage.damaged,
+}
+TARGETS: dict[str, Mapping[str, Any]] = dict.fromkeys(KINDS, JOBS)
+TARGETS |= {"damage": damage.TARGETS, "rank": {TORCHRUN.name: TORCHRUN}}
+"""What each fault is put into, by name."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    import_everything()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="fault_campaign_", dir=_memory()))
+    campaign = Campaign(folder, make_inputs(folder / "inputs"), random.Random(options.seed), options.trials)
+    trials = []
+    started = time.monotonic()
+    for trial in _trials(campaign, options.kinds, options.targets):
+        trials.append(trial)
+        if trial.outcome in (FAULT, LEFT_OUT):
+            print(f"{trial.kind}, {trial.target}: {trial.outcome}: {trial.details}", file=sys.stderr, flush=True)
+        if options.minutes and time.monotonic() - started > 60 * options.minutes:
+            break
+    print(table(trials))
+    print(f"\n{len(trials)} trials in {(time.monotonic() - started) / 60:.1f} minutes, seed {options.seed}.")
+    broken = any(trial.outcome == FAULT for trial in trials)
+    if not (broken or options.folder):
+        shutil.rmtree(folder)
+    return int(broken)
+
+
+def _trials(campaign: Campaign, kinds: Sequence[str], targets: Sequence[str]) -> Iterator[Trial]:
+    for kind in kinds:
+        for name, target in TARGETS[kind].items():
+            if name in targets:
+                yield from KINDS[kind](campaign, target)
+
+
+def _memory() -> str | None:
+    """Return a folder in memory, where there is one: what waits for a disk would take most of the time."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """Return a table in Markdown: how often each kind of fault was put into what, and what came of it."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for trial in trials:
+        rows.setdefault((trial.kind, trial.target), []).append(trial.outcome)
+    lines = ["| fault | put into | tried | same bits | told | taken | broken |", "|---|---|---|---|---|---|---|"]
+    for (kind, target), outcomes in rows.items():
+        counts = [outcomes.count(outcome) for outcome in (SAME, TOLD, TAKEN, FAULT)]
+        lines.append(f"| {kind} | {target} | {sum(counts)} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="faults, by default all")
+    names = list(dict.fromkeys(name for targets in TARGETS.values() for name in targets))
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="NAME",
+        help=f"commands and files: {', '.join(names)}",
+    )
+    parser.add_argument("--trials", type=integer_from(1), default=10, help="of each kind for each job, by default 10")
+    parser.add_argument("--minutes", type=integer_from(1), help="end after this time with what was tried")
+    parser.add_argument("--seed", type=integer_from(0), default=0, help="chooses moments and places")
+    parser.add_argument("--folder", type=Path, help="for everything that is written; by default a temporary one")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
