@@ -22,7 +22,7 @@ from basicsr.data.base import PairedDataset
 from basicsr.data.sampler import check_batch_size
 from basicsr.evaluation.activation_statistics import activation_statistics
 from basicsr.evaluation.dataset_result import DatasetResult
-from basicsr.evaluation.evaluator import Evaluator, check_levels
+from basicsr.evaluation.evaluator import Evaluator, report_levels
 from basicsr.evaluation.inference import check_tiles
 from basicsr.evaluation.results import write_results
 from basicsr.metrics.complexity_metric import measure_complexity
@@ -34,6 +34,7 @@ from basicsr.reporting.attempt import PACKAGES, attempt
 from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import describe_errors
 from basicsr.training.loop import TrainingLoop
+from basicsr.training.sensitivity import report_sensitivity
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError, explained
 from basicsr.utils.experiment import Experiment
@@ -203,11 +204,6 @@ def build_model(options: Options, device: torch.device) -> Model:
     return MODEL_REGISTRY.build({"type": options.model_type, **arguments}, network, options, device, where="train")
 
 
-def report_levels(network: nn.Module, lq: torch.Tensor) -> None:
-    """Count the levels of all quantizers on an LR image (3, h, w) and log the largest number; see `check_levels`."""
-    get_logger().info("No quantizer gives more than %d distinct values.", check_levels(network, lq))
-
-
 def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment) -> float:
     """Calibrate a model and return the seconds it took; quantization_map.json and calibration.json record what was done.
 
@@ -230,6 +226,8 @@ def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment
     get_logger().info(
         "Calibrated %d quantizers on %d crops in %.1f s. %s", len(report), len(crops), seconds, describe_errors(report)
     )
+    if number := model.options.calibration.sensitivity:
+        experiment.write_json("sensitivity.json", report_sensitivity(model.network, crops[:number]))
     return seconds
 
 

@@ -197,3 +197,8 @@ def check_levels(network: nn.Module, lq: torch.Tensor) -> int:
             len(single), len(counts), single[0],
         )  # fmt: skip
     return max(counts.values(), default=0)
+
+
+def report_levels(network: nn.Module, lq: torch.Tensor) -> None:
+    """Count the levels of all quantizers on an LR image (3, h, w) and log the largest number; see `check_levels`."""
+    get_logger().info("No quantizer gives more than %d distinct values.", check_levels(network, lq))

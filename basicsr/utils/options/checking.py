@@ -3,7 +3,9 @@
 from typing import Any
 
 from basicsr.utils.errors import OptionsError, suggestion
-from basicsr.utils.options.schema import Component, FolderName, Options, TrainOptions, ValOptions
+from basicsr.utils.options.names import FolderName
+from basicsr.utils.options.schema import Options, TrainOptions, ValOptions
+from basicsr.utils.options.section import Component
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     CALIBRATOR_REGISTRY,

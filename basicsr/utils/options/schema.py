@@ -4,19 +4,16 @@ A section that describes a component (`network_g`, a dataset, a loss, a calibrat
 parameters of that component's constructor, which are its schema.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pydantic
 
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options.names import DeviceName, FilePart, FolderName
+from basicsr.utils.options.quantizing import CalibrationOptions, QuantizationOptions
+from basicsr.utils.options.section import Bits, Component, Positive, Section
 from basicsr.utils.signature import NOT_RECIPE
 
-Component = dict[str, Any]
-Bits = Annotated[int, pydantic.Field(ge=2, le=8)]
-BitsOrFull = Bits | Literal[32]
-"""Bits of weights or of activations apart: 32 leaves them in full precision."""
-Positive = Annotated[int, pydantic.Field(ge=1)]
 PHASES = ("train", "val", "test")
 DEFAULT_METRICS: dict[str, Component] = {
     "psnr": {"type": "calculate_psnr"},
@@ -27,11 +24,7 @@ RESERVED_KEYS = ("stage", "iter", "dataset", "seconds", "images", "counted", "la
 """Other keys of what results hold beside the values of metrics."""
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", validate_default=True)
-
-
-class PathOptions(_Section):
+class PathOptions(Section):
     """Files that a run reads."""
 
     pretrain_network_g: str | None = None
@@ -50,86 +43,7 @@ class PathOptions(_Section):
     """A training state (.state) to continue from; `--auto_resume` finds the latest one of the run."""
 
 
-class OverrideOptions(_Section):
-    """Other bits for the layers whose name matches a glob."""
-
-    match: str
-    """Glob on the names of layers."""
-    w_bits: BitsOrFull | None = None
-    a_bits: BitsOrFull | None = None
-
-
-class RuleOptions(_Section):
-    """Layers that get one type of quantized layer."""
-
-    modules: str
-    """Glob on the names of modules; those of another class than the type replaces are passed over."""
-    type: str
-    """Registered name of the quantized layer, such as QConv2d."""
-    split: list[str] = []
-    """Names of the parts, for QSplitLinear."""
-    w_bits: BitsOrFull | None = None
-    a_bits: BitsOrFull | None = None
-
-
-class QuantizationOptions(_Section):
-    """Which layers get which quantizers."""
-
-    coverage: str | Annotated[list[RuleOptions], pydantic.Field(min_length=1)]
-    """Preset: 2dquant, body or full; or rules of one's own, each of which must match: the first that matches a layer counts."""
-    w_bits: BitsOrFull | None = None
-    """Bits of the weights; 32 leaves them in full precision."""
-    a_bits: BitsOrFull | None = None
-    """Bits of the activations; 32 leaves them in full precision, so that weights alone are quantized."""
-    weight_quantizer: Component = {"type": "Affine"}
-    """Quantizer of weights."""
-    activation_quantizer: Component = {"type": "Affine"}
-    """Quantizer of activations."""
-    weight_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
-    """One pair of bounds for a weight, or one for each output channel."""
-    activation_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
-    """One pair of bounds for an activation, or one for each input channel of a layer."""
-    weight_symmetric: bool = False
-    """Bounds of weights lie at the same distance from 0."""
-    activation_symmetric: bool = False
-    """Bounds of activations lie at the same distance from 0."""
-    input_scales: bool = False
-    """Even out the channels of a layer's input by factors that its weight takes back, so that one grid serves all of them."""
-    overrides: list[OverrideOptions] = []
-    """Other bits for single layers."""
-    exclude: list[str] = []
-    """Globs on the names of layers, or of single quantizers (`*.conv1.act_quantizer`), that stay in full precision."""
-
-    @property
-    def coverage_name(self) -> str:
-        """Name of the preset, for results; `rules` where there is none."""
-        return self.coverage if isinstance(self.coverage, str) else "rules"
-
-
-class CalibrationOptions(_Section):
-    """How the bounds are found, and on which crops."""
-
-    weights: Component = {"type": "MinMax"}
-    """How the bounds of weights are found."""
-    activations: Component = {"type": "MinMax"}
-    """How the bounds of activations are found."""
-    by_output: list[str] = []
-    """Quantizers of activations (globs) whose bounds then go to where the output of their module has the smallest squared error: softmax maps."""
-    data: str | list[str] | None = None
-    """A calibration set (.json, or .pth as 2DQuant's script saves it), or several, of which the first that is there counts; by default
-    crops are drawn from datasets:train."""
-    dataroot_gt: str | None = None
-    """HR folder of the calibration set, where it is not the one that the set names."""
-    dataroot_lq: str | None = None
-    num_images: Positive = 32
-    """Number of crops that are drawn where `data` is not given."""
-    crop_size: Positive = 64
-    """Side of these crops in LR pixels."""
-    batch_size: Annotated[Positive, NOT_RECIPE] = 4
-    """Crops in one forward pass: changes memory and time, and the bounds only where a calibrator averages over batches."""
-
-
-class TrainOptions(_Section):
+class TrainOptions(Section):
     """The training loop. Further keys belong to the model and are checked against its constructor."""
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -152,7 +66,7 @@ class TrainOptions(_Section):
     """Continue a training with another `total_iter` or schedule, although its learning rates so far would have been others."""
 
 
-class ValOptions(_Section):
+class ValOptions(Section):
     """Evaluation during and after training, and in `test.py`."""
 
     val_freq: Positive = 100
@@ -197,7 +111,7 @@ class ValOptions(_Section):
         return metrics
 
 
-class WandbOptions(_Section):
+class WandbOptions(Section):
     """A run of Weights & Biases, with the values that TensorBoard has: `pip install -e '.[wandb]'`."""
 
     project: str | None = None
@@ -206,7 +120,7 @@ class WandbOptions(_Section):
     """Id of the run to continue; `--auto_resume` finds the one of the run by itself."""
 
 
-class LoggerOptions(_Section):
+class LoggerOptions(Section):
     """What is written how often, in iterations."""
 
     print_freq: Positive = 10
@@ -219,7 +133,7 @@ class LoggerOptions(_Section):
     """Send the same to Weights & Biases."""
 
 
-class Options(_Section):
+class Options(Section):
     """All options of a run. Keys are addressed as `section:key`, also by `--force_yml`."""
 
     name: FolderName

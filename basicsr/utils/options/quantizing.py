@@ -1,0 +1,89 @@
+"""The sections of options that say what is quantized, and how bounds are found."""
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from basicsr.utils.options.section import BitsOrFull, Component, Positive, Section
+from basicsr.utils.signature import NOT_RECIPE
+
+
+class OverrideOptions(Section):
+    """Other bits for the layers whose name matches a glob."""
+
+    match: str
+    """Glob on the names of layers."""
+    w_bits: BitsOrFull | None = None
+    a_bits: BitsOrFull | None = None
+
+
+class RuleOptions(Section):
+    """Layers that get one type of quantized layer."""
+
+    modules: str
+    """Glob on the names of modules; those of another class than the type replaces are passed over."""
+    type: str
+    """Registered name of the quantized layer, such as QConv2d."""
+    split: list[str] = []
+    """Names of the parts, for QSplitLinear."""
+    w_bits: BitsOrFull | None = None
+    a_bits: BitsOrFull | None = None
+
+
+class QuantizationOptions(Section):
+    """Which layers get which quantizers."""
+
+    coverage: str | Annotated[list[RuleOptions], pydantic.Field(min_length=1)]
+    """Preset: 2dquant, body or full; or rules of one's own, each of which must match: the first that matches a layer counts."""
+    w_bits: BitsOrFull | None = None
+    """Bits of the weights; 32 leaves them in full precision."""
+    a_bits: BitsOrFull | None = None
+    """Bits of the activations; 32 leaves them in full precision, so that weights alone are quantized."""
+    weight_quantizer: Component = {"type": "Affine"}
+    """Quantizer of weights."""
+    activation_quantizer: Component = {"type": "Affine"}
+    """Quantizer of activations."""
+    weight_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
+    """One pair of bounds for a weight, or one for each output channel."""
+    activation_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
+    """One pair of bounds for an activation, or one for each input channel of a layer."""
+    weight_symmetric: bool = False
+    """Bounds of weights lie at the same distance from 0."""
+    activation_symmetric: bool = False
+    """Bounds of activations lie at the same distance from 0."""
+    input_scales: bool = False
+    """Even out the channels of a layer's input by factors that its weight takes back, so that one grid serves all of them."""
+    overrides: list[OverrideOptions] = []
+    """Other bits for single layers."""
+    exclude: list[str] = []
+    """Globs on the names of layers, or of single quantizers (`*.conv1.act_quantizer`), that stay in full precision."""
+
+    @property
+    def coverage_name(self) -> str:
+        """Name of the preset, for results; `rules` where there is none."""
+        return self.coverage if isinstance(self.coverage, str) else "rules"
+
+
+class CalibrationOptions(Section):
+    """How the bounds are found, and on which crops."""
+
+    weights: Component = {"type": "MinMax"}
+    """How the bounds of weights are found."""
+    activations: Component = {"type": "MinMax"}
+    """How the bounds of activations are found."""
+    by_output: list[str] = []
+    """Quantizers of activations (globs) whose bounds then go to where the output of their module has the smallest squared error: softmax maps."""
+    data: str | list[str] | None = None
+    """A calibration set (.json, or .pth as 2DQuant's script saves it), or several, of which the first that is there counts; by default
+    crops are drawn from datasets:train."""
+    dataroot_gt: str | None = None
+    """HR folder of the calibration set, where it is not the one that the set names."""
+    dataroot_lq: str | None = None
+    num_images: Positive = 32
+    """Number of crops that are drawn where `data` is not given."""
+    crop_size: Positive = 64
+    """Side of these crops in LR pixels."""
+    batch_size: Annotated[Positive, NOT_RECIPE] = 4
+    """Crops in one forward pass: changes memory and time, and the bounds only where a calibrator averages over batches."""
+    sensitivity: Annotated[Annotated[int, pydantic.Field(ge=0)], NOT_RECIPE] = 0
+    """Crops on which the error of each layer's quantization alone is then measured, into sensitivity.json; 0 for none. One pass a layer."""
