@@ -10,9 +10,9 @@ from torch import nn
 from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.evaluation.inference import device_of, upscale
 from basicsr.evaluation.reference_outputs import ReferenceOutputs
-from basicsr.metrics.base import build_metrics
+from basicsr.metrics.base import MetricTraits, build_metrics
 from basicsr.quant.insertion.insert import named_quantizers
-from basicsr.quant.observe.capture import count_codes
+from basicsr.quant.observe.capture import count_codes, observe_chosen_bits
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
 from basicsr.utils.errors import DataError, OptionsError, TrainingError
@@ -22,6 +22,9 @@ from basicsr.utils.options import ValOptions
 from basicsr.utils.saved_images import FileOf
 
 _PROBE_SIDE = 48
+AVERAGE_BITS = "average_bits"
+"""Beside the metrics: the mean bits of the activations whose quantizers choose their bits for each picture."""
+_BITS = MetricTraits("activations", "bits", 2, higher_is_better=False, compares="full_precision", in_plots=False)
 
 
 class Evaluator:
@@ -73,16 +76,21 @@ class Evaluator:
         own: dict[str, dict[str, float | None]] = {}
         reasons: dict[str, str] = {}
         for names, lq, gt in self._batches(dataset):
-            outputs = self._forward(network, lq)
+            with observe_chosen_bits(network) as chosen:
+                outputs = self._forward(network, lq)
             references = self._reference(dataset.name, names, lq, network, outputs)
             for index, name in enumerate(names):
                 reference = None if references is None else references[index]
                 own[name] = self._measure(name, outputs[index], gt[index], reference, reasons)
+                if chosen:  # of each tile, and each turned picture
+                    own[name][AVERAGE_BITS] = float(torch.stack([bits[index] for bits in chosen]).mean())
                 if file_of is not None:
                     write_image(file_of(name), tensor_to_image(outputs[index]))
         gathered = dist.gather_objects((own, reasons))
         images = {k: v for part, _ in gathered for k, v in part.items()}
         traits = {name: metric.traits for name, metric in self.metrics.items()}
+        if any(AVERAGE_BITS in values for values in images.values()):
+            traits[AVERAGE_BITS] = _BITS
         result = DatasetResult(dataset.name, dict(sorted(images.items())), time.monotonic() - started, traits)
         _warn_of_gaps(result, {k: v for _, part in gathered for k, v in part.items()})
         return result

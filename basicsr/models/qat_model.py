@@ -22,6 +22,7 @@ from basicsr.training.gradient_rules.pair import GradientPair
 from basicsr.training.grouped_optimizer import grouped_optimizer
 from basicsr.training.not_finite import LossWatch
 from basicsr.training.optimizers import build_scheduler
+from basicsr.training.quantizer_penalties import note_step, take_penalties
 from basicsr.training.relative_steps import RelativeSteps, Units, checked_units, weight_units
 from basicsr.training.teacher import Teacher, TeacherAutocast, choose_feature_layers, computes_in_bfloat16
 from basicsr.utils import dist
@@ -196,8 +197,7 @@ class QATModel(QuantizedModel):
         self._gradients.hand_over(self.gradient_rule if self.mismatch_loss is not None else None)
         self.optimizer.step()
         self.scheduler.step()
-        for _, quantizer in named_quantizers(self.network):
-            quantizer.step_taken()
+        note_step(self.network)
         dist.broadcast_tensors(self._statistics)
         self.network.eval()
         return sums
@@ -218,11 +218,9 @@ class QATModel(QuantizedModel):
         ):
             output = self.network(lq)
         losses = self._main_losses(lq, gt, output.float(), {name: value.float() for name, value in features.items()})
-        penalties = [
-            p for _, quantizer in named_quantizers(self.network) if (p := quantizer.take_penalty()) is not None
-        ]
-        if penalties:
-            losses["l_quantizer"] = torch.stack(penalties).mean()
+        penalty = take_penalties(self.network)
+        if penalty is not None:
+            losses["l_quantizer"] = penalty
         main = total_of(losses) * share
         mismatch = None if auxiliary is None else auxiliary(pairs)
         if self.mismatch_loss is not None and mismatch is not None:

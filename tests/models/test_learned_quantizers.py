@@ -1,16 +1,23 @@
 """The recipes of the learned quantizers on a tiny EDSR: calibration, training, counted codes, and going on after a stop."""
 
+import json
+
 import pytest
 import torch
 
-from basicsr.evaluation.evaluator import check_levels
+from basicsr.deploy.packed_file import load_packed, save_packed
+from basicsr.deploy.runtime_layers import eight_bit_network
+from basicsr.evaluation.evaluator import Evaluator, check_levels
+from basicsr.evaluation.results import write_results
+from basicsr.metrics.stated import metrics_in
 from basicsr.pipeline import build_model
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.observe.capture import count_codes
+from basicsr.quant.spec import QuantizationError
 from basicsr.utils.options import load_options
 from tests import tiny
 
-RECIPES = ["LSQ", "PAMS", "DAQ", "DDTB", "FQSR", "QuantSR"]
+RECIPES = ["LSQ", "PAMS", "DAQ", "DDTB", "FQSR", "CADyQ", "QuantSR"]
 RELEASED = ["PAMS", "DAQ", "DDTB"]
 CROPS = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(5))
 BATCH = {"lq": CROPS, "gt": torch.nn.functional.interpolate(CROPS, scale_factor=4)}
@@ -37,7 +44,8 @@ def test_training_keeps_to_the_codes_and_goes_on_to_the_same_bits(recipe, bit, f
     losses = [model.optimize_parameters(BATCH) for _ in range(2)]
     assert all(bool(loss.isfinite()) for step in losses for loss in step.values())
     unchanged = [name for name, p in model.network.named_parameters() if torch.equal(before[name], p)]
-    assert not [name for name in unchanged if "gate" not in name]
+    alone = recipe == "CADyQ" and bit == 2  # one choice, so that selectors have nothing to learn
+    assert not [name for name in unchanged if "gate" not in name and not (alone and "selector" in name)]
     assert check_levels(model.network, CROPS[0]) <= (2**8 if recipe == "FQSR" else 2**bit)  # with sums of 8 bits
 
     file = tmp_path / "net.pth"
@@ -142,3 +150,51 @@ def test_fqsr_quantizes_all_but_the_picture(folder):
     model.calibrate(CROPS)
     losses = model.optimize_parameters(BATCH)
     assert losses["l_mismatch"] > 0
+
+
+class Pictures(list):
+    name = "pictures"
+
+
+def test_the_average_bits_of_cadyq_are_measured_and_recorded(folder, tmp_path):
+    options_of_val = ["val:metrics={psnr: {type: calculate_psnr}}"]
+    model = build(folder, "CADyQ", "", "bit=8", *options_of_val)
+    model.calibrate(CROPS)
+    quantizers = dict(named_quantizers(model.network, "activation"))
+    losses = model.optimize_parameters(BATCH)
+    assert float(losses["l_quantizer"]) > 0 and all(int(q.steps) == 1 for q in quantizers.values())
+    first = next(iter(quantizers.values()))
+    with torch.no_grad():
+        first.selector.bias.copy_(torch.tensor([1e6, 0.0, 0.0]))  # 4 bits in one of four places, 8 in the others
+    pictures = Pictures(
+        {"name": str(i), "lq": lq, "gt": gt} for i, (lq, gt) in enumerate(zip(CROPS, BATCH["gt"], strict=True))
+    )
+    for tile in (None, 8):
+        val = model.options.val.model_copy(update={"tile": tile, "tile_overlap": 0, "batch_size": 3})
+        result = Evaluator(val, 4, None).evaluate(model.network_for_evaluation(), pictures)
+        assert result.means["average_bits"] == pytest.approx((4 + 3 * 8) / 4)
+    assert "average_bits" not in Evaluator(val, 4, None).evaluate(model.full_precision, pictures).means
+    write_results(tmp_path / "metrics.json", model.options, [result], {})
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["activation_ranges"] == "dynamic" and written["datasets"]["pictures"]["average_bits"] == 7.0
+    assert metrics_in(written)["average_bits"].heading == "activations (bits)"
+    assert model.quantization_map.activation_ranges == "dynamic"
+
+
+def test_networks_that_choose_their_bits_are_packed_but_have_no_graph(folder, tmp_path):
+    model = build(folder, "CADyQ", "", "bit=8")
+    model.calibrate(CROPS)
+    network = model.network_for_evaluation()
+    save_packed(network, model.options.network_g, model.quantization_map, tmp_path / "net.safetensors")
+    loaded, _ = load_packed(tmp_path / "net.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(CROPS), network(CROPS), rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        QuantizationError, match="cannot be exported. The quantizer 'body.0.conv1.act_quantizer' is a CADyQ"
+    ):
+        eight_bit_network(network)
+
+
+def test_an_average_out_of_reach_is_told(folder):
+    with pytest.raises(QuantizationError, match="average of 9 bits is out of reach"):
+        build(folder, "CADyQ", "", "bit=8", "quantization:activation_quantizer:average_bits=9")

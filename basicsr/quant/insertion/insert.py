@@ -114,6 +114,8 @@ def apply_quantization_map(network: nn.Module, quantization_map: QuantizationMap
     for name, module in replacements.items():
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, module)
+    for kind in {type(quantizer) for _, quantizer in named_quantizers(network)}:
+        kind.attach(network)
 
 
 def named_quantizers(network: nn.Module, role: Role | None = None) -> Iterator[tuple[str, Quantizer]]:

@@ -210,6 +210,31 @@ def count_codes(network: nn.Module) -> Iterator[dict[str, int]]:
         yield counts
 
 
+@contextmanager
+def observe_chosen_bits(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Keep the bits that quantizers with a choice take in each forward pass.
+
+    Args:
+        network: a network; where no quantizer chooses its bits, nothing is kept.
+
+    Yields:
+        One entry for each forward pass: the mean bits over these quantizers for each of the pass's pictures, float64 (N,), on the CPU.
+    """
+    means: list[Tensor] = []
+    choosing = [q for _, q in named_quantizers(network) if hasattr(q, "chosen_bits")]
+
+    def keep(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        chosen = [q.chosen_bits for q in choosing if isinstance(q.chosen_bits, Tensor)]
+        means.append(torch.stack(chosen).double().mean(dim=0).cpu())
+
+    handle = network.register_forward_hook(keep) if choosing else None
+    try:
+        yield means
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
 def _find(known: Mapping[str, nn.Module], name: str, kind: str) -> nn.Module:
     if name not in known:
         raise QuantizationError(f"The network has no {kind} '{name}'. {suggestion(name, known)}")

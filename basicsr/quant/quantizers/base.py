@@ -194,6 +194,15 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
         """Return what the last forward pass in training adds to the losses, once, with its gradients; None where that is nothing."""
         return None
 
+    @classmethod
+    def join_penalties(cls, penalties: Sequence[Tensor], quantizers: Sequence["Quantizer"]) -> Tensor:  # noqa: ARG003
+        """Return what the penalties of quantizers of this class, one each, are together: by default their mean."""
+        return torch.stack(list(penalties)).mean()
+
+    @classmethod
+    def attach(cls, network: nn.Module) -> None:  # noqa: B027 -- most quantizers see enough by themselves
+        """Let a network tell its quantizers of this class what they cannot see; called once for each network."""
+
     def step_taken(self) -> None:  # noqa: B027 -- most quantizers do not count them
         """Note that training has changed what is learned."""
 

@@ -1,5 +1,7 @@
 """Uniform quantizer with a learned step."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class LSQQuantizer(Quantizer[Bounds]):
     """
 
     takes = Bounds
-    only_gradients = ("gradient_scale",)
+    only_gradients: ClassVar[tuple[str, ...]] = ("gradient_scale",)
     lowest_code: Tensor
 
     def __init__(self, spec: QuantSpec, num_channels: int | None = None, /, *, gradient_scale: bool = True) -> None:

@@ -22,6 +22,7 @@ SPECS = [
     (QuantSpec(4, symmetric=True, granularity="per_channel", channel_axis=1), 5),
 ]
 REFUSES = {
+    "CADyQ": lambda spec: not spec.symmetric or spec.granularity == "per_channel",
     "DAQ": lambda spec: spec.symmetric,
     "DAQWeight": lambda spec: not spec.symmetric,
     "DDTB": lambda spec: spec.symmetric or spec.granularity == "per_channel",
@@ -38,7 +39,7 @@ REFUSED = [(name, spec) for name in NAMES for spec in SPECS if (name, spec) not 
 WITHOUT_PARAMETERS = {"DAQ", "DAQWeight", "DDTBWeight", "PAMSWeight", "Subset"}
 """Quantizers that learn nothing, because their values follow from the data or from calibration alone."""
 
-WITHOUT_UNITS = {"DDTB"}
+WITHOUT_UNITS = {"CADyQ", "DDTB"}
 """Quantizers that learn what is not measured in quantization steps."""
 
 
