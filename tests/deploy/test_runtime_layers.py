@@ -13,6 +13,7 @@ from basicsr.quant.integers.products import ContainedValues, IntegerWeight
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.modules.conv2d_qmodule import RuntimeConv2d
 from basicsr.quant.modules.cost import Cost
+from basicsr.quant.modules.matmul_qmodule import RuntimeMatMul
 from basicsr.quant.spec import QuantizationError
 from tests import tiny
 from tests.deploy.networks import IMAGE, calibrated
@@ -43,6 +44,22 @@ def differences(network, **arguments):
     with torch.no_grad():
         network(IMAGE)
     return found
+
+
+def test_attention_maps_are_multiplied_as_codes_and_their_products_by_the_step():
+    network, _ = calibrated("2dquant", 4)
+    with torch.no_grad():
+        for name, module in network.named_modules():
+            if name.endswith("av"):  # as the search for bounds leaves it
+                module.a_quantizer.lower_bound.zero_()
+    products = {n: m for n, m in eight_bit_network(network).named_modules() if isinstance(m, RuntimeMatMul)}
+    assert products
+    for name, product in products.items():
+        assert product.a.starts_at_zero is name.endswith("av"), "q and k have values on both sides of zero"
+        lower, upper, step = product.a.grid
+        a = torch.linspace(lower - step, upper + step, 3 * 4 * 5).view(3, 4, 5)
+        b = torch.linspace(-2, 2, 3 * 5 * 2).view(3, 5, 2)
+        torch.testing.assert_close(product(a, b), product.a(a) @ product.b(b), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [None, EDSR], ids=["SwinIR", "EDSR"])

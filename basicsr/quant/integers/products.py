@@ -35,11 +35,20 @@ class GridValues(nn.Module):
         super().__init__()
         self.grid: tuple[float, float, float] | tuple[Tensor, Tensor, Tensor] = _numbers(quantizer) or _rows(quantizer)
 
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether values are codes times one step, with nothing to add."""
+        return isinstance(self.grid[0], float) and self.grid[0] == 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the nearest values, in the shape of `x`."""
+        lower, _, step = self.grid
+        return self.codes(x) * step + lower
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of the nearest values, whole numbers from 0 on, in the shape and type of `x`."""
         lower, upper, step = self.grid
-        codes = ((x.clamp(lower, upper) - lower) * (1 / step)).round()  # type: ignore[arg-type]  # the stubs know no unions
-        return codes * step + lower
+        return ((x.clamp(lower, upper) - lower) * (1 / step)).round()  # type: ignore[arg-type]  # the stubs know no unions
 
 
 class ContainedValues(nn.Module):
