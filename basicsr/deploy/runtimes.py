@@ -48,7 +48,7 @@ class Kernel:
 
 def has_bfloat16() -> bool:
     """Return whether OpenVINO computes bfloat16 natively on this processor."""
-    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class RuntimeNetwork(nn.Module):
@@ -136,7 +136,7 @@ def _read(path: str | Path) -> Any:
 
 
 @functools.cache
-def _openvino_core() -> Any:
+def openvino_core() -> Any:
     """Return the one core of this process.
 
     On processors with AMX a core gives signal handlers a larger stack, and when it ends puts back the one that it found. Several
@@ -146,7 +146,7 @@ def _openvino_core() -> Any:
 
 
 def _openvino_request(graph: bytes, threads: int | None, precision: Precision, profile: bool) -> Any:
-    core = _openvino_core()
+    core = openvino_core()
     config: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",

@@ -5,6 +5,7 @@ they are, but for the order of a convolution's floating-point sums.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def shuffle_whole_pixels(model: Any) -> None:
             continue
         squared = shuffle.attributes["blocksize"].as_int() ** 2
         order = np.arange(len(weight)).reshape(-1, squared).T.ravel()
-        _replace_rows(model.graph, conv, lambda rows, order=order: rows[order])
+        _replace_rows(model.graph, conv, partial(np.take, indices=order, axis=0))
         shuffle.attributes["mode"] = require("onnx_ir").AttrString("mode", "DCR")
 
 
@@ -158,7 +159,7 @@ def _at_low_resolution(weight: np.ndarray, factor: int) -> np.ndarray:
         for v, u in np.ndindex(side, side):
             (dy, i), (dx, j) = (divmod(at + tap - side // 2, factor) for at, tap in ((row, v), (column, u)))
             moved[:, row, column, :, i, j, dy + reach, dx + reach] = weight[:, :, v, u]
-    return moved.reshape(outputs * factor**2, inputs * factor**2, *moved.shape[-2:])
+    return moved.reshape(outputs * factor**2, inputs * factor**2, 2 * reach + 1, 2 * reach + 1)
 
 
 def _elements_after(conv: Any) -> list[Any]:
@@ -178,7 +179,7 @@ def _elements_after(conv: Any) -> list[Any]:
 
 def _is_of_channels(value: Any) -> bool:
     """Whether a value is a constant of the shape (1, channels, 1, 1) or (channels, 1, 1)."""
-    shape = value.const_value.shape if value.const_value is not None else ()
+    shape: tuple[int, ...] = tuple(value.const_value.shape) if value.const_value is not None else ()
     return len(shape) in (3, 4) and list(shape[-2:]) == [1, 1] and (len(shape) == 3 or shape[0] == 1)
 
 

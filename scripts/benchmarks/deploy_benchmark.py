@@ -7,6 +7,7 @@ DOBI without training: neither size nor latency depends on them.
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from basicsr.evaluation.evaluator import Evaluator
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.pipeline import build_model, calibration_set
 from basicsr.utils.options import Options, load_options
+from benchmarks import peers_benchmark
 from benchmarks.instruction_sets import instruction_sets, limited_latencies
 from tests.archs.plain_swinir import PlainSwinIR
 
@@ -80,8 +82,11 @@ class Variant:
 
 
 def run() -> str:
-    """Return all tables."""
-    return report(CASES, BITS)
+    """Return all tables, those beside NNCF among them where it is installed."""
+    tables = [report(CASES, BITS)]
+    if find_spec("nncf") is not None:
+        tables.append(peers_benchmark.run())
+    return "\n\n".join(tables)
 
 
 def report(cases: Iterable[Case], bits_to_try: Sequence[int]) -> str:

@@ -1,0 +1,52 @@
+"""Graphs quantized by NNCF, OpenVINO's own quantizer, as networks: `pip install -e '.[peers]'`."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from basicsr.deploy.graph_metadata import read_metadata
+from basicsr.deploy.runtimes import openvino_core
+
+PERFORMANCE, MIXED, TRANSFORMER = "performance", "mixed", "mixed, transformer"
+
+
+class NncfNetwork(nn.Module):
+    """A graph that NNCF quantizes to 8 bits, run by OpenVINO on one thread.
+
+    Args:
+        graph: a full-precision graph of `save_onnx`.
+        crops: LR crops (N, 3, h, w) that it calibrates on, all of them.
+        preset: `PERFORMANCE` has symmetric activations, `MIXED` asymmetric ones, `TRANSFORMER` these and NNCF's rules for transformers.
+
+    Attributes:
+        scale: the scale factor.
+        size_multiple: heights and widths are multiples of this.
+    """
+
+    def __init__(self, graph: Path, crops: Tensor, preset: str) -> None:
+        super().__init__()
+        import nncf  # an optional package, and slow to import
+        import onnx
+
+        metadata = read_metadata(onnx.load(str(graph)))
+        self.scale, self.size_multiple = metadata.scale, metadata.size_multiple
+        core = openvino_core()
+        with contextlib.redirect_stdout(io.StringIO()):  # where NNCF draws its progress
+            quantized = nncf.quantize(
+                core.read_model(graph),
+                nncf.Dataset([crop[None].numpy() for crop in crops]),
+                preset=nncf.QuantizationPreset.PERFORMANCE if preset == PERFORMANCE else nncf.QuantizationPreset.MIXED,
+                subset_size=len(crops),
+                model_type=nncf.ModelType.TRANSFORMER if preset == TRANSFORMER else None,
+            )
+        config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
+        self._request = core.compile_model(quantized, "CPU", config).create_infer_request()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge images (n, 3, h, w) in 0..1."""
+        outputs = [next(iter(self._request.infer({0: image[None].numpy()}).values())) for image in x]
+        return torch.from_numpy(np.concatenate(outputs))

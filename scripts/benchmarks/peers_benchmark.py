@@ -1,0 +1,140 @@
+"""8-bit graphs of this project beside those that NNCF makes of the same full-precision graph and the same calibration crops.
+
+All run in OpenVINO, in turns in one process. Milliseconds are those of the processor, on one thread, so that other work on the machine does
+not count. PSNR on Set5 where it is laid out, else on the validation pictures that the repository carries.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from basicsr.data import build_evaluation_sets
+from basicsr.deploy import onnx_export
+from basicsr.deploy.onnx_export import save_onnx
+from basicsr.deploy.runtimes import RuntimeNetwork
+from basicsr.deploy.verification import timed_picture
+from basicsr.evaluation.evaluator import Evaluator
+from basicsr.models.quantized_model import QuantizedModel
+from basicsr.pipeline import build_model, calibration_set
+from basicsr.utils.options import Options, load_options
+from benchmarks.nncf_graphs import MIXED, PERFORMANCE, TRANSFORMER, NncfNetwork
+
+OPTIONS_FILE = "options/train/demo_DOBI.yml"
+ROUNDS = 9
+_PLAIN = "shuffles as in PyTorch"
+_SHUFFLE_PASSES = ("convolve_before_shuffle", "shuffle_whole_pixels")
+_SET5 = (
+    "datasets:test_1={name: Set5, type: PairedImageDataset, dataroot_gt: datasets/benchmark/Set5/HR, "
+    "dataroot_lq: 'datasets/benchmark/Set5/LR_bicubic/X{scale}'}"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network to compare on.
+
+    Attributes:
+        title: what it is called.
+        overrides: of the options that calibrate it.
+        presets: those of NNCF.
+        shuffles: whether its graph has pixel shuffles that the passes of this project change much; NNCF then gets graphs of both kinds.
+    """
+
+    title: str
+    overrides: tuple[str, ...]
+    presets: tuple[str, ...]
+    shuffles: bool
+
+
+_FULL = ("quantization:coverage=full", "quantization:weight_symmetric=true", "bit=8")
+CASES = (
+    Case("EDSR-baseline x4, all convolutions, 8 bits", ("network=edsr_baseline", *_FULL), (PERFORMANCE, MIXED), True),
+    Case(
+        "SwinIR-light x4, 2dquant, 8 bits", ("network=swinir_light", "bit=8"), (PERFORMANCE, MIXED, TRANSFORMER), False
+    ),
+)
+
+
+def run() -> str:
+    """Return a Markdown table for each case."""
+    with tempfile.TemporaryDirectory() as folder:
+        return "\n\n".join(_table(case, Path(folder)) for case in CASES)
+
+
+def _table(case: Case, folder: Path) -> str:
+    options = load_options(OPTIONS_FILE, [*case.overrides, _SET5])
+    model = build_model(options, torch.device("cpu"))
+    assert isinstance(model, QuantizedModel)
+    crops = calibration_set(options).lq
+    model.calibrate(crops)
+    networks = _networks(case, model, crops, folder)
+    milliseconds = processor_milliseconds(networks)
+    name, quality = _psnr(networks, options)
+    rows = [
+        f"{case.title}: 1 x 3 x {timed_picture().shape[-2]} x {timed_picture().shape[-1]} on one thread, {len(crops)} crops to calibrate.",
+        "",
+        f"| graph | ms of the processor | PSNR on {name} (dB) |",
+        "|---|---|---|",
+    ]
+    rows += [f"| {label} | {milliseconds[label]:.1f} | {quality[label]:.3f} |" for label in networks]
+    return "\n".join(rows)
+
+
+def _networks(case: Case, model: QuantizedModel, crops: torch.Tensor, folder: Path) -> dict[str, nn.Module]:
+    graphs: dict[str, Path] = {}
+    for kind, network in (("full precision", model.full_precision.eval()), ("this project", model.network.eval())):
+        graphs[kind] = folder / f"{kind}.onnx"
+        save_onnx(network, graphs[kind])
+        if case.shuffles or kind == "full precision":
+            graphs[f"{kind}, {_PLAIN}"] = folder / f"{kind}, plain.onnx"
+            with _without_shuffle_passes():
+                save_onnx(network, graphs[f"{kind}, {_PLAIN}"])
+    networks: dict[str, nn.Module] = {
+        name: RuntimeNetwork(graph, "openvino", threads=1) for name, graph in graphs.items()
+    }
+    for preset in case.presets:
+        networks[f"NNCF, {preset}, {_PLAIN}"] = NncfNetwork(graphs[f"full precision, {_PLAIN}"], crops, preset)
+        if case.shuffles:
+            networks[f"NNCF, {preset}, of this project's graph"] = NncfNetwork(graphs["full precision"], crops, preset)
+    return networks
+
+
+@contextmanager
+def _without_shuffle_passes() -> Iterator[None]:
+    """Export graphs whose pixel shuffles are where PyTorch has them."""
+    kept = {name: getattr(onnx_export, name) for name in _SHUFFLE_PASSES}
+    try:
+        for name in kept:
+            setattr(onnx_export, name, lambda _model: None)
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(onnx_export, name, function)
+
+
+@torch.inference_mode()
+def processor_milliseconds(networks: Mapping[str, nn.Module]) -> dict[str, float]:
+    """Return the median milliseconds of the processor for each network; they run in turns."""
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(ROUNDS + 1):
+        for name, network in networks.items():
+            started = time.process_time()
+            network(timed_picture())
+            times[name].append(1e3 * (time.process_time() - started))
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def _psnr(networks: Mapping[str, nn.Module], options: Options) -> tuple[str, dict[str, float]]:
+    """Return the name of a data set and the PSNR of each network on it."""
+    sets = [d for d in build_evaluation_sets(options.datasets_of("test"), options.scale) if d.name == "Set5"]
+    dataset = (sets or build_evaluation_sets(options.datasets_of("val"), options.scale))[0]
+    evaluator = Evaluator(options.val, options.scale, None)
+    values = {label: evaluator.evaluate(network, dataset).means["psnr"] for label, network in networks.items()}
+    return dataset.name, {label: float(value or 0) for label, value in values.items()}
