@@ -29,7 +29,7 @@ class QuantizedModel(Model):
         options: the options of the run, for coverage, bits, calibration and the length of training.
         device: where both networks live.
         share_weights: let the copy use the same weights, where training does not change them and `path:pretrain_network_Q` does
-            not bring others, and no inputs are scaled.
+            not bring others, and calibration does not change them.
 
     Attributes:
         options: the options of the run.
@@ -53,7 +53,8 @@ class QuantizedModel(Model):
         self.device = device
         self.full_precision = network.to(device).eval().requires_grad_(False)
         scales = options.quantization is not None and options.quantization.input_scales
-        shares = share_weights and options.path.pretrain_network_Q is None and not scales
+        changes_weights = scales or options.calibration.weight_fit > 0
+        shares = share_weights and options.path.pretrain_network_Q is None and not changes_weights
         self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=shares)
         self.total_iter = options.train.total_iter if options.train else 0
         self.accumulation_steps = options.train.accumulation_steps if options.train else 1

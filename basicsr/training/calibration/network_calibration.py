@@ -20,6 +20,7 @@ from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
 from basicsr.training.calibration.input_scaling import scale_inputs
 from basicsr.training.calibration.output_calibration import calibrate_by_output, quantizers_by_output
+from basicsr.training.calibration.weight_fitting import check_weight_fit, fit_weights
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
@@ -48,6 +49,7 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
         QuantizationError: a calibrator cannot work for a quantizer, for instance because of its bits.
     """
     quantizers_by_output(network, options.by_output)
+    check_weight_fit(network, options)
     weights = quantized_weights(network)
     seen = set()
     for name, quantizer in named_quantizers(network):
@@ -112,8 +114,8 @@ def calibrate_network(
         if result.constant:
             get_logger().warning("The values at '%s' are constant, at least in one channel.", name)
     _settle(network)
-    by_output = calibrate_by_output(network, crops, options)
-    return [CalibratedQuantizer(row.name, by_output.get(row.name, row.result)) for row in report]
+    later = {**calibrate_by_output(network, crops, options), **fit_weights(network, crops, options)}
+    return [CalibratedQuantizer(row.name, later.get(row.name, row.result)) for row in report]
 
 
 def _settle(network: nn.Module) -> None:

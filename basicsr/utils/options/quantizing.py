@@ -73,6 +73,8 @@ class CalibrationOptions(Section):
     """How the bounds of activations are found."""
     by_output: list[str] = []
     """Quantizers of activations (globs) whose bounds then go to where the output of their module has the smallest squared error: softmax maps."""
+    weight_fit: Annotated[int, pydantic.Field(ge=0)] = 0
+    """Crops on which weights are then fitted to their quantized inputs, layer by layer and in closed form; 0 leaves weights as they are."""
     data: str | list[str] | None = None
     """A calibration set (.json, or .pth as 2DQuant's script saves it), or several, of which the first that is there counts; by default
     crops are drawn from datasets:train."""
