@@ -57,7 +57,8 @@ def load_weights_of(network: nn.Module, start: nn.Module) -> None:
     """Give a quantized network the weights and biases of another one of the same architecture, but none of its quantizers.
 
     Raises:
-        QuantizationError: one of them has weights that take back the scales of its inputs, and the other one has not.
+        QuantizationError: one of them has weights that take back the scales of its inputs, and the other one has not; or the start has
+            learned what has no place in the network.
     """
     scaled, scaled_at_start = (
         {name for name, module in one.named_modules() if isinstance(module, InputScale)} for one in (network, start)
@@ -71,7 +72,12 @@ def load_weights_of(network: nn.Module, start: nn.Module) -> None:
         )
     of_quantizers = tuple(f"{name}." for name, _ in named_quantizers(start))
     weights = {key: value for key, value in start.state_dict().items() if not key.startswith(of_quantizers)}
-    network.load_state_dict(weights, strict=False)
+    left = network.load_state_dict(weights, strict=False).unexpected_keys
+    if left:
+        raise QuantizationError(
+            f"The network that it starts from has learned '{left[0]}', which has no place in this run, so that it would compute something "
+            "else. Cover its module as that run does, with 'quantization:coverage', or choose another start."
+        )
 
 
 def _recorded(file: Path) -> QuantizationMap | None:

@@ -28,9 +28,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("weights")
 
 
-def build(folder, recipe, suffix="", *more):
+def build(folder, recipe, suffix="", *more, architecture="EDSR"):
     variant = [f"recipe={recipe}{suffix}"] if suffix else []
-    overrides = tiny.overrides(folder, "calibration:batch_size=2", *variant, *more, architecture="EDSR")
+    overrides = tiny.overrides(folder, "calibration:batch_size=2", *variant, *more, architecture=architecture)
     options = load_options(tiny.ROOT / f"options/train/train_{recipe}.yml", overrides)
     return build_model(options, torch.device("cpu"))
 
@@ -198,3 +198,14 @@ def test_networks_that_choose_their_bits_are_packed_but_have_no_graph(folder, tm
 def test_an_average_out_of_reach_is_told(folder):
     with pytest.raises(QuantizationError, match="average of 9 bits is out of reach"):
         build(folder, "CADyQ", "", "bit=8", "quantization:activation_quantizer:average_bits=9")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["MSRResNet", "RDN", "SwinIR"])
+@pytest.mark.parametrize("recipe", ["PAMS_as_released", "DDTB_as_released", "FQSR", "CADyQ", "QuantSR"])
+def test_they_train_the_other_networks(recipe, architecture, tmp_path):
+    name, suffix, _ = recipe.partition("_as_released")
+    model = build(tmp_path, name, suffix and "_as_released", "bit=4", architecture=architecture)
+    model.calibrate(CROPS)
+    assert all(bool(loss.isfinite()) for loss in model.optimize_parameters(BATCH).values())
+    check_levels(model.network_for_evaluation(), CROPS[0])

@@ -182,16 +182,16 @@ def override_bits(selected: Mapping[str, SelectedModule], override: CoverageOver
 
 
 def leave_out_full_precision(selected: dict[str, SelectedModule]) -> None:
-    """Leave out the quantizers of 32 bits, and modules that have no others.
+    """Leave out the quantizers of 32 bits, and modules that have no others and learn nothing besides.
 
     Raises:
         QuantizationError: nothing is left to quantize.
     """
     for name, module in list(selected.items()):
         module.bits = {slot: bits for slot, bits in module.bits.items() if bits != FULL_PRECISION_BITS}
-        if not module.bits:
+        if not module.bits and not QMODULE_REGISTRY.get(module.rule.type, "coverage").learns_besides:
             del selected[name]
-    if not selected:
+    if not any(module.bits for module in selected.values()):
         raise QuantizationError(
             f"All weights and activations have {FULL_PRECISION_BITS} bits, so that nothing is quantized. Set w_bits or a_bits to 2 to 8."
         )

@@ -57,11 +57,13 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
             replaced, because their forward pass may do something else. A name also reaches classes of the
             architectures, which this package does not import.
         scales_its_input: whether `forward` divides its input as `scaled` does, the input channels being axis 1 of the weight.
+        learns_besides: it has parameters of its own, so that it takes its place even where none of its tensors is quantized.
         input_scale: the factors, where the insertion asked for them; see `add_input_scale`.
     """
 
     source_type: ClassVar[str]
     scales_its_input: ClassVar[bool] = False
+    learns_besides: ClassVar[bool] = False
     input_scale: InputScale | None
 
     def __init__(self, source: SourceT, quantizers: Mapping[str, nn.Module], /) -> None:

@@ -107,6 +107,50 @@ class QSharedResidualAdd(QModule[nn.Module]):
         return quantized_branch + quantized_skip
 
 
+@QMODULE_REGISTRY.register("QScaledResidualAdd")
+class QScaledResidualAdd(QResidualAdd):
+    """A sum whose skip connection has a learned factor, as in the released network of QuantSR (NeurIPS 2023).
+
+    The parameter `shortcut`, float32 (), starts at 1. The summands may be quantized, which QuantSR does not do: `a_bits: 32` in
+    the rule leaves them. The skip is scaled before it is quantized.
+    """
+
+    learns_besides = True
+
+    def __init__(self, source: nn.Module, quantizers: Mapping[str, nn.Module], /) -> None:
+        super().__init__(source, quantizers)
+        self.shortcut = nn.Parameter(torch.tensor(1.0))
+
+    def integer_twin(self) -> nn.Module:
+        """Return the sum of the values of integer codes."""
+        twin = IntegerResidualAdd(self.skip_quantizer, self.branch_quantizer, self.scale)
+        return ScaledSkip(self.shortcut.detach(), twin)
+
+    def runtime_form(self, *, integer_linear: bool) -> nn.Module:
+        """Return the sum in floating point, of values on the grids of the quantizers."""
+        return ScaledSkip(self.shortcut.detach(), super().runtime_form(integer_linear=integer_linear))
+
+    def forward(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """Return the sum, of the shape of both, (n, channels, h, w)."""
+        return super().forward(skip * self.shortcut, branch)
+
+
+class ScaledSkip(nn.Module):
+    """The twin of a sum, given a skip connection times a factor."""
+
+    factor: Tensor
+
+    def __init__(self, factor: Tensor, twin: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor)
+        self.twin = twin
+
+    def forward(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """Return the sum, of the shape of both, (n, channels, h, w)."""
+        total: Tensor = self.twin(skip * self.factor, branch)
+        return total
+
+
 class IntegerResidualAdd(nn.Module):
     """Integer twin of both sums: the values of integer codes, added up in float64."""
 

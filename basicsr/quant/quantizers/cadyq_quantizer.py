@@ -100,7 +100,7 @@ class CADyQQuantizer(Quantizer[Bounds]):
         if len(gradient) != len(x):
             raise QuantizationError(
                 f"The quantizer '{self.name}' chooses bits for each picture, but is given {len(x)} samples for {len(gradient)} pictures. "
-                "CADyQ is for layers whose samples are the pictures, such as convolutions; take the coverage 'body'."
+                "CADyQ is for layers whose samples are the pictures, such as convolutions; leave this one out with 'quantization:exclude'."
             )
         values: Tensor = self.selector(torch.cat([_GRADIENT_SCALE * gradient.to(deviations), deviations], dim=1))
         return values

@@ -16,8 +16,8 @@ class QuantSRQuantizer(LSQQuantizer):
 
     The parameter `shift`, float32 (C,), starts at 0 and is not taken off again after the quantization, so that all channels
     share one grid. It is absent from a quantizer of weights and from one whose tensor has no channels, such as a factor of an
-    attention product. All this is as in the released code. The rest of QuantSR, blocks that can be skipped and a learned
-    scale of the shortcut, is no matter of the quantizer.
+    attention product. All this is as in the released code. For its learned factor of
+    the skip connection see `QScaledResidualAdd`.
 
     Args:
         spec: bits, symmetry and granularity of the step.

@@ -6,8 +6,10 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.archs.arch_util import ResidualAdd
+from basicsr.networks.starting import load_weights_of
 from basicsr.quant.insertion.coverage import SKIP_BITS, CoverageRule
-from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
+from basicsr.quant.insertion.insert import apply_quantization_map, insert_quantizers, named_quantizers
+from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.observe.capture import bypass_quantizers, observe_quantizer_inputs
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -52,6 +54,45 @@ def test_both_summands_may_share_a_grid():
     """Values -6, -2, 2, 6 for both; halves of the branch are 7, -3, 45."""
     module = build("QSharedResidualAdd", {"act_quantizer": (-6.0, 6.0)}, scale=0.5)
     assert module(SKIP, BRANCH).flatten().tolist() == [2 + 6, 2 - 2, -6 + 6]
+
+
+def test_a_skip_may_be_scaled_by_what_is_learned():
+    module = build("QScaledResidualAdd", {}, scale=0.5)
+    assert torch.equal(module(SKIP, BRANCH), SKIP + 0.5 * BRANCH)
+    with torch.no_grad():
+        module.shortcut.fill_(2.0)
+    assert torch.equal(module(SKIP, BRANCH), 2 * SKIP + 0.5 * BRANCH)
+    module(SKIP, BRANCH).sum().backward()
+    assert float(module.shortcut.grad) == pytest.approx(float(SKIP.sum()))
+    for twin in (module.integer_twin(), module.runtime_form(integer_linear=False)):
+        torch.testing.assert_close(twin(SKIP, BRANCH), 2 * SKIP + 0.5 * BRANCH)
+
+
+def test_a_scaled_sum_stays_although_nothing_of_it_is_quantized():
+    network = network_of("EDSR")
+    rules = [CoverageRule("body.*.conv1", "QConv2d"), CoverageRule("body.*.add", "QScaledResidualAdd", a_bits=32)]
+    quantization_map = insert_quantizers(network, rules, 4, 4)
+    assert [entry.name for entry in quantization_map.modules if not entry.quantizers] == ["body.0.add", "body.1.add"]
+    assert "body.1.add.shortcut" in network.state_dict()
+    twin = network_of("EDSR")
+    apply_quantization_map(twin, QuantizationMap.from_dict(quantization_map.as_dict()))
+    assert twin.state_dict().keys() == network.state_dict().keys()
+    with pytest.raises(QuantizationError, match="nothing is quantized"):
+        insert_quantizers(network_of("EDSR"), rules[1:], 4, 4)
+
+
+def test_a_learned_factor_is_not_lost_where_another_network_starts():
+    rules = [CoverageRule("body.*.conv1", "QConv2d"), CoverageRule("body.*.add", "QScaledResidualAdd", a_bits=32)]
+    with_factor, other, plain = (network_of("EDSR") for _ in range(3))
+    for network, coverage in ((with_factor, rules), (other, rules), (plain, rules[:1])):
+        insert_quantizers(network, coverage, 4, 4)
+    with torch.no_grad():
+        with_factor.body[1].add.shortcut.fill_(1.5)
+    load_weights_of(other, with_factor)
+    assert [float(block.add.shortcut.detach()) for block in other.body] == [1.0, 1.5]
+    load_weights_of(other, plain)
+    with pytest.raises(QuantizationError, match="has learned 'body.0.add.shortcut', which has no place in this run"):
+        load_weights_of(plain, with_factor)
 
 
 @pytest.mark.parametrize("kind", ["QResidualAdd", "QSharedResidualAdd"])
