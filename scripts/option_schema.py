@@ -34,7 +34,7 @@ from basicsr.utils.registry import (
     QUANTIZER_REGISTRY,
     Registry,
 )
-from basicsr.utils.signature import not_recipe, schema_of
+from basicsr.utils.signature import is_model, not_recipe, schema_of
 
 Json = dict[str, Any]
 Components = Mapping[str, Callable[..., Any]]
@@ -211,7 +211,7 @@ def _with_overrides(part: Any) -> Any:
 
 def models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:
     """Return the sections that an annotation names, those inside lists and unions too."""
-    if inspect.isclass(annotation) and issubclass(annotation, pydantic.BaseModel):
+    if is_model(annotation):
         return [annotation]
     return [model for part in typing.get_args(annotation) for model in models_in(part)]
 

@@ -68,4 +68,6 @@ def test_what_the_source_tells_of_options_is_what_the_component_has(registry):
 
 def fields(schema):
     # as text: pydantic's fields inside of annotations are equal only if they are the same object
-    return {name: (str(field.annotation), field.metadata, field.default) for name, field in schema.model_fields.items()}
+    return {
+        name: (str(field.annotation), str(field.metadata), field.default) for name, field in schema.model_fields.items()
+    }

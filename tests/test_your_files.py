@@ -16,6 +16,7 @@ from basicsr.data import build_dataset
 from basicsr.deploy.folders import Outcome, upscale_files
 from basicsr.deploy.upscaling import enlarger
 from basicsr.utils.image import image_to_tensor, read_image
+from basicsr.utils.image_bmp import bmp_with_alpha
 from basicsr.utils.resize import downscale_image
 from tests.tiny import ROOT
 
@@ -63,8 +64,9 @@ def write(feature, path):
     save, expected = cases[feature]
     if path.suffix == ".gif":
         expected = INDEXED_COLOUR if feature != "grey" else expected
-    if (path.suffix, feature) == (".bmp", "alpha"):  # Pillow writes 24 bits
-        save = partial(by_opencv, np.dstack([COLOUR[..., ::-1], ALPHA]))
+    if (path.suffix, feature) == (".bmp", "alpha"):  # others write 24 bits, or do not say that there is alpha
+        data = bmp_with_alpha(np.dstack([COLOUR[..., ::-1], ALPHA]))
+        save = lambda path: path.write_bytes(data)  # noqa: E731
     if (path.suffix, feature) == (".gif", "alpha"):
         save = partial(by_pillow, INDEXED, transparency=INDEXED.getpixel((0, 0)))
     if path.suffix in SUFFIXES["JPEG"] and feature.startswith("several"):

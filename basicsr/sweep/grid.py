@@ -20,7 +20,7 @@ _AXES = {"name", "method", "scale", "bit", "manual_seed", "quantization:w_bits",
 
 
 class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", validate_default=True)
+    model_config = pydantic.ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
 
 
 def _with_overrides(axis: Any) -> Any:

@@ -64,11 +64,11 @@ def _of_torch(kind: Callable[..., torch.optim.Optimizer], *options: str) -> Call
     given = inspect.signature(kind).parameters
     keyword = inspect.Parameter.KEYWORD_ONLY
     stated = [
-        inspect.Parameter(name, keyword, default=_OWN_DEFAULTS.get(name, given[name].default)) for name in options
+        inspect.Parameter(name, keyword, default=_OWN_DEFAULTS.get(name, given[name].default), annotation=_TYPES[name])
+        for name in options
     ]
     positional = inspect.Parameter("parameters", inspect.Parameter.POSITIONAL_ONLY)
     build.__signature__ = inspect.Signature([positional, *stated])  # type: ignore[attr-defined]  # functions take it
-    build.__annotations__ = {name: _TYPES[name] for name in options}
     return build
 
 

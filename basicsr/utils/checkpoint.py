@@ -1,6 +1,8 @@
 """Networks and training states on disk: written whole or not at all, read without running any code."""
 
+import _codecs
 import contextlib
+import functools
 import random
 import re
 import zipfile
@@ -41,6 +43,10 @@ def load_torch(path: Path) -> Any:
     """
     try:
         with _numpy_numbers_allowed(), path.open("rb") as file:  # of a path, torch would look at the suffix
+            if _is_program(file):
+                raise CheckpointError(
+                    f"'{path}' is a TorchScript archive, a program and no weights. Ask for a file with the state dict."
+                )
             content = torch.load(file, map_location="cpu", weights_only=True)
             changed = _changed_part(file)
     except FileNotFoundError as error:
@@ -49,6 +55,8 @@ def load_torch(path: Path) -> Any:
         raise CheckpointError(
             f"'{path}' cannot be read: {error.strerror or error}. Check the path and its permissions."
         ) from error
+    except CheckpointError:
+        raise
     except Exception as error:  # the restricted unpickler meets damaged data with errors of any kind
         raise CheckpointError(_why_refused(path, str(error))) from error
     if changed is not None:
@@ -77,14 +85,30 @@ def _changed_part(file: IO[bytes]) -> str | None:
         return archive.testzip()
 
 
+def _is_program(file: IO[bytes]) -> bool:
+    """Whether a file is a TorchScript archive, which torch 2.4 would load as one; its place is the start again."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except Exception:  # damaged archives meet it with errors of any kind; the reader tells
+        return False
+    finally:
+        file.seek(0)
+
+
 def _numpy_numbers_allowed() -> contextlib.AbstractContextManager[None]:
     """Allow numbers of numpy, such as the best PSNR beside the weights: data of fixed size, which run nothing when read."""
-    allowed: list[Any] = [np.dtype, *(type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efdg")]
-    allowed += [_scalar_called(f"numpy.{core}.multiarray") for core in ("core", "_core")]  # of numpy 1 and 2
     if hasattr(torch.serialization, "safe_globals"):
-        return torch.serialization.safe_globals(allowed)
-    torch.serialization.add_safe_globals(allowed)  # torch 2.4 has no context for it
+        return torch.serialization.safe_globals(_of_numbers())
+    torch.serialization.add_safe_globals([*_of_numbers(), _codecs.encode])  # torch 2.4 has no context for it, nor bytes
     return contextlib.nullcontext()
+
+
+@functools.cache
+def _of_numbers() -> list[Any]:
+    """Return what numbers of numpy are made of when they are read."""
+    kinds = [type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efdg"]
+    return [np.dtype, *kinds, *(_scalar_called(f"numpy.{core}.multiarray") for core in ("core", "_core"))]  # numpy 1, 2
 
 
 def _scalar_called(module: str) -> Callable[..., np.generic]:
@@ -109,8 +133,6 @@ def _why_refused(path: Path, error: str) -> str:
             f"'{path}' was refused: it holds objects that would run code when they are read{named}. "
             "Ask for a file with tensors only, such as {'params': state dict} or .safetensors."
         )
-    if "TorchScript" in error:
-        return f"'{path}' is a TorchScript archive, a program and no weights. Ask for a file with the state dict."
     return f"'{path}' cannot be read: it is damaged, cut off or no file of PyTorch; make, download or copy it again."
 
 

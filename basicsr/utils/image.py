@@ -15,6 +15,7 @@ from torch import Tensor
 
 from basicsr.utils.errors import DataError, explained
 from basicsr.utils.files import atomic_path, why_no_folder
+from basicsr.utils.image_bmp import bmp_with_alpha
 from basicsr.utils.image_bytes import read_bytes
 from basicsr.utils.image_decoding import decode
 from basicsr.utils.image_header import read_header
@@ -219,14 +220,22 @@ def _write_pixels(
     """Encode what OpenCV takes (grey, BGR or BGRA) and write it; parameters are those of its encoder, the profile is for PNG and TIFF."""
     suffix = path.suffix.lower()
     check_writable(path, pixels.shape[0], pixels.shape[1], pixels.dtype)
-    try:
-        written, encoded = cv2.imencode(_ENCODERS[suffix], pixels, parameters or _LOSSLESS.get(suffix, []))
-    except cv2.error:
-        written = False
-    if not written:
+    encoded = _encoded(suffix, pixels, parameters)
+    if encoded is None:
         raise DataError(
             f"The image '{path}' of {pixels.shape[1]}x{pixels.shape[0]} pixels cannot be encoded; use .png."
         )
-    data = _PROFILE_INTO[suffix](encoded.tobytes(), profile) if profile else encoded.tobytes()
+    data = _PROFILE_INTO[suffix](encoded, profile) if profile else encoded
     with explained(DataError, f"The image '{path}' cannot be written"), atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _encoded(suffix: str, pixels: np.ndarray, parameters: list[int] | None) -> bytes | None:
+    """Return grey, BGR or BGRA as the bytes of a file; None where its format cannot hold so much."""
+    if suffix == ".bmp" and pixels.ndim == 3 and pixels.shape[2] == 4:
+        return bmp_with_alpha(pixels)
+    try:
+        written, encoded = cv2.imencode(_ENCODERS[suffix], pixels, parameters or _LOSSLESS.get(suffix, []))
+    except cv2.error:
+        return None
+    return encoded.tobytes() if written else None

@@ -1,7 +1,7 @@
 """Bytes of image files to pixels, upright: by OpenCV, and by Pillow what OpenCV gets wrong or does not know.
 
 Pillow reduces 16 bits to 8. OpenCV multiplies the colours of a TIFF of 8 bits by alpha, drops the alpha of grey ones, and reads no GIF
-before version 4.11.
+and no animated WebP before version 4.11.
 """
 
 import math
@@ -40,17 +40,18 @@ def decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:
             "Cut it into parts."
         )
     layout = read_tiff_layout(data)
+    by_pillow = data.startswith(_GIF) or (data.startswith(_RIFF) and header.pictures > 1)
     if layout is not None:
         pixels = _decode_tiff(data, path, layout)
     else:
-        pixels = _by_pillow(data) if data.startswith(_GIF) else _by_opencv(data)
+        pixels = _by_pillow(data) if by_pillow else _by_opencv(data)
     if pixels is None or (data.startswith(_JPEG) and is_cut_off(data)):
         raise _unreadable(path, layout)
     if data.startswith(_JPEG) and header.mode == "L":
         return pixels[..., 0]
     if data.startswith(_PNG) and pixels.ndim == 2 and header.transparent_grey is not None:
         pixels = _with_transparent_level(pixels, header.transparent_grey, data[_DEPTH_OF_PNG])
-    return turned(pixels, header.orientation) if data.startswith(_TURNED_HERE) else pixels
+    return turned(pixels, header.orientation) if data.startswith(_TURNED_HERE) and not by_pillow else pixels
 
 
 def _by_opencv(data: bytes) -> np.ndarray | None:

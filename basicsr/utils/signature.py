@@ -6,7 +6,7 @@ import json
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import pydantic
 
@@ -68,8 +68,14 @@ def _names_at(model: type[pydantic.BaseModel], path: list[str]) -> Iterable[str]
         field = model.model_fields.get(key)
         if field is not None:
             candidates = (field.annotation, *typing.get_args(field.annotation))
-            model = next((c for c in candidates if inspect.isclass(c) and issubclass(c, pydantic.BaseModel)), model)
+            model = next((c for c in candidates if is_model(c)), model)
     return model.model_fields
+
+
+def is_model(annotation: Any) -> TypeGuard[type[pydantic.BaseModel]]:
+    """Whether an annotation is a section of a schema; Python 3.10 takes `list[str]` for a class."""
+    of_parts = typing.get_origin(annotation) is not None
+    return not of_parts and isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
 
 
 def not_recipe(model: type[pydantic.BaseModel]) -> set[str]:
@@ -115,14 +121,16 @@ def validate_arguments(component: Callable[..., Any], arguments: Mapping[str, An
 @functools.cache
 def schema_of(component: Callable[..., Any]) -> type[pydantic.BaseModel]:
     """Return the schema of a component's options; a sweep reads those of the same components hundreds of times."""
-    annotated = component.__init__ if inspect.isclass(component) else component
-    hints = typing.get_type_hints(annotated, include_extras=True)  # Annotated carries ranges
-    return _model({name: (hints.get(name, Any), _default(one)) for name, one in options_of(component).items()})
+    return schema_of_signature(inspect.signature(component, eval_str=True))
 
 
 def schema_of_signature(signature: inspect.Signature) -> type[pydantic.BaseModel]:
     """Return the schema of the options in a signature whose annotations are types."""
-    return _model({name: (one.annotation, _default(one)) for name, one in _options_in(signature).items()})
+    return _model({name: (_annotation(one), _default(one)) for name, one in _options_in(signature).items()})
+
+
+def _annotation(parameter: inspect.Parameter) -> Any:
+    return Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
 
 
 def _default(parameter: inspect.Parameter) -> Any:

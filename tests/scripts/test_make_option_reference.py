@@ -1,6 +1,7 @@
 """The reference of options and the schema for editors are those of the code, and the schema knows the shipped files."""
 
 import jsonschema
+import pydantic
 import pytest
 import referencing
 
@@ -8,6 +9,12 @@ from basicsr.sweep.grid import Grid
 from basicsr.utils.options import Options, RuleOptions
 from basicsr.utils.yaml_loader import guessed, read_yaml
 from tests import tiny
+
+WRITTEN_WITH = (2, 12)
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, pydantic.VERSION.split(".")[:2])) < WRITTEN_WITH,
+    reason="the files are written with a newer pydantic, which describes the same types in other words",
+)
 
 FILES = sorted(file for file in (tiny.ROOT / "options").glob("*/*.yml") if file.parent.name != "sweep")
 SWEEPS = sorted((tiny.ROOT / "options/sweep").glob("*.yml"))

@@ -188,8 +188,18 @@ def test_what_an_encoder_refuses_is_an_error_that_names_the_file(tmp_path):
         write_image(tmp_path / "a.png", np.zeros((0, 4, 3), np.uint8))
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_turned_webp_is_turned_once(tmp_path, random, frames):
+    pixels = random.integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    image, exif = PIL.Image.fromarray(pixels), PIL.Image.Exif()
+    exif[0x0112] = 6
+    more = {"save_all": True, "append_images": [image.rotate(180)]} if frames > 1 else {}
+    image.save(tmp_path / "a.webp", lossless=True, exif=exif, **more)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.webp"), np.rot90(pixels, -1))
+
+
 def test_pixels_of_other_types_are_refused(tmp_path):
-    _write_with_opencv(tmp_path / "float.tif", np.zeros((4, 4, 3), np.float32))
+    PIL.Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(DataError, match="float32; convert it to 8 or 16 bits"):
         read_image(tmp_path / "float.tif")
 

@@ -14,4 +14,5 @@ Positive = Annotated[int, pydantic.Field(ge=1)]
 class Section(pydantic.BaseModel):
     """A section of options: keys that it does not have are refused, and defaults are checked, too."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", validate_default=True)
+    # pydantic before 2.10 would warn of `model_type`, whose beginning it keeps for itself
+    model_config = pydantic.ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any, Literal, Union
 
-import pydantic
-
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options.schema import Options
 from basicsr.utils.registry import (
@@ -20,6 +18,7 @@ from basicsr.utils.registry import (
     QUANTIZER_REGISTRY,
     Registry,
 )
+from basicsr.utils.signature import is_model
 from basicsr.utils.yaml_loader import Written, guessed
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -126,7 +125,7 @@ def _is_whole(value: Any, kinds: list[Any]) -> bool:
 
 
 def _is_mapping(kind: Any) -> bool:
-    return typing.get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, pydantic.BaseModel))
+    return typing.get_origin(kind) is dict or is_model(kind)
 
 
 def _read_mapping(value: dict[Any, Any], kinds: list[Any]) -> dict[Any, Any]:

@@ -10,6 +10,7 @@ from basicsr.utils.options.schema import Options, TrainOptions
 from basicsr.utils.options.upstream.rows import Given, Row
 from basicsr.utils.options.upstream.table import ROWS
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, Registry
+from basicsr.utils.signature import is_model
 
 _MODEL_OF = {old: row.convert(old, {}) for row in ROWS if row.old == "model_type" and row.convert for old in row.equals}
 
@@ -77,5 +78,5 @@ def _schema(sections: list[str]) -> type[pydantic.BaseModel] | None:
     for section in sections:
         field = schema.model_fields.get(section) if schema is not None else None
         annotation = field.annotation if field is not None else None
-        schema = annotation if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel) else None
+        schema = annotation if is_model(annotation) else None
     return schema
