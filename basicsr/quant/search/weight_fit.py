@@ -18,7 +18,8 @@ from basicsr.quant.spec import QuantizationError
 class InputMoments:
     """Means and second moments of what a weight is multiplied with, in full precision (x) and quantized (z).
 
-    Sums are float64, of float32 products of one batch each.
+    Sums are float64, of float32 products of one batch each. Both inputs are taken less the means of the first batch, so that inputs
+    that hardly vary about a large value have exact moments, too.
 
     Args:
         features: k, the number of inputs.
@@ -26,11 +27,15 @@ class InputMoments:
 
     def __init__(self, features: int) -> None:
         self._count = 0
+        self._shifts: tuple[Tensor, Tensor] | None = None
         self._of_x, self._of_z = (torch.zeros(features, dtype=torch.float64) for _ in range(2))
         self._xz, self._zz = (torch.zeros(features, features, dtype=torch.float64) for _ in range(2))
 
     def update(self, x: Tensor, z: Tensor) -> None:
         """Take both inputs, (positions, k), of the same positions."""
+        if self._shifts is None:
+            self._shifts = x.mean(0), z.mean(0)
+        x, z = x - self._shifts[0], z - self._shifts[1]
         self._count += len(x)
         self._of_x += x.sum(0).cpu()
         self._of_z += z.sum(0).cpu()
@@ -40,7 +45,17 @@ class InputMoments:
     @property
     def means(self) -> tuple[Tensor, Tensor]:
         """Means of x and z, (k,), float64."""
-        return self._of_x / self._count, self._of_z / self._count
+        assert self._shifts is not None  # there was a batch
+        shifts = (shift.double().cpu() for shift in self._shifts)
+        sums = (self._of_x, self._of_z)
+        of_x, of_z = (shift + total / self._count for shift, total in zip(shifts, sums, strict=True))
+        return of_x, of_z
+
+    @property
+    def vary(self) -> bool:
+        """Whether z varies by more than rounding, so that a weight can be fitted to it at all; also where it is not finite."""
+        variance = self._covariances()[1].diagonal().mean()
+        return not bool(variance <= 1e-9 * self.means[1].square().mean())
 
     def second(self, damping: float, *, central: bool = True) -> tuple[Tensor, Tensor]:
         """Return E[x z'] and E[z z'], (k, k), float64, with `damping` times the mean of the latter's diagonal added to both diagonals.
@@ -52,17 +67,21 @@ class InputMoments:
             central: take both inputs less their means, for a layer whose bias makes up for these.
 
         Raises:
-            QuantizationError: the inputs are not finite, or do not vary at all.
+            QuantizationError: the inputs are not finite.
         """
-        x, z = self.means if central else (torch.zeros_like(self._of_x), torch.zeros_like(self._of_z))
-        xz, zz = self._xz / self._count - torch.outer(x, z), self._zz / self._count - torch.outer(z, z)
+        xz, zz = self._covariances()
+        if not central:
+            x, z = self.means
+            xz, zz = xz + torch.outer(x, z), zz + torch.outer(z, z)
         added = damping * zz.diagonal().mean()
-        if not bool(added.isfinite()) or not added > 1e-9 * damping * self._zz.diagonal().mean() / self._count:
-            raise QuantizationError(
-                "Its quantized inputs do not vary, or are not finite, so that no weight fits them better than another."
-            )
+        if not bool(added.isfinite()):
+            raise QuantizationError("Its inputs are not finite.")
         ridge = added * torch.eye(len(zz), dtype=zz.dtype)
         return xz + ridge, zz + ridge
+
+    def _covariances(self) -> tuple[Tensor, Tensor]:
+        x, z = self._of_x / self._count, self._of_z / self._count
+        return self._xz / self._count - torch.outer(x, z), self._zz / self._count - torch.outer(z, z)
 
 
 def fitted_weight(weight: Tensor, xz: Tensor, zz: Tensor) -> Tensor:

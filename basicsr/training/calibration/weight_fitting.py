@@ -44,7 +44,7 @@ def fit_weights(network: nn.Module, crops: Tensor, options: CalibrationOptions) 
     Each layer is looked at once, in the order of execution, when all layers before it have their new weights. Its weight becomes that of
     the least squares of `search.weight_fit`; its bounds are searched anew for that one; then it is rounded with compensated errors, and
     the bias takes the mean of what is left. So weights lie on their grids afterwards. Layers whose weights are not quantized, that do
-    not say what their weights are multiplied with, or that are never called stay as they are.
+    not say what their weights are multiplied with, or whose inputs are constant stay as they are.
 
     Args:
         network: a network whose quantizers are calibrated; its weights are changed in place.
@@ -131,8 +131,8 @@ def _fit_layer(
     found: dict[str, CalibrationResult] = {}
     for part in _parts(layer):
         moments = _moments(layer, part, x, z)
-        if moments is None:
-            return {}
+        if moments is None or not all(one.vary for one in moments):
+            continue
         try:
             found[part.path] = _fit_part(part, moments, options)
         except QuantizationError as error:

@@ -10,6 +10,7 @@ from basicsr.quant.insertion.coverage import CoverageRule
 from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers, quantized_weights
 from basicsr.quant.spec import QuantizationError
 from basicsr.training.calibration.network_calibration import calibrate_network, check_calibrators
+from basicsr.training.calibration.weight_fitting import fit_weights
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import CalibrationOptions
 
@@ -105,7 +106,17 @@ def test_weights_without_a_grid_of_their_own_are_refused_before_the_work():
         check_calibrators(student, options(4))
 
 
-def test_a_constant_input_is_told_with_its_layer(crops):
+def test_a_layer_with_a_constant_input_stays_as_it_is():
+    network = Mixed()
+    network.first = nn.Conv2d(3, 8, 3)
+    student = quantized(network)
+    calibrate_network(student, torch.full((2, 3, 8, 8), 0.3), options(2))
+    assert torch.equal(student.first.weight, network.first.weight)
+
+
+def test_inputs_that_are_not_finite_are_told_with_their_layer(crops):
     student = quantized(Mixed())
-    with pytest.raises(QuantizationError, match="The weight of 'first' cannot be fitted"):
-        calibrate_network(student, torch.full((2, 3, 8, 8), 0.5)[:, :, :1, :1], options(2))
+    calibrate_network(student, crops, options(0))
+    crops[0, 0, 0, 0] = float("nan")
+    with pytest.raises(QuantizationError, match="The weight of 'first' cannot be fitted. Its inputs are not finite"):
+        fit_weights(student, crops, options(2))
