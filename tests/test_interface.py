@@ -432,6 +432,10 @@ def test_a_well_trained_network_of_others(shared, photos):
     assert 30 < measured.means["psnr"] < full_precision.means["psnr"]
     assert measured.means["fidelity"] > 33
     assert check_levels(quantized, photos[0]) <= 256
+    fitted = basicsr.quantize(network, photos, bits=4, method="DOBI_fitted", coverage="full")
+    measured = basicsr.evaluate(fitted, set5 / "HR")
+    assert measured.means["psnr"] > 29.5  # with bounds alone it has 27.3
+    assert check_levels(fitted, photos[0]) <= 256  # of the first and the last layer, the others have 16
 
 
 @pytest.mark.slow
