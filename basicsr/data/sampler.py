@@ -7,6 +7,8 @@ several processes together see those of one.
 import functools
 import itertools
 import logging
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -144,11 +146,12 @@ def _batches(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
                 raise batch
             yield batch
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        reason = str(error).strip().rpartition("\n")[2]
+        if not ("DataLoader worker (pid" in reason or "shared memory" in reason or "</torch_" in reason):
             raise
         raise DataError(
-            f"A process that loads images has ended by itself: {str(error).rstrip('.')}. Most often the memory did not suffice: "
-            "lower train:num_workers or the images kept in memory, then continue with --auto_resume."
+            f"A process that loads images could not go on: {reason.rstrip('.')}. Most often the memory, or the part of it that "
+            "processes share (/dev/shm), did not suffice: lower train:num_workers, then continue with --auto_resume."
         ) from error
 
 
@@ -185,6 +188,11 @@ def _start_worker(worker: int) -> None:
     # Ctrl-C and SIGTERM may reach the whole process group; the main process saves its state and then ends the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if (
+        parent is not None and not parent.is_alive()
+    ):  # torch looks for a parent that goes, not for one that has gone already
+        os._exit(0)
     cv2.setNumThreads(0)
     if worker > 0:  # what there is to say of the data, such as of an alpha channel, one worker says
         get_logger().setLevel(logging.ERROR)

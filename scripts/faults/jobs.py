@@ -1,5 +1,6 @@
 """The work that faults are put into: every command that writes, on networks and pictures so small that it takes seconds."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -84,6 +85,10 @@ class Job:
     def run(self, inputs: Inputs, root: Path, again: bool, log: Path, **how: object) -> Command:
         """Start the job in a process of its own; `how` are further arguments of `Command`."""
         return Command(self.start(inputs, root, again), log, **how)  # type: ignore[arg-type]
+
+    def doing(self, work: Work) -> "Job":
+        """Return the job with other work in its place."""
+        return dataclasses.replace(self, start=lambda *_: work)
 
     def results(self, root: Path) -> dict[str, str]:
         """Return the digests of what it has left."""

@@ -58,8 +58,7 @@ def short_files(campaign: Campaign, job: Job) -> Iterator[Trial]:
         place = campaign.place()
         limit = int(max(sizes) * (index + campaign.random.random()) / campaign.number(job))
         limited = _limited(job.start(campaign.inputs, place / "root", False), limit)
-        first = Job(job.name, lambda _inputs, _root, _again, limited=limited: limited, job.told)
-        ended = first.run(campaign.inputs, place / "root", False, place / "log0").wait()
+        ended = job.doing(limited).run(campaign.inputs, place / "root", False, place / "log0").wait()
         problem = problem_of(ended, job.told) or campaign.finish(job, place / "root", place / "log")
         yield tried(place, "length of files limited", job.name, problem, SAME if ended.code == 0 else TOLD)
 
@@ -76,9 +75,8 @@ def read_only(campaign: Campaign, job: Job) -> Iterator[Trial]:
         (root / folder if early else root).mkdir(parents=True)
         closed = [root / folder] if early else []
         bare = _without_privilege(job.start(campaign.inputs, root, False))
-        first = Job(job.name, lambda _inputs, _root, _again, bare=bare: bare, job.told)
         _close(closed)
-        command = first.run(campaign.inputs, root, False, place / "log0")
+        command = job.doing(bare).run(campaign.inputs, root, False, place / "log0")
         if not early:
             command.runs_after(campaign.random.uniform(0, reference.seconds))
             closed = [f for f in (root / folder, *(root / folder).rglob("*")) if f.is_dir()]

@@ -144,6 +144,22 @@ def test_a_loading_process_that_dies_is_told_where_the_next_batch_is_asked_for(d
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()  # torch would raise here, in the middle of anything
     assert signal.getsignal(signal.SIGCHLD) in (before, signal.SIG_DFL)
-    with pytest.raises(DataError, match="loads images has ended by itself: DataLoader worker.*--auto_resume"):
+    with pytest.raises(DataError, match="loads images could not go on: DataLoader worker.*--auto_resume"):
         for _ in range(100):
             next(batches)
+
+
+def test_too_little_shared_memory_is_told_and_a_fault_of_a_data_set_stays_one(dataset, monkeypatch):
+    def fails(reason):
+        def sample(*_key):
+            raise RuntimeError(reason)
+
+        monkeypatch.setattr(dataset, "sample", sample)
+        return lambda: next(build_train_loader(dataset, batch_size=2, num_workers=0, seed=1))
+
+    with pytest.raises(DataError, match=r"No space left on device \(28\)\. Most often .*/dev/shm"):
+        fails(
+            "Caught by torch:\nunable to resize file </torch_24_18> to the right size: No space left on device (28)"
+        )()
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fails("mat1 and mat2 shapes cannot be multiplied")()
