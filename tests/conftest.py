@@ -11,6 +11,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 REFERENCE = SHARED / "reference"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the length of the tests with random inputs be chosen; 10,000 takes an hour or so."""
+    parser.addoption("--fuzz", type=int, default=200, metavar="N", help="random inputs of each test in tests/fuzzing")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what asks for the data beside the checkout, and skip what needs a GPU where there is none."""
     for item in items:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr.utils.checkpoint import load_torch
+from basicsr.utils.checkpoint import load_torch, unusual_form
 from basicsr.utils.errors import CheckpointError, DataError
 
 _OVERSHOOT = 0.5  # of a bicubic reduction that was not clipped
@@ -50,7 +50,7 @@ def _crops_of(content: Any, path: Path) -> Tensor:
             names = ", ".join(f"'{name}'" for name in list(content)[:5])
             raise DataError(f"The calibration set '{path}' has no entry 'lq' with LR crops, only {names}. {_REMEDY}")
         content = content["lq"]
-    if isinstance(content, list | tuple) and content and all(isinstance(crop, Tensor) for crop in content):
+    if isinstance(content, list | tuple) and content and all(map(_is_crop, content)):
         crops = [crop[None] if crop.ndim == 3 else crop for crop in content]
         sizes = {tuple(crop.shape[1:]) for crop in crops}
         if len(sizes) > 1:
@@ -59,7 +59,7 @@ def _crops_of(content: Any, path: Path) -> Tensor:
                 "Cut all of them to one size."
             )
         content = torch.cat(crops)
-    if not isinstance(content, Tensor) or content.is_complex():
+    if not isinstance(content, Tensor) or unusual_form(content) is not None:
         raise DataError(
             f"The calibration set '{path}' holds {_kind(content)} where LR crops are looked for: a tensor 'lq' of the shape "
             f"N, 3, h, w, such a tensor alone, or a list of crops. {_REMEDY}"
@@ -67,7 +67,13 @@ def _crops_of(content: Any, path: Path) -> Tensor:
     return content
 
 
+def _is_crop(content: Any) -> bool:
+    return isinstance(content, Tensor) and content.ndim in (3, 4) and unusual_form(content) is None
+
+
 def _kind(content: Any) -> str:
+    if isinstance(content, Tensor):
+        return unusual_form(content) or "a tensor"
     if isinstance(content, list | tuple):
         return "an empty list" if not content else f"a list of {type(content[0]).__name__}"
     return f"an object of type {type(content).__name__}"

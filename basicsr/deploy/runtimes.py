@@ -95,7 +95,7 @@ class RuntimeNetwork(nn.Module):
         Raises:
             CheckpointError: the graph gives another size than its scale factor says.
         """
-        sr = torch.cat([torch.from_numpy(self._infer(image[None].contiguous().numpy()).copy()) for image in x])
+        sr = torch.cat([self._enlarged(image[None]) for image in x])
         expected = (*x.shape[:2], *(side * self.scale for side in x.shape[2:]))
         if sr.shape != expected:
             raise CheckpointError(
@@ -103,6 +103,17 @@ class RuntimeNetwork(nn.Module):
                 "Export the network again."
             )
         return sr
+
+    def _enlarged(self, image: Tensor) -> Tensor:
+        """Run the graph on one image (1, 3, h, w); what a runtime raises is told in a sentence, but for too little memory."""
+        try:
+            return torch.from_numpy(self._infer(image.contiguous().numpy()).copy())
+        except (
+            Exception
+        ) as error:  # each library has errors of its own, and a graph may give something else than numbers
+            if isinstance(error, MemoryError) or "memory" in str(error).lower():
+                raise MemoryError(str(error)) from error
+            raise _cannot_run(self._runtime, error) from error
 
     def profile(self, x: Tensor) -> list[Kernel]:
         """Return what runs for an image (1, 3, h, w), the slowest first."""
@@ -117,10 +128,12 @@ def _opened(graph: bytes, runtime: RuntimeName, threads: int | None, precision: 
             return _open_openvino(graph, threads, precision)
         return _open_onnxruntime(graph, threads)
     except Exception as error:  # each library has errors of its own for graphs that it cannot run
-        reason = " ".join(str(error).split()).removesuffix(".")
-        raise CheckpointError(
-            f"The ONNX graph cannot be run by {runtime}: {reason}. Export the network again."
-        ) from error
+        raise _cannot_run(runtime, error) from error
+
+
+def _cannot_run(runtime: RuntimeName, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split()).removesuffix(".")
+    return CheckpointError(f"The ONNX graph cannot be run by {runtime}: {reason}. Export the network again.")
 
 
 def _read(path: str | Path) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.utils.cards import check_card
-from basicsr.utils.checkpoint import load_torch
+from basicsr.utils.checkpoint import load_torch, unusual_form
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import require_weights
 from basicsr.utils.logger import get_logger
@@ -63,7 +63,9 @@ def load_weights_file(path: str | Path, param_key: str | None = None) -> Weights
         content = load_torch(path)
         stated = stated_in(content.get(ENTRY)) if isinstance(content, Mapping) else None
     quantizers = content.get(QUANTIZERS_ENTRY) if isinstance(content, Mapping) else None
-    tensors = {name: _as_float32(tensor) for name, tensor in weights_in(content, path, param_key).items()}
+    tensors = weights_in(content, path, param_key)
+    _refuse_forms(tensors, path)
+    tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
     _refuse_not_finite(tensors, path)
     return Weights(
         tensors,
@@ -173,6 +175,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
             return safetensors.torch.load_file(path), stated
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"The file of weights '{path}' is damaged or cut off: {error}.") from error
+
+
+def _refuse_forms(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are no plain rows of numbers, with which hardly anything can be computed."""
+    for name, tensor in tensors.items():
+        form = unusual_form(tensor)
+        if form is not None:
+            raise CheckpointError(
+                f"The weights '{path}' hold {form}, such as {name}, where plain values are expected. Save the network's state dict "
+                "in full precision on the CPU."
+            )
 
 
 def _refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
