@@ -198,8 +198,7 @@ def calibrating(file: str) -> Job:
 def testing(pictures: str) -> Job:
     """Return the job of a test on a folder among the inputs."""
     return Job(
-        f"test on {pictures}",
-        lambda inputs, root, _again: lambda: _on_test_options(test, inputs, root, pictures),
+        f"test on {pictures}", lambda inputs, root, _again: lambda: _on_test_options(test, inputs, root, pictures)
     )
 
 
@@ -254,9 +253,7 @@ def _sweep(inputs: Inputs, root: Path) -> int:
     grid = {
         "name": "fault",
         "output": str(root / "sweep"),
-        "architectures": ["EDSR-baseline"],
-        "scales": [SCALE],
-        "bits": [4],
+        **{"architectures": ["EDSR-baseline"], "scales": [SCALE], "bits": [4]},
         "overrides": overrides,
         "evaluation": {"datasets": {"test_1": test_set}},
         "methods": methods,
