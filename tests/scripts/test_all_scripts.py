@@ -40,6 +40,7 @@ def executes(text: str, script: Path) -> bool:
         rf"[\"'](?:scripts/)?{re.escape(script.name)}[\"']",
         rf"scripts/{name}\.(?:py|sh)",
         rf"from (?:benchmarks\.)?{name} import",
+        rf"from benchmarks import .*\b{re.escape(script.stem)}\b",
         rf"import {name}\b",
     )
     return any(re.search(way, text) for way in ways)
