@@ -248,15 +248,16 @@ def _sweep(inputs: Inputs, root: Path) -> int:
         for section in sections:
             place = place.setdefault(section, {})  # type: ignore[assignment]
         place[last] = _value(text)
-    methods = [{"label": "2DQuant", "options": str(REPOSITORY / "options/train/demo_2DQuant.yml")}]
     test_set = {"name": "demo", "type": "PairedImageDataset", "dataroot_gt": str(inputs.pictures), "num_images": 1}
     grid = {
         "name": "fault",
         "output": str(root / "sweep"),
-        **{"architectures": ["EDSR-baseline"], "scales": [SCALE], "bits": [4]},
+        "architectures": ["EDSR-baseline"],
+        "scales": [SCALE],
+        "bits": [4],
         "overrides": overrides,
         "evaluation": {"datasets": {"test_1": test_set}},
-        "methods": methods,
+        "methods": [{"label": "2DQuant", "options": str(REPOSITORY / "options/train/demo_2DQuant.yml")}],
     }
     file = inputs.folder / f"grid_{os.getpid()}.yml"
     file.write_text(json.dumps(grid), encoding="utf-8")  # JSON is YAML
