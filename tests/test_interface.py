@@ -439,6 +439,19 @@ def test_a_well_trained_network_of_others(shared, photos):
 
 
 @pytest.mark.slow
+def test_distillation_of_weights_needs_crops_alone(crops):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), Block(), nn.Conv2d(8, 12, 3, 1, 1), nn.PixelShuffle(2))
+    quantized = basicsr.quantize(network, crops, bits=2, method="QAD")
+    trained = basicsr.distill(quantized, crops, 60, batch_size=2)
+    assert trained.method.endswith("QAD, 60 iterations")
+    with torch.no_grad():
+        before, after = (float((one(crops) - network(crops)).square().mean()) for one in (quantized, trained))
+    assert after < 0.95 * before
+    assert not torch.equal(trained.network.get_submodule("0").weight, quantized.network.get_submodule("0").weight)
+
+
+@pytest.mark.slow
 def test_importing_the_package_imports_nothing_of_it():
     code = "import sys, basicsr; assert 'torch' not in sys.modules; import basicsr.export; assert basicsr.export.__module__ == 'basicsr.interface.storing'; basicsr.quantize"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tiny.ROOT)

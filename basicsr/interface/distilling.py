@@ -15,7 +15,6 @@ from basicsr.interface.networks import probe, repeated_blocks
 from basicsr.interface.quantized_network import QuantizedNetwork, require_quantized
 from basicsr.interface.recipes import check_changes, read_recipe, resolve_options, trains
 from basicsr.models.base_model import model_class_of
-from basicsr.models.distilled_model import DistilledModel
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.utils.errors import OptionsError, TrainingError
@@ -208,12 +207,12 @@ def _batches(
     model: QuantizedModel, options: Options, lr: Tensor, images: str | Path | None, scale: int
 ) -> Iterator[Mapping[str, Tensor]]:
     train, seed = options.required_train(), options.manual_seed
-    if model.trains_on == "crops" or isinstance(model, DistilledModel):  # no HR image is looked at
+    if model.trains_on == "crops" or (images is None and not model.needs_originals):
         return crop_batches(lr, train.batch_size, seed, 0)
     if images is None:
         raise OptionsError(
             f"The method '{options.method_name}' trains against HR images: name their folder with images=... Methods that need crops alone "
-            "are 2DQuant, DBDC+Pac, BRECQ and QDrop."
+            "are QAD, 2DQuant, DBDC+Pac, BRECQ and QDrop."
         )
     section = {
         "type": "PairedImageDataset",

@@ -50,6 +50,11 @@ class Model(ABC):
     def __init__(self, network: nn.Module, options: Options, device: torch.device, /) -> None:
         """Take the network with its weights, the options of the run and the device."""
 
+    @property
+    def needs_originals(self) -> bool:
+        """Whether batches of images must hold `gt`; by default they must."""
+        return True
+
     def prepare(self, crops: Tensor) -> None:  # noqa: B027 -- most models need not
         """Take and check the calibration crops (N, 3, h, w) before any long work; called for models that train on them.
 

@@ -71,6 +71,11 @@ class DistilledModel(QuantizedModel):
         self._feature_gradient = feature_gradient
         self._watch = LossWatch()
 
+    @property
+    def needs_originals(self) -> bool:
+        """Whether batches must hold `gt`: the full-precision network alone is compared with."""
+        return False
+
     def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Take one step of the optimiser on a batch of LR crops (`lq`: N, 3, h, w); return the losses, detached.
 

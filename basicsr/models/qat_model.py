@@ -133,6 +133,11 @@ class QATModel(QuantizedModel):
         self._relative_steps = RelativeSteps(self.optimizer, *units) if units else None
         self.scheduler = build_scheduler(scheduler, self.optimizer, self.total_iter, "train:scheduler")
 
+    @property
+    def needs_originals(self) -> bool:
+        """Whether a loss compares with the originals; otherwise batches need not hold them."""
+        return self.pixel_loss is not None
+
     def _lay_out(self, channels_last: bool) -> torch.memory_format:
         """Bring the weights into the layout that images get, too, and return it."""
         if not channels_last:
@@ -185,7 +190,7 @@ class QATModel(QuantizedModel):
         sums: dict[str, Tensor] = {}
         lq_parts, gt_parts = (
             batch[key].to(self.device, memory_format=self._layout).chunk(self.accumulation_steps)
-            for key in ("lq", "gt")
+            for key in ("lq", "gt" if self.needs_originals else "lq")
         )
         for lq, gt in zip(lq_parts, gt_parts, strict=True):
             share = len(lq) / len(batch["lq"])
