@@ -5,14 +5,15 @@
 
 From the root of the repository. `options/replaced.yml` names what replaces each file; a file that is not in it lies where it lay.
 `tests/snapshots/replaced_options.json` holds what the old files resolved to, every section once. Both sides are completed with the
-defaults of today. Six differences are intended:
+defaults of today. Seven differences are intended:
 
 - `gt_size` is `lq_size` now;
 - `network` and `recipe` are new and say only where options came from;
 - the label `method` tells the recipes of 2DQuant, DFSQ and BRECQ apart;
 - files of tests hold what a recipe does in training, too, which a test does not read;
 - the training of a full-precision network from scratch no longer names weights of another network, which it does not read;
-- 2DQuant on DF2K names calibration sets instead of drawing crops.
+- 2DQuant on DF2K names calibration sets instead of drawing crops;
+- PAMS, DDTB and QuantSR have the features, gates and skip connections of their authors' code.
 
 The exit code is 1 if anything else differs.
 """
@@ -37,6 +38,11 @@ ORIGIN = {"network", "recipe", "method"}
 NOT_READ = {
     "train/demo_train_EDSR_x4.yml": ("path:pretrain_network_FP",),
     "test/*": ("calibration:*", "logger:*", "model_type", "val:val_freq", "*:threshold_window", "*:exact_zeros"),
+}
+AS_THEIR_AUTHORS = {
+    "*_PAMS*": ("train:feature_layers", "quantization:coverage"),
+    "*_DDTB*": ("train:feature_layers", "quantization:coverage", "quantization:activation_quantizer:pull_steps"),
+    "*_QuantSR*": ("quantization:coverage",),
 }
 NAMES_SETS = "train/train_*2DQuant_x*.yml"
 
@@ -83,7 +89,9 @@ def differences(file: str, before: dict[str, Any], command: str) -> list[str]:
     name, *overrides = shlex.split(command)
     old, new = _flat(options_of(before)), _flat(load_options(ROOT / "options" / name, overrides))
     names_sets = {"calibration:data"} if fnmatchcase(file, NAMES_SETS) and old["calibration:data"] is None else set()
-    not_read = [glob for files, globs in NOT_READ.items() if fnmatchcase(file, files) for glob in globs]
+    not_read = [
+        glob for files, globs in {**NOT_READ, **AS_THEIR_AUTHORS}.items() if fnmatchcase(file, files) for glob in globs
+    ]
     keys = sorted(key for key in old.keys() | new.keys() if not any(fnmatchcase(key, glob) for glob in not_read))
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"

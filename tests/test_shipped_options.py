@@ -56,7 +56,7 @@ def test_it_loads_and_is_called_by_its_file(file):
 
 
 def test_there_are_few_of_them():
-    assert len(FILES) + len(list((OPTIONS / "sweep").glob("*.yml"))) <= 54
+    assert len(FILES) + len(list((OPTIONS / "sweep").glob("*.yml"))) <= 56
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -76,7 +76,11 @@ def trained_by_recipe():
         start, _, family = file.stem.partition("_")
         recipes = [recipe.stem for recipe in (OPTIONS / "methods").glob(f"{family}*.yml")]
         if "{recipe}" in file.read_text(encoding="utf-8"):
-            runs += [(file, recipe) for recipe in recipes if recipe in (family, f"{family}_exact") or "_as_" in recipe]
+            runs += [
+                (file, recipe)
+                for recipe in recipes
+                if recipe in (family, f"{family}_exact", f"{family}_fitted") or "_as_" in recipe
+            ]
         elif family in recipes and family != "FP":
             runs.append((file, family))
     return sorted(runs)

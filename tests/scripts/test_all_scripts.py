@@ -22,6 +22,7 @@ ELSEWHERE = {
     "prepared_folders.py": "test_sub_images.py",
     "quickstart.sh": "test_quickstart.py",
     "benchmarks/dobi_benchmark.py": "test_benchmark.py",
+    "benchmarks/nncf_graphs.py": "test_peers_benchmark.py",
     "benchmarks/training_benchmark.py": "test_benchmark.py",
     "2DQuant-getcalidata.sh": "../test_documented_commands.py",
     "2DQuant-train.sh": "../test_documented_commands.py",

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import peers_benchmark
+from benchmarks.nncf_graphs import MIXED
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -45,6 +46,6 @@ def test_the_rows_of_this_project(case, tmp_path):
 
 def test_the_rows_of_nncf(case, tmp_path):
     pytest.importorskip("nncf")
-    rows = rows_of(case(peers_benchmark.MIXED), tmp_path)
+    rows = rows_of(case(MIXED), tmp_path)
     own, other = (float(rows[name][1]) for name in ("full precision", "NNCF, mixed, of this project's graph"))
     assert other == pytest.approx(own, abs=1.5) and other != own
