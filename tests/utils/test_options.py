@@ -8,6 +8,7 @@ import pytest
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import apply_override, load_options, merge, read_with_bases
 from basicsr.utils.options.merging import read_layers
+from basicsr.utils.provenance import write_options
 from basicsr.utils.registry import ALL_REGISTRIES, LOSS_REGISTRY
 from basicsr.utils.yaml_loader import guessed, parse_yaml
 
@@ -344,3 +345,14 @@ def test_a_plugin_folder_adds_a_component(tmp_path, monkeypatch):
     )
     load_options(TRAIN, [f"plugins=[{tmp_path}]"])
     assert LOSS_REGISTRY.build({"type": "MyLoss", "power": 2.0}, where="x") is not None
+
+
+@pytest.mark.parametrize(
+    "file", ["train/demo_2DQuant.yml", "train/demo_chain.yml", "train/demo_train_EDSR.yml", "test/demo.yml"]
+)
+def test_the_options_that_a_run_leaves_can_be_run_again(tmp_path, file):
+    options = load_options(ROOT / "options" / file)
+    write_options(options, tmp_path)
+    assert load_options(tmp_path / "options.yml") == options
+    changed = load_options(tmp_path / "options.yml", ["name=again"])
+    assert changed.name == "again"

@@ -31,6 +31,7 @@ def load_options(path: str | Path, overrides: list[str] | None = None, tell: boo
     """
     raw = fill_placeholders(translated_options(path, overrides, tell))
     after = raw.pop("after", None)
+    raw.pop("provenance", None)  # of the options.yml that a run leaves, which can be run again
     options = validate_model(Options, raw, "")
     check_components(options)
     if after is not None and (options.train is not None or options.quantization is not None):
