@@ -215,6 +215,9 @@ def test_test_files_run(command, tmp_path, quantized):
     ]
     if options.quantization:
         changes.append(f"path:pretrain_network_Q={folder}/experiments/tiny/models/net_Q_latest.pth")
+        changes.append(
+            "quantization:weight_quantizer:type=Affine"
+        )  # that of the network there, whatever the recipe has
     arguments = tiny.overrides(
         folder, "name=tiny_test", *given, *changes, scale=options.scale, architecture=architecture
     )

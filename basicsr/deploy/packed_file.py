@@ -102,7 +102,7 @@ def load_packed(path: str | Path, network: nn.Module | None = None) -> tuple[nn.
         raise
     except Exception as error:  # a description that lies, with its checksum right, is met with errors of any kind
         raise CheckpointError(
-            f"The packed network '{path}' cannot be rebuilt: {error} It was written by another version of this program, or belongs to "
+            f"The packed network '{path}' cannot be rebuilt: {str(error).partition(chr(10))[0]} It was written by another version of this program, or belongs to "
             "another network than the one given; pack the network again."
         ) from error
     return network.eval().requires_grad_(False), description

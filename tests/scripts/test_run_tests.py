@@ -49,7 +49,8 @@ def checkout(tmp_path):
     for name in ("basicsr", "docs", "tests"):
         (folder / name).unlink()
         (folder / name).mkdir()
-    shutil.rmtree(folder / "scripts/benchmarks")
+    for below in [child for child in (folder / "scripts").iterdir() if child.is_dir()]:
+        shutil.rmtree(below)
     for file in (folder / "scripts").glob("*.py"):
         file.unlink()
     (folder / "scripts/benchmarks").mkdir()

@@ -7,7 +7,7 @@ from torch import nn
 from basicsr.models.pac_model import PacModel
 from basicsr.models.ptq_model import PTQModel
 from basicsr.models.qat_model import QATModel
-from basicsr.training.teacher import choose_feature_layers
+from basicsr.training.teacher import choose_feature_layers, has_native_bfloat16
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import load_options
 from tests import tiny
@@ -36,3 +36,7 @@ def test_a_network_without_feature_layers_is_told_so(model_class, tmp_path):
         model_class(Silent(), options, torch.device("cpu"), **arguments)
     model = model_class(Silent(), options, torch.device("cpu"), feature_layers=["0"], **arguments)
     assert model.teacher.feature_layers == ["0"]
+
+
+def test_a_device_that_is_neither_cpu_nor_gpu_has_no_native_bfloat16():
+    assert not has_native_bfloat16(torch.device("meta"))
