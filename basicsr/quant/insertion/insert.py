@@ -138,7 +138,7 @@ def quantized_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
-    """Return, for each quantizer whose input another one before it quantizes in the same way, the name of that one.
+    """Return, for each quantizer of a network, or of a part of one, whose input another one before it quantizes in the same way, that one.
 
     Such quantizers have the same type and specification, so that calibration finds the same bounds for them.
     """
@@ -147,7 +147,7 @@ def quantizers_with_same_input(network: nn.Module) -> dict[str, str]:
         if isinstance(module, QModule):
             first_of_kind: dict[tuple[type[Quantizer], QuantSpec], str] = {}
             for slot in module.slots_with_same_input():
-                quantizer, name = module.get_submodule(slot), f"{module_name}.{slot}"
+                quantizer, name = module.get_submodule(slot), f"{module_name}.{slot}" if module_name else slot
                 if not isinstance(quantizer, Quantizer):
                     continue
                 first = first_of_kind.setdefault((type(quantizer), quantizer.spec), name)

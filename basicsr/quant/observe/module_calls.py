@@ -73,6 +73,29 @@ def observe_calls(
         yield
 
 
+def first_inputs(network: nn.Module, module_names: Iterable[str], x: Tensor) -> dict[str, Tensor]:
+    """Run a network and return the first argument of the first call of some of its modules, detached, by their names.
+
+    Args:
+        network: any network.
+        module_names: full names; one that is not called is left out.
+        x: input of the network.
+
+    Raises:
+        QuantizationError: there is no module of that name.
+    """
+    inputs: dict[str, Tensor] = {}
+    with torch.no_grad(), ExitStack() as hooks:
+        for name in module_names:
+
+            def keep(_module: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
+                inputs.setdefault(name, arguments[0].detach().clone())  # a later layer may change it in place
+
+            hooks.callback(find_module(network, name).register_forward_pre_hook(keep).remove)
+        network(x)
+    return inputs
+
+
 def capture_call(network: nn.Module, module_name: str, x: Tensor) -> ModuleCall:
     """Run a network up to and with one of its modules and return the call of that one; the rest is not computed.
 

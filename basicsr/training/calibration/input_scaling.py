@@ -1,16 +1,15 @@
 """The factors of each layer's input channels, by what they do to the output of the layer."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from basicsr.quant.calibrators.base import calibrate_tensor
-from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.quant.insertion.insert import named_quantizers, quantizers_with_same_input
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.observe.capture import bypass_quantizers
+from basicsr.quant.observe.module_calls import first_inputs
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.utils.logger import get_logger
 from basicsr.utils.memory import release_freed_memory
@@ -44,7 +43,9 @@ def scale_inputs(network: nn.Module, crops: Tensor, options: CalibrationOptions)
     with torch.no_grad():
         for layer in layers.values():
             layer.set_input_scale(torch.ones_like(_scale_of(layer)))
-        for name, x in _first_inputs(network, layers, crops[: options.batch_size]).items():
+        with bypass_quantizers(network):
+            inputs = first_inputs(network, layers, crops[: options.batch_size].to(next(network.parameters()).device))
+        for name, x in inputs.items():
             chosen[name] = _choose(layers[name], x, options)
     release_freed_memory()
     changed = sum(power > 0 for power in chosen.values())
@@ -52,20 +53,6 @@ def scale_inputs(network: nn.Module, crops: Tensor, options: CalibrationOptions)
         "The inputs of %d of %d layers are scaled by channel; their weights take it back.", changed, len(layers)
     )
     return chosen
-
-
-def _first_inputs(network: nn.Module, layers: Mapping[str, nn.Module], crops: Tensor) -> dict[str, Tensor]:
-    """Return what each layer is given in its first call when nothing is quantized."""
-    inputs: dict[str, Tensor] = {}
-    with bypass_quantizers(network), ExitStack() as hooks:
-        for name, module in layers.items():
-
-            def keep(_module: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
-                inputs.setdefault(name, arguments[0].detach())
-
-            hooks.callback(module.register_forward_pre_hook(keep).remove)
-        network(crops.to(next(network.parameters()).device))
-    return inputs
 
 
 def _choose(layer: QModule, x: Tensor, options: CalibrationOptions) -> float:
@@ -96,10 +83,14 @@ def _factors(magnitudes: Tensor, power: float) -> Tensor:
 
 def _calibrate(layer: QModule, x: Tensor, options: CalibrationOptions) -> None:
     """Calibrate the quantizers of one layer for one input."""
-    weights = layer.weights()
+    weights, scaled = layer.weights(), layer.scaled(x)
+    leaders = quantizers_with_same_input(layer)
+    found: dict[str, Any] = {}
     for slot, quantizer in named_quantizers(layer):
-        kind, tensor = (options.weights, weights[slot]) if slot in weights else (options.activations, layer.scaled(x))
-        quantizer.load_calibration(calibrate_tensor(_calibrator(kind, quantizer), tensor.detach()))
+        if slot not in leaders:
+            kind, tensor = (options.weights, weights[slot]) if slot in weights else (options.activations, scaled)
+            found[slot] = calibrate_tensor(_calibrator(kind, quantizer), tensor.detach())
+        quantizer.load_calibration(found[leaders.get(slot, slot)])
 
 
 def _calibrator(kind: Any, quantizer: Quantizer) -> Any:

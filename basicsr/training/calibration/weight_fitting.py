@@ -1,6 +1,5 @@
 """Weights that fit the quantized inputs of their layers, found layer by layer in the order of execution, without training."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.observe.capture import bypass_quantizers
+from basicsr.quant.observe.module_calls import first_inputs
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.search.weight_fit import InputMoments, compensated_rounding, fitted_weight
 from basicsr.quant.spec import QuantizationError
@@ -64,7 +64,8 @@ def fit_weights(network: nn.Module, crops: Tensor, options: CalibrationOptions) 
     layers = {n: m for n, m in network.named_modules() if isinstance(m, QModule) and _parts(m)}
     found: dict[str, CalibrationResult] = {}
     with torch.no_grad():
-        inputs = _inputs_in_full_precision(network, layers, chosen)
+        with bypass_quantizers(network):
+            inputs = first_inputs(network, layers, chosen)
 
         def fit(_module: nn.Module, arguments: tuple[Any, ...], name: str) -> None:
             if name in inputs:  # the first call of a layer decides
@@ -108,20 +109,6 @@ def _parts(layer: QModule) -> list[_Part]:
             of_input = layer.get_submodule(path.removesuffix(_WEIGHT) + _ACTIVATION)
             parts.append(_Part(path, weight.detach(), of_part, quantizer, of_input))
     return parts
-
-
-def _inputs_in_full_precision(network: nn.Module, layers: Mapping[str, QModule], crops: Tensor) -> dict[str, Tensor]:
-    """Return what each layer is given in its first call when nothing is quantized."""
-    inputs: dict[str, Tensor] = {}
-    with bypass_quantizers(network), ExitStack() as hooks:
-        for name, module in layers.items():
-
-            def keep(_module: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
-                inputs.setdefault(name, arguments[0].detach().clone())
-
-            hooks.callback(module.register_forward_pre_hook(keep).remove)
-        network(crops)
-    return inputs
 
 
 def _fit_layer(
