@@ -1,7 +1,8 @@
 """Bytes of image files to pixels, upright: by OpenCV, and by Pillow what OpenCV gets wrong or does not know.
 
-Pillow reduces 16 bits to 8. OpenCV multiplies the colours of a TIFF of 8 bits by alpha, drops the alpha of grey ones, and reads no GIF
-and no animated WebP before version 4.11.
+Pillow reduces 16 bits to 8. OpenCV multiplies the colours of a TIFF of 8 bits by alpha and drops the alpha of grey ones, gives black for
+some compressions, takes the unused byte of a BMP for alpha, and reads no GIF and no animated WebP before version 4.11. Of an animated
+PNG its versions differ in which picture is the first.
 """
 
 import math
@@ -17,8 +18,8 @@ from basicsr.utils.image_header import Header, is_cut_off, opened, turned
 from basicsr.utils.tiff_layout import TiffLayout, read_tiff_layout
 
 _MOST_PIXELS = 2**30  # that OpenCV decodes
-_PNG, _JPEG, _GIF, _RIFF = b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF"
-_TURNED_HERE = (_PNG, _RIFF)  # PNG and WebP, whose tags OpenCV does not apply
+_PNG, _JPEG, _GIF, _BMP, _RIFF = b"\x89PNG", b"\xff\xd8", b"GIF8", b"BM", b"RIFF"
+_TURNED_HERE = (_PNG, _RIFF, _JPEG)  # not TIFF, which OpenCV turns
 _DEPTH_OF_PNG = 24  # where its header has the bits of a sample
 _GREY_MODES = ("1", "L")
 
@@ -40,7 +41,7 @@ def decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:
             "Cut it into parts."
         )
     layout = read_tiff_layout(data)
-    by_pillow = data.startswith(_GIF) or (data.startswith(_RIFF) and header.pictures > 1)
+    by_pillow = data.startswith((_GIF, _BMP)) or (header.pictures > 1 and _is_animation_of_8_bits(data))
     if layout is not None:
         pixels = _decode_tiff(data, path, layout)
     else:
@@ -48,15 +49,20 @@ def decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:
     if pixels is None or (data.startswith(_JPEG) and is_cut_off(data)):
         raise _unreadable(path, layout)
     if data.startswith(_JPEG) and header.mode == "L":
-        return pixels[..., 0]
+        pixels = pixels[..., 0]
     if data.startswith(_PNG) and pixels.ndim == 2 and header.transparent_grey is not None:
         pixels = _with_transparent_level(pixels, header.transparent_grey, data[_DEPTH_OF_PNG])
     return turned(pixels, header.orientation) if data.startswith(_TURNED_HERE) and not by_pillow else pixels
 
 
+def _is_animation_of_8_bits(data: bytes) -> bool:
+    return data.startswith(_RIFF) or (data.startswith(_PNG) and data[_DEPTH_OF_PNG] <= 8)
+
+
 def _by_opencv(data: bytes) -> np.ndarray | None:
-    # IMREAD_UNCHANGED shows whether there is alpha but turns TIFF only, IMREAD_COLOR turns all but has no alpha, as JPEG has none
-    flag = cv2.IMREAD_COLOR if data.startswith(_JPEG) else cv2.IMREAD_UNCHANGED
+    # IMREAD_UNCHANGED shows whether there is alpha, and leaves CMYK as it is, which a JPEG may be
+    jpeg = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flag = jpeg if data.startswith(_JPEG) else cv2.IMREAD_UNCHANGED
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:
@@ -79,8 +85,7 @@ def _by_pillow(data: bytes) -> np.ndarray | None:
 
 def _decode_tiff(data: bytes, path: str | Path, layout: TiffLayout) -> np.ndarray | None:
     if layout.bits <= 8:
-        pixels = _by_pillow(data)
-        return _by_opencv(data) if pixels is None else pixels
+        return _by_pillow(data)
     if layout.bits == 16 and (kind := layout.not_read_at_16_bits()):
         raise DataError(
             f"The image '{path}' is a TIFF of 16 bits with {kind}, which is not read here. Save it again as PNG of 16 bits."
@@ -88,6 +93,8 @@ def _decode_tiff(data: bytes, path: str | Path, layout: TiffLayout) -> np.ndarra
     pixels = _by_opencv(data)
     if pixels is None or pixels.dtype != np.uint16:
         return pixels
+    if 8 < layout.bits < 16:  # OpenCV puts zeros behind them, so that white is not quite white
+        pixels = ((pixels >> (16 - layout.bits)) * (65535 / (2**layout.bits - 1))).round().astype(np.uint16)
     if layout.white_is_zero:
         pixels = np.iinfo(pixels.dtype).max - pixels
     return pixels if layout.has_alpha or pixels.ndim == 2 else pixels[..., :3]
@@ -106,5 +113,6 @@ def _unreadable(path: str | Path, layout: TiffLayout | None) -> DataError:
             f"The TIFF '{path}' is damaged, or of a kind that is not read here: {layout}. Save it again as PNG, or copy it again."
         )
     return DataError(
-        f"The file '{path}' is damaged or is not an image. Copy or download it again, or take it out of the folder."
+        f"The file '{path}' is damaged or is not an image that is read here. Copy or download it again, convert it to PNG, or take it "
+        "out of the folder."
     )

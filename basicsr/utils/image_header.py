@@ -14,12 +14,18 @@ from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from basicsr.utils.image_bytes import open_ends
+from basicsr.utils.image_profile import profile_in
 
 _ORIENTATION = 0x0112  # tag of EXIF
 _TAIL = 64  # bytes at the end of a file that are looked at
 _GREY_MODES = ("1", "L", "LA", "La", "F")  # and those that begin with I, of 16 and 32 bits
+_OF_EXIF = b"eXIf"  # kind of a chunk of PNG
+_EXIF = ("exif", "Raw profile type exif")  # the second is ImageMagick's
+_XMP = ("xmp", "XML:com.adobe.xmp")
+_LATE = 1 << 16  # bytes at the end of a PNG in which tags behind the pixels are looked for
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _limit = threading.Lock()
 
@@ -31,7 +37,7 @@ class Header:
     Attributes:
         size: width and height in pixels as stored, before it is turned.
         mode: Pillow's name of the kind of pixels, such as `L` for grey and `CMYK`.
-        orientation: 1 to 8, see EXIF; 1 is upright. Told of PNG, WebP and JPEG.
+        orientation: 1 to 8, see EXIF; 1 is upright.
         profile: ICC profile.
         pictures: pages or frames.
         transparent_grey: the level of a grey PNG that is transparent, in the bits that the file stores.
@@ -49,21 +55,40 @@ def read_header(data: bytes) -> Header:
     """Return what a file says beside its pixels."""
     try:
         with opened(data) as image:
-            tagged = "exif" in image.info  # without it, Pillow would decode a PNG in search of one behind its pixels
+            tagged = _is_tagged(image) or _OF_EXIF in data
             transparent = image.info.get("transparency") if image.mode in ("1", "L", "I;16") else None
             if image.mode == "1" and transparent is not None:
                 transparent = int(bool(transparent))  # some versions of Pillow tell 255, not 1
-            orientation = image.getexif().get(_ORIENTATION, 1) if tagged else 1
             return Header(
                 image.size,
                 image.mode,
-                orientation if orientation in range(1, 9) else 1,
-                image.info.get("icc_profile"),
+                _orientation_of(image) if tagged else 1,
+                image.info.get("icc_profile") or profile_in(data),
                 getattr(image, "n_frames", 1),
                 transparent,
             )
     except Exception:  # Pillow meets damaged headers with errors of any kind; whether there is an image, OpenCV tells
         return Header()
+
+
+def _is_tagged(image: PIL.Image.Image) -> bool:
+    """Whether a file says before its pixels how to turn it. Without this, Pillow would decode each PNG in search of a tag behind them."""
+    return image.format == "TIFF" or any(key in image.info for key in _EXIF)
+
+
+def without_xmp(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return an image that has forgotten its XMP, where Pillow looks for an orientation, too, unlike viewers and browsers."""
+    for key in _XMP:
+        image.info.pop(key, None)
+    return image
+
+
+def _orientation_of(image: PIL.Image.Image) -> int:
+    """Return the orientation from EXIF; 1 where it is none of 1 to 8."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if isinstance(orientation, bytes) and len(orientation) == 1:  # of the type BYTE, where the standard has SHORT
+        orientation = orientation[0]
+    return orientation if orientation in range(1, 9) else 1
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -97,7 +122,7 @@ def any_size() -> Iterator[None]:
 def opened(data: bytes) -> PIL.Image.Image:
     """Open an image of any size; see `any_size`."""
     with any_size():
-        return PIL.Image.open(io.BytesIO(data))
+        return without_xmp(PIL.Image.open(io.BytesIO(data)))
 
 
 def is_cut_off(jpeg: bytes) -> bool:
@@ -131,14 +156,27 @@ def glance(path: Path) -> Glance | None:
     """Look at the file of an image, inside of `any_size`; None where only its pixels can tell, such as where the end is missing."""
     try:
         with open_ends(path) as file, PIL.Image.open(file) as image:
-            tagged = "exif" in image.info or image.format == "TIFF"
-            sideways = tagged and image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+            tagged = _is_tagged(image)
+            sideways = tagged and _orientation_of(without_xmp(image)) >= 5
             grey = image.mode in _GREY_MODES or image.mode.startswith("I")
             alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
-            size = image.size[::-1] if sideways else image.size
-            return Glance(size, grey, alpha) if _ends_well(file, image.format) else None
+            size = image.size
+            if isinstance(image, TiffImageFile):  # whose size some versions of Pillow give upright
+                size = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+            told = tagged or image.format != "PNG" or not _is_tagged_late(file)
+            return (
+                Glance(size[::-1] if sideways else size, grey, alpha)
+                if told and _ends_well(file, image.format)
+                else None
+            )
     except Exception:  # as in `read_header`
         return None
+
+
+def _is_tagged_late(file: BinaryIO) -> bool:
+    """Whether a PNG says behind its pixels how to turn it, as ExifTool writes it."""
+    file.seek(max(0, file.seek(0, io.SEEK_END) - _LATE))
+    return _OF_EXIF in file.read()
 
 
 def _ends_well(file: BinaryIO, kind: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""Colour profiles into encoded images, since OpenCV writes none, and Pillow no colours of 16 bits."""
+"""Colour profiles into encoded images, since OpenCV writes none, and Pillow no colours of 16 bits; and out of those where Pillow sees none."""
 
 import struct
 import zlib
@@ -6,6 +6,27 @@ import zlib
 _END_OF_IHDR = 33  # of a PNG: signature, length, kind, header and checksum
 _ICC_TAG, _UNDEFINED = 34675, 7  # of TIFF: where the profile is, and the type of its bytes
 _ENTRY = 12  # bytes of an entry in a directory of TIFF
+_BEFORE_HEADER, _BITMAPV5HEADER = 14, 124  # bytes of BMP
+_OF_GIF = b"\x21\xff\x0bICCRGBG1012"  # start of the extension that holds a profile
+
+
+def profile_in(data: bytes) -> bytes | None:
+    """Return the ICC profile of a BMP or GIF, see BITMAPV5HEADER and the ICC's extension of GIF; None of another file."""
+    if data.startswith(b"BM") and data[_BEFORE_HEADER] == _BITMAPV5HEADER and data[70:74] == b"DEBM":  # embedded
+        start, length = struct.unpack_from("<II", data, 126)
+        return data[_BEFORE_HEADER + start :][:length] or None
+    if data.startswith(b"GIF8") and (start := data.find(_OF_GIF)) >= 0:
+        return _blocks_of_gif(data, start + len(_OF_GIF)) or None
+    return None
+
+
+def _blocks_of_gif(data: bytes, place: int) -> bytes:
+    """Return what lies in a row of blocks, each of which begins with its length, to the one of length 0."""
+    content = b""
+    while place < len(data) and data[place]:
+        content += data[place + 1 :][: data[place]]
+        place += 1 + data[place]
+    return content
 
 
 def png_with_profile(data: bytes, profile: bytes) -> bytes:

@@ -1,6 +1,7 @@
 import errno
 import logging
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -144,7 +145,7 @@ def test_a_truncated_image_is_named(tmp_path, random, suffix, part):
     write_image(path, random.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * part)])
-    with pytest.raises(DataError, match=rf"broken{suffix}' is damaged or is not an image\. Copy"):
+    with pytest.raises(DataError, match=rf"broken{suffix}' is damaged or is not an image that is read here\. Copy"):
         read_image(path)
 
 
@@ -264,6 +265,17 @@ def test_profiles_of_16_bits_are_kept(tmp_path):
             assert (again.alpha is None) == (alpha is None) and again.profile == profile
 
 
+def small_tiff(bits, samples, compression=1):
+    """Return a TIFF of 8x2 pixels of three samples; with a compression it only says that they are compressed."""
+    lines = ["".join(format(level, f"0{bits}b") for level in line) for line in np.reshape(samples, (2, 24)).tolist()]
+    data = b"".join(int(line, 2).to_bytes(3 * bits, "big") for line in lines)
+    entries = {256: 8, 257: 2, 258: 146, 259: compression, 262: 2, 273: 152, 277: 3, 278: 2, 279: len(data)}
+    kinds = {258: (3, 3)}  # the bits of the samples are three short numbers, behind the directory
+    tags = [struct.pack("<HHII", key, *kinds.get(key, (4, 1)), value) for key, value in entries.items()]
+    start = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags)
+    return start.ljust(146, b"\0") + struct.pack("<3H", bits, bits, bits) + data
+
+
 def test_kinds_of_tiff_are_read_rightly_or_refused(tmp_path):
     """The right values are those that the file was written from, by a writer that knows all kinds."""
     tifffile = pytest.importorskip("tifffile")
@@ -304,6 +316,17 @@ def test_kinds_of_tiff_are_read_rightly_or_refused(tmp_path):
             DataError, match=f"TIFF of 16 bits with {kind}, which is not read here. Save it again as PNG"
         ):
             read_picture(path)
+    for bits in (10, 12, 14):  # the largest level becomes the largest of 16 bits
+        levels = sixteen[:2, :8, :3] >> (16 - bits)
+        levels[0, 0] = 2**bits - 1
+        path.write_bytes(small_tiff(bits, levels))
+        np.testing.assert_array_equal(read_picture(path).rgb, np.round(levels / (2**bits - 1) * 65535))
+    tifffile.imwrite(path, eight[..., :2], photometric="miniswhite", extrasamples=["unassalpha"], planarconfig="contig")
+    with pytest.raises(DataError, match=r"of a kind that is not read here: 2 channels of 8 bits, format 1, colours 0"):
+        read_picture(path)
+    path.write_bytes(small_tiff(8, eight[:2, :8, :3], compression=34712))  # JPEG 2000, of which OpenCV makes black
+    with pytest.raises(DataError, match=r"3 channels of 8 bits.*compression 34712\. Save it again as PNG"):
+        read_picture(path)
     tifffile.imwrite(path, sixteen[..., :3], photometric="rgb", compression="lzma")
     with pytest.raises(DataError, match=r"of a kind that is not read here: 3 channels of 16 bits.*compression 34925\."):
         read_picture(path)

@@ -7,15 +7,14 @@ import zlib
 
 import numpy as np
 import PIL.Image
-import PIL.ImageCms
 import PIL.ImageOps
 import pytest
 
 from basicsr.utils.errors import DataError
 from basicsr.utils.image import Picture, read_image, read_picture, write_picture
-from basicsr.utils.image_header import Header, read_header
+from basicsr.utils.image_header import Header, glance, read_header
+from tests.profiles import SRGB, with_profile
 
-SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 GREY = SRGB[:16] + b"GRAY" + SRGB[20:]
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -39,6 +38,59 @@ def test_orientation_is_applied(tmp_path, suffix, orientation):
     tolerance = 8 if suffix == ".jpg" else 0  # of two decoders
     for read in (read_image(path), read_picture(path).rgb):
         assert read.shape == expected.shape and np.abs(read - expected).max() <= tolerance
+
+
+def exif_of(orientation, kind, order):
+    """Return EXIF with nothing but an orientation as a number of a kind: BYTE, SHORT or LONG."""
+    code, letter = {"BYTE": (1, "B"), "SHORT": (3, "H"), "LONG": (4, "I")}[kind]
+    value = struct.pack(order + letter, orientation).ljust(4, b"\0")
+    return (
+        (b"MM\0*" if order == ">" else b"II*\0")
+        + struct.pack(order + "IHHHI", 8, 1, 0x0112, code, 1)
+        + value
+        + bytes(4)
+    )
+
+
+@pytest.mark.parametrize("kind", ["BYTE", "SHORT", "LONG"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
+def test_orientation_is_applied_however_it_is_written(tmp_path, suffix, order, kind):
+    plain = read_image(saved(tmp_path / f"plain{suffix}"))
+    path = saved(tmp_path / f"a{suffix}", exif=b"Exif\0\0" + exif_of(8, kind, order))
+    np.testing.assert_array_equal(read_image(path), np.rot90(plain))
+    assert glance(path).size == (6, 9)
+
+
+def chunk_of_png(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_tags_of_a_png_in_other_places(tmp_path):
+    path = saved(tmp_path / "a.png")
+    plain = path.read_bytes()
+    exif = exif_of(6, "SHORT", ">")
+    path.write_bytes(plain[:-12] + chunk_of_png(b"eXIf", exif) + plain[-12:])  # behind the pixels, as ExifTool does it
+    np.testing.assert_array_equal(read_image(path), np.rot90(PIXELS, -1))
+    assert glance(path) is None  # its pixels tell
+    text = b"\nexif\n%8d\n" % (len(exif) + 6) + (b"Exif\0\0" + exif).hex().encode()
+    compressed = b"Raw profile type exif\0\0" + zlib.compress(text)  # as ImageMagick does it
+    path.write_bytes(plain[:33] + chunk_of_png(b"zTXt", compressed) + plain[33:])
+    np.testing.assert_array_equal(read_image(path), np.rot90(PIXELS, -1))
+    assert glance(path).size == (6, 9)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg", ".tif"])
+def test_an_orientation_in_xmp_alone_is_not_applied(tmp_path, suffix):
+    """As in browsers, and in OpenCV."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    plain = read_image(saved(tmp_path / f"plain{suffix}"))
+    path = saved(tmp_path / f"a{suffix}", **({"tiffinfo": {700: xmp}} if suffix == ".tif" else {"xmp": xmp}))
+    if suffix == ".png":
+        text = chunk_of_png(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+        path.write_bytes(path.read_bytes()[:33] + text + path.read_bytes()[33:])
+    np.testing.assert_array_equal(read_image(path), plain)
+    assert glance(path).size == (9, 6)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".gif"])
@@ -70,6 +122,16 @@ def test_a_profile_is_kept_with_the_pixels(tmp_path, suffix, mode):
     with PIL.Image.open(tmp_path / f"b{suffix}") as written:
         assert written.mode == mode and written.info["icc_profile"] == profile
         np.testing.assert_array_equal(np.asarray(written), np.asarray(image))
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif"])
+def test_a_profile_that_pillow_does_not_see_is_read(tmp_path, suffix):
+    path = saved(tmp_path / f"a{suffix}", PIL.Image.fromarray(PIXELS).quantize(16))
+    pixels = read_image(path)
+    path.write_bytes(with_profile(path.read_bytes(), SRGB))
+    picture = read_picture(path)
+    np.testing.assert_array_equal(picture.rgb, pixels)
+    assert picture.profile == SRGB
 
 
 @pytest.mark.parametrize(
