@@ -19,11 +19,13 @@ NETWORKS = {
     "SwinIR": NETWORK,
     "EDSR": {"num_feat": 8, "num_block": 2},
     "MSRResNet": {"num_feat": 8, "num_block": 2},
+    "RCAN": {"num_feat": 8, "num_group": 2, "num_block": 2, "squeeze_factor": 4},
     "RDN": {"num_feat": 8, "num_block": 2, "num_layer": 2, "num_grow_ch": 4},
 }
 OPTIONS_OF = {
     "SwinIR": "swinir_light",
     "EDSR": "edsr_baseline",
+    "RCAN": "rcan",
     "RDN": "rdn",
     "MSRResNet": "msrresnet",
 }  # in options/networks/

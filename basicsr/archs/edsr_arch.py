@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from basicsr.archs.arch_util import RGB_MEAN_DIV2K, ResidualAdd, pixel_shuffle_steps, upscale_of_steps
-from basicsr.archs.residual_blocks import ResidualBlock, ResidualNetwork, number_of_blocks
-from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.archs.arch_util import RGB_MEAN_DIV2K, upscale_of_steps
+from basicsr.archs.residual_blocks import LongSkipNetwork, ResidualBlock, number_of_blocks
+from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 _MEAN_TOLERANCE = 5e-4  # of a mean in 0..1: above the rounding of half precision, below the distance of other data sets
@@ -29,7 +29,7 @@ _NAMES_OF_EDSR_PYTORCH = (
 
 
 @ARCH_REGISTRY.register()
-class EDSR(ResidualNetwork):
+class EDSR(LongSkipNetwork):
     """EDSR. The defaults are the baseline network for x4 (1,517,571 parameters).
 
     The large network has `num_feat` 256, `num_block` 32 and `res_scale` 0.1.
@@ -52,8 +52,6 @@ class EDSR(ResidualNetwork):
         OptionsError: numbers of channels that contradict each other.
     """
 
-    mean: Tensor
-
     def __init__(
         self,
         *,
@@ -66,21 +64,8 @@ class EDSR(ResidualNetwork):
         img_range: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 255.0,
         rgb_mean: tuple[float, ...] = RGB_MEAN_DIV2K,
     ) -> None:
-        super().__init__()
-        if not num_in_ch == num_out_ch == len(rgb_mean):
-            raise OptionsError(
-                f"EDSR takes the mean of each channel away and adds it again, so that num_in_ch ({num_in_ch}), num_out_ch "
-                f"({num_out_ch}) and the number of values in rgb_mean ({len(rgb_mean)}) must be the same."
-            )
-        self.scale = upscale
-        self.img_range = img_range
-        self.register_buffer("mean", torch.tensor(rgb_mean).view(1, -1, 1, 1), persistent=False)
-        self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
-        self.body = nn.Sequential(*(ResidualBlock(num_feat, res_scale) for _ in range(num_block)))
-        self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
-        self.add = ResidualAdd(num_feat)
-        self.upsample = pixel_shuffle_steps(upscale, num_feat)
-        self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+        blocks = (ResidualBlock(num_feat, res_scale) for _ in range(num_block))
+        super().__init__(blocks, (num_in_ch, num_out_ch, num_feat), upscale, img_range, rgb_mean)
 
     @property
     def usual_options(self) -> Mapping[str, Any]:
@@ -88,13 +73,6 @@ class EDSR(ResidualNetwork):
         res_scale = 0.1 if self.conv_first.out_channels >= _LARGE else 1.0
         usual = {"img_range": 255.0, "res_scale": res_scale}
         return {**usual, "rgb_mean": RGB_MEAN_DIV2K} if self.mean.numel() == len(RGB_MEAN_DIV2K) else usual
-
-    def forward(self, x: Tensor) -> Tensor:
-        # convolutions on CPUs and tensor cores are fastest in this layout, and hand it on
-        x = ((x - self.mean) * self.img_range).contiguous(memory_format=torch.channels_last)
-        shallow = self.conv_first(x)
-        deep = self.conv_after_body(self.body(shallow))
-        return self.conv_last(self.upsample(self.add(shallow, deep))) / self.img_range + self.mean
 
     def remap_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict in the layout of EDSR-PyTorch (sub_mean, head, body, tail, add_mean) in this one.

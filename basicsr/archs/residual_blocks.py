@@ -1,12 +1,14 @@
 """Residual blocks of two convolutions, and what networks whose body consists of them have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.arch_util import ResidualAdd
+from basicsr.archs.arch_util import ResidualAdd, pixel_shuffle_steps
 from basicsr.archs.base import SRNetwork
+from basicsr.utils.errors import OptionsError
 
 
 class ResidualBlock(nn.Module):
@@ -42,9 +44,68 @@ class ResidualNetwork(SRNetwork):
         return tuple(f"body.{i}" for i in range(len(self.body)))
 
 
+class LongSkipNetwork(ResidualNetwork):
+    """A body and a convolution, bridged by one long skip connection, between colours without their mean: EDSR and RCAN.
+
+    Args:
+        blocks: the body, made after the first convolution.
+        channels: of the input image, of the output image, and inside.
+        upscale: scale factor.
+        img_range: the image is multiplied by this after its mean is taken away.
+        rgb_mean: mean of the training images, one value in 0..1 for each channel.
+
+    Attributes:
+        size_multiple: 1; images of any size go through without padding.
+        scale: the scale factor.
+
+    Raises:
+        OptionsError: numbers of channels that contradict each other.
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self,
+        blocks: Iterable[nn.Module],
+        channels: tuple[int, int, int],
+        upscale: int,
+        img_range: float,
+        rgb_mean: Sequence[float],
+    ) -> None:
+        super().__init__()
+        num_in_ch, num_out_ch, num_feat = channels
+        if not num_in_ch == num_out_ch == len(rgb_mean):
+            raise OptionsError(
+                f"{type(self).__name__} takes the mean of each channel away and adds it again, so that num_in_ch ({num_in_ch}), "
+                f"num_out_ch ({num_out_ch}) and the number of values in rgb_mean ({len(rgb_mean)}) must be the same."
+            )
+        self.scale = upscale
+        self.img_range = img_range
+        self.register_buffer("mean", torch.tensor(rgb_mean).view(1, -1, 1, 1), persistent=False)
+        self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
+        self.body = nn.Sequential(*blocks)
+        self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.add = ResidualAdd(num_feat)
+        self.upsample = pixel_shuffle_steps(upscale, num_feat)
+        self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # convolutions on CPUs and tensor cores are fastest in this layout, and hand it on
+        x = ((x - self.mean) * self.img_range).contiguous(memory_format=torch.channels_last)
+        shallow = self.conv_first(x)
+        deep = self.conv_after_body(self.body(shallow))
+        return self.conv_last(self.upsample(self.add(shallow, deep))) / self.img_range + self.mean
+
+
 def number_of_blocks(state_dict: Mapping[str, Tensor]) -> int:
-    """Return how many residual blocks the tensors of a `body` belong to."""
-    number = 0
+    """Return how many residual blocks the tensors of a `body` belong to.
+
+    Raises:
+        KeyError: none.
+    """
+    if "body.0.conv1.weight" not in state_dict:
+        raise KeyError("body.0.conv1.weight")
+    number = 1
     while f"body.{number}.conv1.weight" in state_dict:
         number += 1
     return number

@@ -13,6 +13,7 @@ from basicsr.utils.signature import options_of
 # options that make a network small, wherever a constructor has them
 SMALL = {
     "embed_dim": 12, "depths": [2], "num_heads": [2], "num_feat": 8, "num_block": 2, "num_layer": 2, "num_grow_ch": 8,
+    "num_group": 2, "squeeze_factor": 4,
 }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_no_option_can_be_given_wrongly_without_a_word(tmp_path, name, option, v
 
 def test_the_marks_are_few():
     assert {name: without_effect(ARCH_REGISTRY.get(name)) for name in ARCH_REGISTRY.names()} == {
-        "EDSR": set(), "MSRResNet": set(), "RDN": set(), "SwinIR": {"img_size", "drop_path_rate"},
+        "EDSR": set(), "MSRResNet": set(), "RCAN": set(), "RDN": set(), "SwinIR": {"img_size", "drop_path_rate"},
     }  # fmt: skip
 
 
@@ -109,6 +109,9 @@ UNUSUAL = {
     ("EDSR", "img_range"): (1.0, "255.0"),
     ("EDSR", "res_scale"): (0.1, "1.0"),
     ("EDSR", "rgb_mean"): ([0.5, 0.5, 0.5], "[0.4488,0.4371,0.404]"),
+    ("RCAN", "img_range"): (1.0, "255.0"),
+    ("RCAN", "res_scale"): (0.1, "1.0"),
+    ("RCAN", "rgb_mean"): ([0.5, 0.5, 0.5], "[0.4488,0.4371,0.404]"),
     ("RDN", "img_range"): (1.0, "255.0"),
     ("SwinIR", "img_range"): (255.0, "1.0"),
 }

@@ -224,7 +224,7 @@ def test_everything_is_told_once_with_its_new_name(load, caplog):
         ("train:perceptual_opt={type: PerceptualLoss}", "out of scope.*--force_yml train:perceptual_opt=null"),
         ("network_d={type: VGGStyleDiscriminator}", "'network_d:type=VGGStyleDiscriminator' has no counterpart"),
         ("model_type=ESRGANModel", "Perceptual and GAN losses are out of scope"),
-        ("network_g={type: RCAN}", "Another architecture is one file"),
+        ("network_g={type: RRDBNet}", "Another architecture is one file"),
         ("datasets:val:type=VideoTestDataset", "Video is out of scope"),
         ("datasets:train:color=y", "Networks see RGB"),
         ("datasets:train:mean=[0.5, 0.5, 0.5]", "'datasets:train:mean' has no counterpart"),
@@ -283,7 +283,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 
 @ARCH_REGISTRY.register()
-class RCAN(EDSR):
+class RRDBNet(EDSR):
     def __init__(self, *, use_checkpoint: bool = False, num_feat: int = 64, upscale: int = 4) -> None:
         super().__init__(num_feat=num_feat, upscale=upscale)
 """
@@ -293,10 +293,10 @@ def test_components_of_ones_own_keep_their_options(load, tmp_path, monkeypatch):
     for registry in ALL_REGISTRIES:  # what a plugin brings is remembered as long as the process lives
         monkeypatch.setattr(registry, "_folders", list(registry._folders))
         monkeypatch.setattr(registry, "_components", dict(registry._components))
-    (tmp_path / "rcan_arch.py").write_text(OWN_ARCH, encoding="utf-8")
-    network = "network_g={type: RCAN, use_checkpoint: true, num_feat: 8}"
+    (tmp_path / "rrdbnet_arch.py").write_text(OWN_ARCH, encoding="utf-8")
+    network = "network_g={type: RRDBNet, use_checkpoint: true, num_feat: 8}"
     options = load(upstream.basicsr_training("EDSR"), network, f"plugins=[{tmp_path}]")
-    assert options.network_g == {"type": "RCAN", "use_checkpoint": True, "num_feat": 8, "upscale": 4}
+    assert options.network_g == {"type": "RRDBNet", "use_checkpoint": True, "num_feat": 8, "upscale": 4}
 
 
 def test_no_row_hides_an_option_of_this_project():

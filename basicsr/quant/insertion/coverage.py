@@ -92,9 +92,11 @@ class CoveragePreset:
     skips: bool = False
 
 
+_GROUPS = (CoverageRule("body.*.rcab.?", "QConv2d"), CoverageRule("body.*.conv", "QConv2d"))
 _BODY = (
     CoverageRule("body.*.conv1", "QConv2d"),
     CoverageRule("body.*.conv2", "QConv2d"),
+    *_GROUPS,
     CoverageRule("RDBs.*.convs.*.conv.0", "QConv2d"),
     CoverageRule("RDBs.*.LFF", "QConv2d"),
 )
@@ -119,9 +121,14 @@ PRESETS = {
         every_rule=True,
     ),
     "body": CoveragePreset(
-        meant_for="EDSR, MSRResNet and RDN",
+        meant_for="EDSR, MSRResNet, RCAN and RDN",
         rules=_BODY,
         every_rule=False,
+    ),
+    "body_and_attention": CoveragePreset(
+        meant_for="RCAN, whose channel attention it quantizes besides",
+        rules=(*_GROUPS, CoverageRule("body.*.attention.?", "QConv2d")),
+        every_rule=True,
     ),
     "full": CoveragePreset(
         meant_for="any network with linear layers or convolutions",
@@ -130,7 +137,7 @@ PRESETS = {
         end_bits=END_BITS,
     ),
     "body_and_skips": CoveragePreset(
-        meant_for="EDSR, MSRResNet and RDN",
+        meant_for="EDSR, MSRResNet, RCAN and RDN",
         rules=(*_BODY, CoverageRule("body.*.add", "QResidualAdd"), CoverageRule("RDBs.*.add", "QResidualAdd")),
         every_rule=False,
         skips=True,

@@ -299,7 +299,7 @@ def test_the_table_has_a_line_for_each_kind_of_module():
         ({"w_bits": 9}, "Cannot use w_bits: bits is 9"),
         ({"a_bits": 1}, "Cannot use a_bits: bits is 1"),
         ({"a_bits": True}, "Cannot use a_bits: bits is True"),
-        ({"coverage": "body"}, "'body', meant for EDSR, MSRResNet and RDN, matches no layer of TinySwin"),
+        ({"coverage": "body"}, "'body', meant for EDSR, MSRResNet, RCAN and RDN, matches no layer of TinySwin"),
         ({"coverage": [CoverageRule("*.attn.kqv", "QLinear")]}, r"'\*\.attn\.kqv' matches no module"),
         ({"coverage": [CoverageRule("conv_frist", "QConv2d")]}, "'conv_frist' matches no.*mean 'conv_first'"),
         ({"coverage": [CoverageRule("*.attn.qkv", "QConv2d")]}, "QConv2d, which replaces a Conv2d, .* is a Linear"),

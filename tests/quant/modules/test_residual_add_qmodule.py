@@ -17,7 +17,7 @@ from basicsr.utils.registry import QMODULE_REGISTRY
 from tests import tiny
 from tests.quant.networks import TinySwin
 
-KINDS = {"EDSR": {"res_scale": 0.1}, "MSRResNet": {}, "RDN": {}}
+KINDS = {"EDSR": {"res_scale": 0.1}, "MSRResNet": {}, "RCAN": {"res_scale": 0.1}, "RDN": {}}
 
 
 def build(kind, bounds, scale=1.0, channels=1):
@@ -119,14 +119,17 @@ def test_a_network_with_bypassed_sums_has_the_bits_of_full_precision(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_coverage_of_body_and_skips(kind):
-    blocks = "RDBs" if kind == "RDN" else "body"
+    blocks = {
+        "RCAN": [f"body.{i}{block}" for i in (0, 1) for block in (".residual_group.0", ".residual_group.1", "")],
+        "RDN": ["RDBs.0", "RDBs.1"],
+    }.get(kind, ["body.0", "body.1"])
     network = network_of(kind)
     insert_quantizers(network, "body_and_skips", 4, 3)
     names = dict(named_quantizers(network, "activation"))
     found = [n for n in names if n.split(".")[-2] == "add"]
-    assert found == [f"{blocks}.{i}.add.{slot}_quantizer" for i in (0, 1) for slot in ("skip", "branch")]
+    assert found == [f"{block}.add.{slot}_quantizer" for block in blocks for slot in ("skip", "branch")]
     assert {names[n].spec.bits for n in found} == {3}
-    assert f"{blocks}.0.{'LFF' if kind == 'RDN' else 'conv2'}.act_quantizer" in names
+    assert f"{blocks[0]}.{ {'RDN': 'LFF', 'RCAN': 'rcab.2'}.get(kind, 'conv2') }.act_quantizer" in names
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,7 +139,7 @@ def test_coverage_of_all_and_skips(kind):
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     insert_quantizers(network, "all_and_skips", 4, 4)
     bits = {name: quantizer.spec.bits for name, quantizer in named_quantizers(network)}
-    assert "add" in sums and len(sums) == 3
+    assert "add" in sums and len(sums) == (7 if kind == "RCAN" else 3)
     assert {name for name, b in bits.items() if b == SKIP_BITS} == {f"{name}.act_quantizer" for name in sums}
     assert {name.rpartition(".")[0] for name, b in bits.items() if b == 4} == set(layers)
 

@@ -27,7 +27,9 @@ from basicsr.utils.options.upstream.values import (
 
 _MEMORY = "It changes how batches are loaded, not what they hold."
 _NOT_READ = "2DQuant's code does not read it."
-_NETWORKS = "This project has EDSR, MSRResNet, RDN and SwinIR. Another architecture is one file, see docs/extending.md."
+_NETWORKS = (
+    "This project has EDSR, MSRResNet, RCAN, RDN and SwinIR. Another architecture is one file, see docs/extending.md."
+)
 
 ROWS: tuple[Row, ...] = (
     renamed(
@@ -98,7 +100,7 @@ ROWS: tuple[Row, ...] = (
     renamed("network_Q", "network_g"),
     refused(
         "network_g:type", _NETWORKS,
-        equals=("RCAN", "RRDBNet", "SRVGGNetCompact", "ECBSR", "RIDNet", "EDVR", "BasicVSR", "IconVSR", "BasicVSRPlusPlus", "DUF", "TOFlow", "StyleGAN2Generator", "HiFaceGAN"),
+        equals=("RRDBNet", "SRVGGNetCompact", "ECBSR", "RIDNet", "EDVR", "BasicVSR", "IconVSR", "BasicVSRPlusPlus", "DUF", "TOFlow", "StyleGAN2Generator", "HiFaceGAN"),
     ),
     left_out("network_g:use_checkpoint", "It changes memory, not results; `train:accumulation_steps` saves memory here."),
     refused("network_g:ape", "No official network has it.", harmless=(False,)),
@@ -184,7 +186,7 @@ SAME: tuple[Row, ...] = (
     renamed("datasets:*:meta_info_file", "datasets:*:meta_info_file"),
     renamed("datasets:*:use_hflip", "datasets:*:use_hflip"),
     renamed("datasets:*:use_rot", "datasets:*:use_rot"),
-    renamed("network_g:*", "network_g:*", "EDSR, MSRResNet, SwinIR and RDN have the options of BasicSR and of the public RDN."),
+    renamed("network_g:*", "network_g:*", "EDSR, MSRResNet, RCAN, SwinIR and RDN have the options of BasicSR and of the public RDN."),
     renamed("path:param_key_g", "path:param_key_g", "An entry that is absent is an error; BasicSR takes `params` then."),
     renamed("path:strict_load_g", "path:strict_load_g", "False takes what fits; the log names the rest."),
     renamed("train:total_iter", "train:total_iter"),
