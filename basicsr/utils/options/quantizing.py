@@ -34,7 +34,7 @@ class QuantizationOptions(Section):
     """Which layers get which quantizers."""
 
     coverage: str | Annotated[list[RuleOptions], pydantic.Field(min_length=1)]
-    """Preset: 2dquant, body or full; or rules of one's own, each of which must match: the first that matches a layer counts."""
+    """Preset: 2dquant, body, body_and_attention, full, body_and_skips or all_and_skips; or rules of one's own, each of which must match: the first that matches a layer counts."""
     w_bits: BitsOrFull | None = None
     """Bits of the weights; 32 leaves them in full precision."""
     a_bits: BitsOrFull | None = None
