@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run as a file from a checkout: import the packa
 from basicsr.deploy.runtime_names import ONNX_SUFFIX, Precision, RuntimeName
 from basicsr.utils.arguments import command_parser
 from basicsr.utils.command_line import guarded
-from basicsr.utils.device_names import KNOWN_DEVICES
+from basicsr.utils.device_names import KNOWN_DEVICES, is_device_name
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import require_weights
 from basicsr.utils.options import load_options
@@ -90,8 +90,10 @@ def _add_ways_to_compute(parser: argparse.ArgumentParser) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Find what is wrong with the arguments, before anything is waited for."""
-    if arguments.runtime == "torch" and arguments.precision != "f32":
+    if arguments.runtime != "openvino" and arguments.precision != "f32":
         raise OptionsError(f"--precision {arguments.precision} needs --runtime openvino.")
+    if not is_device_name(arguments.device):
+        raise OptionsError(f"--device is '{arguments.device}', but must be {KNOWN_DEVICES}.")
     if arguments.opt is not None:
         load_options(arguments.opt, arguments.force_yml, tell=False)
     if arguments.model.suffix.lower() != ONNX_SUFFIX:
@@ -105,8 +107,8 @@ def _load(arguments: argparse.Namespace) -> "tuple[nn.Module, torch.device]":
     from basicsr.utils.devices import select_device
 
     if arguments.runtime == "torch":
-        network = load_model(arguments.model, arguments.opt, arguments.force_yml, arguments.param_key)
-        return network, select_device(arguments.device, "--device")
+        device = select_device(arguments.device, "--device")
+        return load_model(arguments.model, arguments.opt, arguments.force_yml, arguments.param_key), device
     network = load_for_runtime(
         arguments.model,
         arguments.runtime,
@@ -125,19 +127,13 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         _check(arguments)
         from basicsr.archs.base import scale_of  # these import torch
-        from basicsr.deploy.folders import upscale_files
+        from basicsr.deploy.folders import find_pictures, upscale_pictures
         from basicsr.deploy.upscaling import enlarger
 
+        pictures = find_pictures(arguments.input, arguments.output, recursive=arguments.recursive)
         network, device = _load(arguments)
         enlarge = enlarger(network, device, arguments.tile or None, arguments.tile_overlap)
-        outcome = upscale_files(
-            arguments.input,
-            arguments.output,
-            enlarge,
-            scale_of(network),
-            recursive=arguments.recursive,
-            skip_existing=arguments.skip_existing,
-        )
+        outcome = upscale_pictures(pictures, enlarge, scale_of(network), skip_existing=arguments.skip_existing)
         return FAILED_PICTURES if outcome.failed else 0
 
     return guarded(work)

@@ -55,32 +55,67 @@ def output_files(inputs: Iterable[Path], folder: Path, scale: int, root: Path | 
     return outputs
 
 
-def upscale_files(
-    source: Path, folder: Path, enlarge: Enlarge, scale: int, *, recursive: bool = False, skip_existing: bool = False
-) -> Outcome:
-    """Enlarge a picture, or all pictures of a folder; one that fails is reported, and the others go on.
+@dataclass(frozen=True)
+class Pictures:
+    """What is to be enlarged.
+
+    Attributes:
+        files: the pictures.
+        folder: where the results go.
+        root: folder that the pictures lie in or below; None where a single picture was named.
+    """
+
+    files: list[Path]
+    folder: Path
+    root: Path | None
+
+
+def find_pictures(source: Path, folder: Path, *, recursive: bool = False) -> Pictures:
+    """Find what is to be enlarged, before a network is loaded.
 
     Args:
         source: a picture, or a folder of pictures.
         folder: where the enlarged pictures go; made if absent.
+        recursive: take the pictures in subfolders, too; `folder` itself is left out where it is one of them.
+
+    Raises:
+        DataError: there is no picture, or `folder` cannot be used, see `check_output`.
+    """
+    if why_no_folder(source) is None:
+        check_output(folder, source)
+        return Pictures(image_files(source, recursive=recursive, leave_out=folder, remedy=_RECURSIVE), folder, source)
+    check_output(folder)
+    if (problem := why_no_file(source)) is not None:
+        raise DataError(f"The picture '{source}' {problem}. Give a picture or a folder of pictures.")
+    return Pictures([source], folder, None)
+
+
+def upscale_files(
+    source: Path, folder: Path, enlarge: Enlarge, scale: int, *, recursive: bool = False, skip_existing: bool = False
+) -> Outcome:
+    """Enlarge a picture, or all pictures of a folder, see `find_pictures` and `upscale_pictures`."""
+    pictures = find_pictures(source, folder, recursive=recursive)
+    return upscale_pictures(pictures, enlarge, scale, skip_existing=skip_existing)
+
+
+def upscale_pictures(pictures: Pictures, enlarge: Enlarge, scale: int, *, skip_existing: bool = False) -> Outcome:
+    """Enlarge pictures; one that fails is reported, and the others go on.
+
+    Args:
+        pictures: see `find_pictures`.
         enlarge: see `enlarger`.
         scale: the scale factor.
-        recursive: take the pictures in subfolders, too; `folder` itself is left out where it is one of them.
         skip_existing: leave out pictures whose enlargement is there.
 
     Returns:
         What became of the pictures.
 
     Raises:
-        DataError: there is no picture, an output would overwrite an input, or `folder` cannot be used, see `check_output`.
+        DataError: an output would overwrite an input.
     """
-    root = source if why_no_folder(source) is None else None
-    check_output(folder, root)
-    inputs = image_files(source, recursive=recursive, leave_out=folder, remedy=_RECURSIVE) if root else [source]
     outcome = Outcome()
-    for path, output in tqdm(
-        output_files(inputs, folder, scale, root).items(), desc="upscale", unit="picture", disable=None
-    ):
+    outputs = output_files(pictures.files, pictures.folder, scale, pictures.root)
+    for path, output in tqdm(outputs.items(), desc="upscale", unit="picture", disable=None):
         if skip_existing and why_no_file(output) is None:
             outcome.skipped += 1
             continue
@@ -91,7 +126,7 @@ def upscale_files(
         except DataError as error:
             outcome.failed += 1
             get_logger().error("%s", error)
-    if root:
+    if pictures.root:
         get_logger().info(
             "%d pictures enlarged, %d there already, %d failed.", outcome.enlarged, outcome.skipped, outcome.failed
         )

@@ -22,6 +22,8 @@ _PNG, _JPEG, _GIF, _BMP, _RIFF = b"\x89PNG", b"\xff\xd8", b"GIF8", b"BM", b"RIFF
 _TURNED_HERE = (_PNG, _RIFF, _JPEG)  # not TIFF, which OpenCV turns
 _DEPTH_OF_PNG = 24  # where its header has the bits of a sample
 _GREY_MODES = ("1", "L")
+_set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # it moved with version 5
+_set_log_level(0)  # what goes wrong is told here, in a sentence with the name of the file
 
 
 def decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:

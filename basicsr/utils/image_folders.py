@@ -12,9 +12,58 @@ from basicsr.utils.lmdb_folders import SUFFIX, lmdb_images
 from basicsr.utils.logger import warn_once
 
 _SUFFIXES_NOT_READ = (
-    *(".apng", ".avif", ".dds", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm"),
-    *(".pcx", ".pgm", ".pnm", ".ppm", ".psd", ".sgi", ".svg", ".tga", ".xcf"),
-    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),  # of cameras
+    *(
+        ".apng",
+        ".avif",
+        ".avifs",
+        ".cur",
+        ".dcm",
+        ".dds",
+        ".dib",
+        ".exr",
+        ".fit",
+        ".fits",
+        ".hdr",
+        ".icns",
+        ".ico",
+        ".mpo",
+    ),
+    *(
+        ".heic",
+        ".heics",
+        ".heif",
+        ".heifs",
+        ".hif",
+        ".j2c",
+        ".j2k",
+        ".jng",
+        ".jp2",
+        ".jpc",
+        ".jpf",
+        ".jpm",
+        ".jpx",
+        ".jxl",
+    ),
+    *(".jxr", ".pam", ".pbm", ".pcx", ".pfm", ".pgm", ".pjp", ".pjpeg", ".pnm", ".ppm", ".psb", ".psd", ".qoi", ".ras"),
+    *(".sgi", ".svg", ".svgz", ".tga", ".wdp", ".xbm", ".xcf", ".xpm"),
+    *(
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".dng",
+        ".erf",
+        ".iiq",
+        ".kdc",
+        ".mef",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+    ),  # of
+    *(".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),  # cameras
+    *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"),  # films, of which people want the frames
 )
 _NAMES_SHOWN = 3
 

@@ -23,7 +23,7 @@ from basicsr.deploy.upscaling import (
     load_model,
 )
 from basicsr.quant.spec import QuantizationError
-from basicsr.utils.errors import CheckpointError, DataError
+from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 from basicsr.utils.image import Picture, image_to_tensor, read_picture, write_image, write_picture
 from basicsr.utils.weights import load_weights_file
 from tests import tiny
@@ -181,7 +181,7 @@ def test_the_command_line_takes_the_key_of_the_weights(tmp_path, capfd):
 def test_the_command_line_reports_what_is_wrong(packed, tmp_path):
     command = [sys.executable, "basicsr/upscale.py", "-i", str(tmp_path / "absent.png"), "-o", str(tmp_path)]
     result = subprocess.run([*command, "--model", str(packed)], cwd=tiny.ROOT, capture_output=True, text=True)
-    assert result.returncode == upscale.FAILED_PICTURES and "does not exist" in result.stderr
+    assert result.returncode == 2 and "does not exist. Give a picture or a folder of pictures." in result.stderr
     result = subprocess.run([*command, "--model", "absent.pth"], cwd=tiny.ROOT, capture_output=True, text=True)
     assert result.returncode == 2 and "The file of weights 'absent.pth' does not exist" in result.stderr
 
@@ -232,15 +232,13 @@ def test_bfloat16_beside_integers(native, tmp_path, monkeypatch, capfd):
     assert difference.mean() < 2 and (difference.max() > 0 or not native)
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
-def test_bfloat16_is_for_openvino(runtime, tmp_path, capfd):
+def test_bfloat16_is_for_openvino(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     model = tmp_path / "net.onnx"
     save_onnx(load_model(tiny.save_network(tmp_path / "edsr.pth", 2, "EDSR")), model)
-    arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(model)]
-    assert upscale.main([*arguments, "--runtime", runtime, "--precision", "bf16"]) == 2
-    assert "bf16" in (error := capfd.readouterr().err) and "openvino" in error.lower()
+    with pytest.raises(OptionsError, match="'bf16' is for OpenVINO only; onnxruntime computes in f32"):
+        load_for_runtime(model, "onnxruntime", precision="bf16")
 
 
 def test_a_runtime_that_is_slower_than_pytorch_says_so(tmp_path, caplog):
@@ -257,7 +255,31 @@ def test_a_runtime_that_is_slower_than_pytorch_says_so(tmp_path, caplog):
     assert [case for case, told in said.items() if told] == [("quantized", "onnxruntime")]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-i", "absent.png"], "The picture 'absent.png' does not exist. Give a picture"),
+        (["-i", "empty"], "The folder 'empty' holds no image."),
+        (["-i", "a.png", "-o", "a.png"], "The output folder 'a.png' is not a folder"),
+        (["-i", "a.png", "--device", "tpu"], "--device is 'tpu', but must be 'auto', 'cpu'"),
+        (["-i", "a.png", "--device", "mps"], "--device is 'mps', but torch finds no such device"),
+        (["-i", "a.png", "--precision", "bf16"], "bf16 needs --runtime openvino"),
+        (["-i", "a.png", "--runtime", "onnxruntime", "--precision", "bf16"], "bf16 needs --runtime openvino"),
+    ],
+)
+def test_nothing_is_loaded_in_vain(arguments, message, tmp_path, monkeypatch, capfd):
+    """A network may have to be traced for minutes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    (tmp_path / "empty").mkdir()
+    write_image(tmp_path / "a.png", np.full((8, 8, 3), 90, np.uint8))
+    (tmp_path / "network.pth").write_text("This is not even looked at.")
+    assert upscale.main(["-o", "out", "--model", "network.pth", *arguments]) == 2
+    assert message in (told := capfd.readouterr().err) and "network.pth" not in told
+
+
 def test_a_graph_needs_a_runtime(tmp_path, capfd):
+    write_image(tmp_path / "a.png", np.full((8, 8, 3), 90, np.uint8))
     arguments = ["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(tmp_path / "net.onnx")]
     assert upscale.main(arguments) == 2
     assert "--runtime openvino or onnxruntime" in capfd.readouterr().err

@@ -58,6 +58,13 @@ def test_images_of_other_formats_are_not_left_out_without_a_word(tmp_path, caplo
     assert "'1.heic', '2.AVIF', '3.tga' and 1 more in" in caplog.text and "notes" not in caplog.text
 
 
+@pytest.mark.parametrize("suffix", ["dib", "mpo", "hif", "JPX", "pfm", "dng", "mov", "psb", "jxr"])
+def test_each_format_that_is_left_out_is_told(tmp_path, suffix):
+    make(tmp_path, f"a.{suffix}")
+    with pytest.raises(DataError, match=rf"no image that is read here, but 'a\.{suffix}'\. Convert to PNG"):
+        image_files(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("files", "names"),
     [
