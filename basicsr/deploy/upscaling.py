@@ -28,7 +28,7 @@ from basicsr.utils.resize import upscale_image
 from basicsr.utils.signature import options_of
 from basicsr.utils.stated_network import Weights, built_from
 from basicsr.utils.tiles import default_overlap
-from basicsr.utils.weight_entries import likely_missing
+from basicsr.utils.weight_entries import largest_part, likely_missing
 from basicsr.utils.weights import load_network_weights, load_weights_file
 
 Enlarge = Callable[[Tensor], Tensor]
@@ -133,19 +133,16 @@ def _traced(
 
 def _detect_network(weights: Weights, path: str | Path) -> nn.Module:
     """Build the network that a file of weights states, or that of the first architecture that its tensors can belong to."""
-    stated = dict(weights.network or {})
-    for name in ARCH_REGISTRY.names():
-        options = detect_options(ARCH_REGISTRY.get(name), weights) if stated.get("type", name) == name else None
-        if options is None:
-            continue
-        try:
-            network = build_network({**_options_without_trace(name, options, stated), **options, "type": name})
-        except OptionsError as error:  # of a count that is too low, since a tensor is missing
-            if stated:
-                raise CheckpointError(f"The weights '{path}' state a network that cannot be built: {error}") from error
+    part: Mapping[str, Tensor] = weights
+    while True:
+        network = _network_of(part, dict(weights.network or {}), path)
+        if network is not None:
+            get_logger().info("The weights '%s' are of the network %s.", path, built_from(network))
+            return network
+        inner = largest_part(part)
+        if inner is None:
             break
-        get_logger().info("The weights '%s' are of the network %s.", path, built_from(network))
-        return network
+        part = inner[1]
     if forgotten := likely_missing(weights):
         raise CheckpointError(
             f"The weights '{path}' are incomplete: they lack {', '.join(forgotten)}. Get the file again from where it was made."
@@ -154,6 +151,21 @@ def _detect_network(weights: Weights, path: str | Path) -> nn.Module:
         f"The weights '{path}' are of no architecture that is known here ({', '.join(ARCH_REGISTRY.names())}). Give a packed "
         "network, or full-precision weights of one of these."
     )
+
+
+def _network_of(tensors: Mapping[str, Tensor], stated: dict[str, Any], path: str | Path) -> nn.Module | None:
+    """Build the network that a file states, or that of the first architecture that tensors can belong to; None if there is none."""
+    for name in ARCH_REGISTRY.names():
+        options = detect_options(ARCH_REGISTRY.get(name), tensors) if stated.get("type", name) == name else None
+        if options is None:
+            continue
+        try:
+            return build_network({**_options_without_trace(name, options, stated), **options, "type": name})
+        except OptionsError as error:  # of a count that is too low, since a tensor is missing
+            if stated:
+                raise CheckpointError(f"The weights '{path}' state a network that cannot be built: {error}") from error
+            return None
+    return None
 
 
 def _options_without_trace(name: str, detected: Mapping[str, Any], stated: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,7 +16,19 @@ import torch
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import atomic_path
 
-_LFS_POINTER = b"version https://git-lfs"
+_OF_TORCH = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))  # archives and pickles
+_ARCHIVE = "is an archive. Unpack it, and give the file of weights in it."
+_OTHER_FILES = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself. Get it with `git lfs pull`.",
+    b"<": "is a web page or another text, as a failed download leaves it. Download the file itself.",
+    b"{": "is a text such as JSON, not a file of weights. Give the file of weights beside it.",
+    b"\x89PNG": "is a picture. Give a file of weights.",
+    b"\xff\xd8\xff": "is a picture. Give a file of weights.",
+    b"\x89HDF": "is an HDF5 file, as Keras writes it. Ask for the weights of PyTorch.",
+    b"\x93NUMPY": "is an array of numpy. Ask for the weights of PyTorch.",
+    b"GGUF": "is a file of llama.cpp. Ask for the weights of PyTorch.",
+} | dict.fromkeys((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"), _ARCHIVE)
+"""What else is given as a file of weights, by its first bytes."""
 _numpy_scalar: Any = np.float64(0).__reduce__()[0]
 
 
@@ -106,8 +118,8 @@ def _numpy_numbers_allowed() -> contextlib.AbstractContextManager[None]:
 
 @functools.cache
 def _of_numbers() -> list[Any]:
-    """Return what numbers of numpy are made of when they are read."""
-    kinds = [type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efdg"]
+    """Return what numbers, texts and times of numpy are made of when they are read."""
+    kinds = [type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efdgFDGUSMm"]
     return [np.dtype, *kinds, *(_scalar_called(f"numpy.{core}.multiarray") for core in ("core", "_core"))]  # numpy 1, 2
 
 
@@ -123,11 +135,14 @@ def _scalar_called(module: str) -> Callable[..., np.generic]:
 
 def _why_refused(path: Path, error: str) -> str:
     """Return a sentence for what the restricted unpickler or the reader of archives said."""
+    start = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            return f"'{path}' is a pointer of Git LFS, not the file itself. Get it with `git lfs pull`."
-    if "Unsupported" in error:
-        found = re.search(r"GLOBAL ([\w.]+)", error)
+        start = file.read(64)
+    for signature, kind in _OTHER_FILES.items():
+        if start.lstrip().startswith(signature):
+            return f"'{path}' {kind}"
+    found = re.search(r"GLOBAL ([\w.]+)", error)
+    if found or ("Unsupported" in error and start.startswith(_OF_TORCH)):
         named = f", such as {found[1]}" if found else ""
         return (
             f"'{path}' was refused: it holds objects that would run code when they are read{named}. "

@@ -1,7 +1,7 @@
 """Where the weights lie in what a file holds: entries, prefixes of wrappers, and what is missing among them."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ _USUAL_KEYS = (  # averaged weights before those of the last step
     *("params", "state_dict", "model_state_dict", "model", "net_g", "netG", "net", "network", "generator", "weights"),
 )
 _TRAINING_KEYS = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_states", "param_groups")
-_OF_COMPILE = re.compile(r"(?:(?<=\.)|^)_orig_mod\.")  # torch.compile, of the whole network or of a part of it
+_OF_TORCH = re.compile(  # torch.compile, FSDP and Fabric, of the whole network or of a part of it
+    r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
 _COUNTERS = ("n_averaged", "initted", "step")  # of torch.optim.swa_utils.AveragedModel, and of the package ema_pytorch
 _OF_WRAPPERS = ("module.", "ema_model.", "generator.", "net_g.", "netG.", "network.", "net.", "model.")
 _PARTNERS = ("discriminator.", "net_d.", "netD.", "online_model.")
@@ -31,7 +33,7 @@ def weights_in(content: Any, path: str | Path, param_key: str | None = None) -> 
     Args:
         content: what was read.
         path: the file, for messages.
-        param_key: entry that holds the weights; `a.b` is entry b of entry a. By default the first of the usual ones that holds
+        param_key: entry that holds the weights, or what their names begin with; `a.b` is entry b of entry a. By default the first of the usual ones that holds
             tensors, `params_ema` before `params`, else the whole file, else the only entry that holds tensors.
 
     Raises:
@@ -39,7 +41,8 @@ def weights_in(content: Any, path: str | Path, param_key: str | None = None) -> 
     """
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"The file '{path}' holds no weights by name but an object of type {type(content).__name__}."
+            f"The file '{path}' holds no weights by name but an object of type {type(content).__name__}. Save the state dict of the "
+            "network in its place."
         )
     chosen = _entry(content, path, param_key) if param_key is not None else _usual_entry(content, path)
     tensors = _tensors_by_name(chosen)
@@ -54,13 +57,26 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Of a file with a generator and a discriminator the generator is returned. `model.` stays before numbers, which are of an
     `nn.Sequential` of that name.
     """
-    tensors = {_OF_COMPILE.sub("", name): tensor for name, tensor in tensors.items()}
+    tensors = {_OF_TORCH.sub("", name): tensor for name, tensor in tensors.items()}
     if any(name.startswith(("module.", "ema_model.")) for name in tensors):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in _COUNTERS}
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     while prefix := _common_prefix(tensors):
         tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     return tensors
+
+
+def largest_part(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]] | None:
+    """Return the first part of the names of most tensors, with its dot, and these tensors without it; None where it is not of most.
+
+    So a network lies in a wrapper of any name, `sr_model.` of a class of somebody's own, perhaps beside the network of a loss.
+    """
+    counts = Counter(name.partition(".")[0] for name in tensors if "." in name)
+    part, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    prefix = f"{part}."
+    if 2 * count <= len(tensors):
+        return None
+    return prefix, {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def likely_missing(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -99,12 +115,26 @@ def _common_prefix(tensors: Mapping[str, Tensor]) -> str | None:
 def _entry(content: Mapping[Any, Any], path: str | Path, param_key: str) -> Any:
     found: Any = content
     for key in [param_key] if param_key in content else param_key.split("."):
-        if not isinstance(found, Mapping) or key not in found:
+        found = _part(found, key)
+        if found is None:
             raise CheckpointError(
                 f"The file '{path}' has no entry '{param_key}' (param_key). Its entries: {_entries(content)}."
             )
-        found = found[key]
     return found
+
+
+def _part(content: Any, key: str) -> Any:
+    """Return an entry of a mapping, or those whose names begin with it and a dot; None where there are none."""
+    if not isinstance(content, Mapping):
+        return None
+    if key in content:
+        return content[key]
+    prefix = f"{key}."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in content.items()
+        if isinstance(name, str) and name.startswith(prefix)
+    } or None
 
 
 def _usual_entry(content: Mapping[Any, Any], path: str | Path) -> Any:
@@ -147,6 +177,8 @@ def _no_weights(content: Mapping[Any, Any], path: str | Path, param_key: str | N
             f"The file '{path}' is the state of an optimiser or of a training run and holds no tensors of a network. The weights "
             "are in another file, in a folder such as models/ beside it."
         )
+    if not content:
+        return f"The file '{path}' holds nothing. Get it again from where it was made."
     where = f"in its entry '{param_key}'" if param_key else "where weights are looked for"
     return (
         f"The file '{path}' holds no tensors {where}. Its entries: {_entries(content)}; name the one with the weights as "

@@ -1,5 +1,6 @@
 """Read files of network weights and put them into networks."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +16,7 @@ from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import require_weights
 from basicsr.utils.logger import get_logger
 from basicsr.utils.stated_network import ENTRY, QUANTIZERS_ENTRY, Weights, check_stated, stated_in, tell_differences
-from basicsr.utils.weight_entries import likely_missing, weights_in
+from basicsr.utils.weight_entries import largest_part, likely_missing, weights_in
 
 _NAMES_SHOWN = 3
 _TORCH_SIGNATURE = b"PK\x03\x04"
@@ -130,7 +131,35 @@ def load_fitting_weights(network: nn.Module, state_dict: Mapping[str, Tensor], p
 
 
 def _remapped(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> Mapping[str, Tensor]:
-    """Return a state dict in the layout of the network, whose class may know others (`remap_state_dict`)."""
+    """Return a state dict in the layout of the network, whose class may know others (`remap_state_dict`), out of wrappers of any name."""
+    own = set(network.state_dict())
+    remapped = _in_own_layout(network, state_dict, path)
+    if 2 * len(own & set(remapped)) >= len(own):
+        return remapped
+    prefix, inner = "", state_dict
+    while (part := largest_part(inner)) is not None:
+        prefix, inner = prefix + part[0], part[1]
+        with contextlib.suppress(CheckpointError):
+            inside = _in_own_layout(network, inner, path)
+            if 2 * len(own & set(inside)) >= len(own):
+                _tell_part(prefix, state_dict, path)
+                return inside
+    return remapped
+
+
+def _tell_part(prefix: str, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    """Say which part of a file is read."""
+    others = [name for name in state_dict if not name.startswith(prefix)]
+    if others:
+        get_logger().warning(
+            "Of the weights '%s' those are read whose names begin with '%s'. %d others are left out, such as %s.",
+            path, prefix, len(others), others[0],
+        )  # fmt: skip
+    else:
+        get_logger().info("The names of the weights '%s' begin with '%s', which is passed over.", path, prefix)
+
+
+def _in_own_layout(network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> Mapping[str, Tensor]:
     if not isinstance(network, KnowsLayouts):
         return state_dict
     try:
@@ -238,7 +267,7 @@ def _reason(network: nn.Module, state_dict: Mapping[str, Tensor], details: str) 
         if isinstance(own[key], Tensor) and state_dict[key].shape != own[key].shape
     ]
     if not shapes:
-        return f"names of tensors: {details}"
+        return f"names of tensors: {details}. Correct network_g, or get a file of this very network"
     shown = "; ".join(shapes[:_NAMES_SHOWN])
     if all("upsample" in shape or "tail" in shape or "UPNet" in shape for shape in shapes):
         return f"only the upsampler differs, so they belong to another scale factor; {shown}"

@@ -255,6 +255,15 @@ def test_a_runtime_that_is_slower_than_pytorch_says_so(tmp_path, caplog):
     assert [case for case, told in said.items() if told] == [("quantized", "onnxruntime")]
 
 
+def test_a_network_in_a_wrapper_of_any_name_is_found(tmp_path):
+    file = tiny.save_network(tmp_path / "edsr.pth", 2, "EDSR")
+    expected = load_model(file).state_dict()
+    state_dict = {f"my.sr_model.{key}": value for key, value in expected.items()}
+    torch.save({"state_dict": {**state_dict, "loss.weight": torch.ones(3)}}, tmp_path / "wrapped.ckpt")
+    found = load_model(tmp_path / "wrapped.ckpt").state_dict()
+    assert list(found) == list(expected) and all(torch.equal(found[key], expected[key]) for key in found)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

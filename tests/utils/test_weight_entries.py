@@ -10,7 +10,7 @@ from torch.nn.parallel import DataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.weight_entries import likely_missing, weights_in, without_wrappers
+from basicsr.utils.weight_entries import largest_part, likely_missing, weights_in, without_wrappers
 
 WEIGHTS = {"conv.weight": torch.rand(2, 3), "conv.bias": torch.rand(2)}
 OTHER = {key: value + 1 for key, value in WEIGHTS.items()}
@@ -46,6 +46,7 @@ def prefixed(prefix, weights=WEIGHTS):
         {"state_dict": prefixed("_orig_mod.")},
         {"params": prefixed("module._orig_mod.")},
         {"params": prefixed("_orig_mod.module.")},
+        *({"model": prefixed(prefix)} for prefix in ("_fsdp_wrapped_module.", "_forward_module.module.")),
         prefixed("module.module."),
         {"state_dict": {**prefixed("generator."), **prefixed("discriminator.", OTHER)}},
         {"state_dict": prefixed("model.")},
@@ -98,6 +99,7 @@ def test_an_entry_can_be_named():
     assert equal(weights_in(content, "x.pth", "d.e"), OTHER)
     with pytest.raises(CheckpointError, match=r"has no entry 'a\.x' \(param_key\)\. Its entries: 'a', 'd\.e'\."):
         weights_in(content, "x.pth", "a.x")
+    assert equal(weights_in({"state_dict": prefixed("x.y.") | prefixed("z.")}, "x.pth", "state_dict.x.y"), WEIGHTS)
     with pytest.raises(CheckpointError, match="holds no tensors in its entry 'a'"):
         weights_in(content, "x.pth", "a")
 
@@ -117,6 +119,18 @@ def test_the_state_of_an_optimiser_is_named_as_such(content):
         CheckpointError, match="state of an optimiser or of a training run and holds no tensors of a net"
     ):
         weights_in(content, "x.pth")
+
+
+def test_a_file_with_nothing_in_it():
+    with pytest.raises(CheckpointError, match=r"'x\.pth' holds nothing\. Get it again"):
+        weights_in({}, "x.pth")
+
+
+def test_the_largest_part():
+    assert largest_part({**prefixed("a.b."), "loss.weight": torch.ones(1)})[0] == "a."
+    assert equal(largest_part(prefixed("a.b."))[1], prefixed("b."))
+    assert largest_part({**prefixed("a."), **prefixed("b.")}) is None and largest_part({}) is None
+    assert largest_part({"weight": torch.ones(1)}) is None
 
 
 def test_several_candidates_are_asked_about():

@@ -113,7 +113,7 @@ def test_files_that_would_run_code_are_refused(tmp_path):
 )
 def test_files_without_weights(tmp_path, content):
     torch.save(content, tmp_path / "file.pth")
-    with pytest.raises(CheckpointError, match="holds no (tensors|weights)"):
+    with pytest.raises(CheckpointError, match="holds (no (tensors|weights)|nothing)"):
         load_weights_file(tmp_path / "file.pth")
 
 
@@ -129,6 +129,7 @@ def test_the_name_of_a_file_need_not_tell_its_format(tmp_path, weights):
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_numbers_of_numpy_beside_weights_are_data(tmp_path, weights, module):
     numbers = {"psnr": np.float64(31.5), "best": np.float32(2), "iter": np.int64(7), "done": np.bool_(True)}
+    numbers |= {"name": np.str_("x"), "at": np.datetime64("2026-01-01"), "mean": np.complex64(1j)}
     torch.save({"params": weights, **numbers}, tmp_path / "file.pth", _use_new_zipfile_serialization=False)
     name = f"c{np.float64(0).__reduce__()[0].__module__}\nscalar\n".encode()
     data = (tmp_path / "file.pth").read_bytes()
@@ -153,9 +154,42 @@ def test_what_is_refused_is_named(tmp_path):
         torch.jit.script(nn.Linear(1, 1)).save(tmp_path / "script.pt")
         with pytest.raises(CheckpointError, match="TorchScript archive, a program and no weights"):
             load_weights_file(tmp_path / "script.pt")
-    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(CheckpointError, match="pointer of Git LFS"):
-        load_weights_file(tmp_path / "pointer.pth")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "pointer of Git LFS.*`git lfs pull`"),
+        (b"\n<!DOCTYPE html><html>Not found</html>", "web page or another text, as a failed download"),
+        (b'{"psnr": 31}', "text such as JSON"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "is a picture. Give a file of weights"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5.*Ask for the weights of PyTorch"),
+        (b"\x93NUMPY\x01\x00" + bytes(40), "an array of numpy. Ask"),
+        (b"\x1f\x8b\x08" + bytes(40), "is an archive. Unpack it"),
+        (bytes(4) + b"TFL3" + bytes(40), "damaged, cut off or no file of PyTorch"),
+    ],
+)
+def test_other_files_are_not_said_to_run_code(tmp_path, start, message):
+    (tmp_path / "file.pth").write_bytes(start)
+    with pytest.raises(CheckpointError, match=message):
+        load_weights_file(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("prefix", ["sr_model.", "lit.backbone.", "student.net."])
+@pytest.mark.parametrize("others", [{}, {"loss.vgg.weight": torch.ones(3), "psnr.total": torch.ones(())}])
+def test_wrappers_of_any_name_are_passed_over(prefix, others, caplog):
+    network, source = build_network(TINY), build_network(TINY)
+    wrapped = {**others, **{prefix + key: value for key, value in source.state_dict().items()}}
+    with caplog.at_level("WARNING"):
+        load_network_weights(network, wrapped, "x.pth")
+    assert equal(network.state_dict(), source.state_dict())
+    assert (f"whose names begin with '{prefix}'. 2 others are left out" in caplog.text) == bool(others)
+
+
+def test_weights_of_another_network_in_a_wrapper_are_refused_by_their_names():
+    foreign = {f"model.features.{i}.weight": torch.ones(1) for i in range(5)}
+    with pytest.raises(CheckpointError, match=r"5 unexpected \(model\.features\.0\.weight"):
+        load_network_weights(build_network(TINY), foreign, "x.pth")
 
 
 @pytest.mark.parametrize("lacks", ["whole", "in the middle"])
