@@ -13,7 +13,7 @@ defaults of today. Seven differences are intended:
 - files of tests hold what a recipe does in training, too, which a test does not read;
 - the training of a full-precision network from scratch no longer names weights of another network, which it does not read;
 - 2DQuant on DF2K names calibration sets instead of drawing crops;
-- PAMS, DDTB and QuantSR have the features, gates and skip connections of their authors' code.
+- PAMS, DDTB and QuantSR have the features, gates, skip connections and depths of their authors' code.
 
 The exit code is 1 if anything else differs.
 """
@@ -42,7 +42,7 @@ NOT_READ = {
 AS_THEIR_AUTHORS = {
     "*_PAMS*": ("train:feature_layers", "quantization:coverage"),
     "*_DDTB*": ("train:feature_layers", "quantization:coverage", "quantization:activation_quantizer:pull_steps"),
-    "*_QuantSR*": ("quantization:coverage",),
+    "*_QuantSR*": ("quantization:coverage", "train:depths"),
 }
 NAMES_SETS = "train/train_*2DQuant_x*.yml"
 

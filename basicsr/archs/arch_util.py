@@ -23,19 +23,15 @@ class ResidualAdd(nn.Module):
     Args:
         channels: number of channels of both.
         scale: factor of the branch.
-
-    Attributes:
-        channel_axis: the axis of the channels.
+        channel_axis: the axis of the channels: 1 of maps (n, channels, h, w), -1 of tokens (n, tokens, channels).
     """
 
-    channel_axis = 1
-
-    def __init__(self, channels: int, scale: float = 1.0) -> None:
+    def __init__(self, channels: int, scale: float = 1.0, channel_axis: int = 1) -> None:
         super().__init__()
-        self.channels, self.scale = channels, scale
+        self.channels, self.scale, self.channel_axis = channels, scale, channel_axis
 
     def forward(self, skip: Tensor, branch: Tensor) -> Tensor:
-        """Return `skip + scale * branch`, all of the shape (n, channels, h, w)."""
+        """Return `skip + scale * branch`, all of one shape."""
         # the first summand decides the layout of the sum, and the branch has that in which convolutions are fastest
         return branch + skip if self.scale == 1 else torch.add(skip, branch, alpha=self.scale)
 

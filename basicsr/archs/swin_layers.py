@@ -96,13 +96,14 @@ class SwinLayers(nn.Module):
 class ResidualSwinGroup(nn.Module):
     """Residual Swin Transformer block (RSTB): Swin layers and a convolution, added to the input; (n, tokens, dim)."""
 
-    def __init__(self, layers: SwinLayers, conv: nn.Module) -> None:
+    def __init__(self, layers: SwinLayers, conv: nn.Module, add: nn.Module) -> None:
         super().__init__()
         self.residual_group = layers
         self.conv = conv
+        self.add = add
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return to_tokens(self.conv(to_map(self.residual_group(x, size), size))) + x
+        return self.add(x, to_tokens(self.conv(to_map(self.residual_group(x, size), size))))
 
 
 class TokenNorm(nn.Module):

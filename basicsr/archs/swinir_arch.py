@@ -96,8 +96,8 @@ class SwinIR(SRNetwork):
                 order: Order = "shifted" if i % 2 else "aligned"
                 rate = drop_rates.pop(0)
                 swin_layers.append(SwinLayer(embed_dim, window_size, heads, order, mlp_ratio, qkv_bias, rate))
-            group = ResidualSwinGroup(SwinLayers(swin_layers, window_size), _residual_conv(embed_dim, resi_connection))
-            groups.append(group)
+            layers, conv = SwinLayers(swin_layers, window_size), _residual_conv(embed_dim, resi_connection)
+            groups.append(ResidualSwinGroup(layers, conv, ResidualAdd(embed_dim, channel_axis=-1)))
         self.layers = cast("Sequence[ResidualSwinGroup]", groups)
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = _residual_conv(embed_dim, resi_connection)
@@ -127,7 +127,9 @@ class SwinIR(SRNetwork):
     def for_any_size(self) -> nn.Module:
         """Return a twin that shares the parameters and can be traced into a graph for images of any size; see any_size_swin."""
         twin = copy.copy(self)
-        groups = (ResidualSwinGroup(AnySizeSwinLayers(group.residual_group), group.conv) for group in self.layers)
+        groups = (
+            ResidualSwinGroup(AnySizeSwinLayers(group.residual_group), group.conv, group.add) for group in self.layers
+        )
         twin._modules = {**self._modules, "layers": nn.ModuleList(groups)}
         return twin
 

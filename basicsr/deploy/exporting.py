@@ -78,6 +78,11 @@ def _export_into(folder: Path, options: Options, device: torch.device, what: Exp
         raise OptionsError(
             "Section 'quantization' is required: only quantized networks are packed. Give the options file of their test."
         )
+    if options.quantization.depth < 1:
+        raise OptionsError(
+            f"Option 'quantization:depth' is {options.quantization.depth:g}, but a packed file and a graph hold all blocks of a network. "
+            "Leave the option out to export it whole; a network of fewer blocks can be tested with it."
+        )
     if what.onnx:
         check_onnx()
     full_precision = full_precision_network(options)

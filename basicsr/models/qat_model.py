@@ -17,6 +17,7 @@ from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.insertion.insert import named_quantizers, quantizer_parameters
 from basicsr.quant.modules.base import Role
 from basicsr.quant.observe.capture import tap_activations, tap_outputs
+from basicsr.training.depths import Depths
 from basicsr.training.diagnostics import Diagnostics
 from basicsr.training.gradient_rules.pair import GradientPair
 from basicsr.training.grouped_optimizer import grouped_optimizer
@@ -31,6 +32,7 @@ from basicsr.utils.options import Component, Options
 from basicsr.utils.registry import GRADIENT_RULE_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Depth = Annotated[float, Field(gt=0, le=1)]
 
 
 @MODEL_REGISTRY.register()
@@ -69,6 +71,9 @@ class QATModel(QuantizedModel):
         mismatch_trains_bounds: let what activation quantizers learn receive the gradient of the mismatch too. The paper does
             not say; by default the activations come to the bounds, not the bounds to the activations. What weight
             quantizers learn never receives it, as in the paper.
+        depths: shares of the blocks that a step trains the network with, one after the other, each with an equal share of the loss: 1, 1/2 and
+            1/4 in QuantSR. Which blocks are left out follows from the learned factors of their skip connections, see `blocks_beyond`. Evaluated is
+            the network of `quantization:depth`. None for the whole network alone.
         diagnostics_freq: every so many iterations, record agreement of gradients, mismatch and bounds, see `Diagnostics`;
             0 for never.
 
@@ -106,6 +111,7 @@ class QATModel(QuantizedModel):
         mismatch_loss: Component | None = None,
         gradient_rule: Component = {"type": "Sum"},  # noqa: B006
         mismatch_trains_bounds: bool = False,
+        depths: list[Depth] | None = None,
         diagnostics_freq: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         super().__init__(network, options, device, share_weights=False)
@@ -122,10 +128,9 @@ class QATModel(QuantizedModel):
         self.mismatch_loss = _loss(mismatch_loss, "train:mismatch_loss")
         self._require_activations()
         self.gradient_rule = GRADIENT_RULE_REGISTRY.build(gradient_rule, where="train:gradient_rule")
-        self._gradients = GradientPair(self.network)
+        self._gradients, self._depths = GradientPair(self.network), Depths(self.network, depths, options)
         self._reached = self._reached_by_mismatch(mismatch_trains_bounds)
-        self._statistics = _running_statistics(self.network)
-        self._watch = LossWatch()
+        self._statistics, self._watch = _running_statistics(self.network), LossWatch()
         self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
         ratios: dict[Role, float] = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
         units = self._units(relative_quantizer_lr, relative_weight_lr is not None)
@@ -194,8 +199,9 @@ class QATModel(QuantizedModel):
         )
         for lq, gt in zip(lq_parts, gt_parts, strict=True):
             share = len(lq) / len(batch["lq"])
-            for name, loss in self._add_gradients(lq, gt, share, diagnostics).items():
-                sums[name] = sums.get(name, 0) + loss * share
+            for part in self._depths.each():
+                losses = self._add_gradients(lq, gt, share * part, diagnostics)
+                sums |= {name: sums.get(name, 0) + loss * share * part for name, loss in losses.items()}
         self._gradients.average()
         if diagnostics is not None:
             diagnostics.record(iteration, *self._gradients.common())
@@ -250,6 +256,11 @@ class QATModel(QuantizedModel):
             if self.feature_loss is not None:
                 losses["l_feature"] = self.feature_loss(features, target_features)
         return losses
+
+    def network_for_evaluation(self) -> nn.Module:
+        """Return the network to measure, in evaluation mode, of as many blocks as `quantization:depth` says."""
+        self._depths.for_evaluation()
+        return super().network_for_evaluation()
 
     def training_state(self) -> dict[str, Any]:
         """Return the state of optimiser, schedule, relative steps and diagnostics; all that is learned is in the network."""

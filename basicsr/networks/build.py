@@ -4,6 +4,7 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.networks.quantized import load_quantized, quantized_copy
+from basicsr.quant.insertion.depth import blocks_beyond, leave_out
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
@@ -80,4 +81,6 @@ def quantized_network(full_precision: nn.Module, options: Options) -> tuple[nn.M
         raise OptionsError("Option 'path:pretrain_network_Q' is required: the quantized network to evaluate.")
     network, quantization_map = quantized_copy(full_precision, options, share_weights=False)
     load_quantized(network, options.path.pretrain_network_Q)
+    if options.quantization is not None and options.quantization.depth < 1:
+        leave_out(network, blocks_beyond(network, options.quantization.depth, "quantization:depth"))
     return network, quantization_map

@@ -33,7 +33,7 @@ def quantized_copy(network: nn.Module, options: Options, *, share_weights: bool)
         raise OptionsError(f"Section 'quantization' is required with 'model_type: {options.model_type}'.")
     shared = {id(parameter): parameter for parameter in network.parameters()} if share_weights else {}
     quantized = copy.deepcopy(network, memo=dict(shared))
-    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits"})
+    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits", "depth"})
     coverage = chosen.coverage if isinstance(chosen.coverage, str) else [_rule(rule) for rule in chosen.coverage]
     quantization_map = insert_quantizers(quantized, coverage, *options.required_bits(), **arguments)
     return quantized.eval(), quantization_map

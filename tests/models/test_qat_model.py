@@ -11,6 +11,7 @@ from basicsr.losses.mismatch_loss import MismatchLoss
 from basicsr.models.qat_model import QATModel
 from basicsr.quant.insertion.insert import named_quantizers, quantizer_parameters
 from basicsr.quant.observe.capture import tap_activations
+from basicsr.quant.spec import QuantizationError
 from basicsr.utils.checkpoint import load_torch, save_torch
 from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.options import load_options
@@ -376,3 +377,50 @@ def test_resumed_training_has_the_same_bits(tmp_path, diagnostics_freq, relative
         a, b = (model.diagnostics.state_dict() for model in (undisturbed, second))
         assert a["records"] == b["records"] and a["records"]["iterations"] == [1, 2, 4]
         assert a["before"] == b["before"] and torch.equal(a["probe"], b["probe"])
+
+
+FACTORS = [
+    "quantization:coverage=[{modules: body.*.conv1, type: QConv2d}, {modules: body.*.add, type: QScaledResidualAdd, a_bits: 32}]"
+]
+
+
+def test_each_depth_has_an_equal_share_of_the_gradient():
+    """The second block of two is kept at half of the depth, since both factors are 1 at first."""
+    model, batch = make(*FACTORS, depths=[1.0, 0.5]), make_batch()
+    network = copy.deepcopy(model.network).train()
+    expected = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    for block in (None, network.body[0]):
+        if block is not None:
+            block.forward = lambda x, block=block: x * block.add.shortcut
+        network.zero_grad()
+        nn.functional.l1_loss(network(batch["lq"]), batch["gt"]).backward()
+        for name, parameter in network.named_parameters():
+            expected[name] += 0.5 * parameter.grad if parameter.grad is not None else 0.0
+    losses = train(model, 1)
+    for name, parameter in model.network.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-7)
+    whole = nn.functional.l1_loss(copy.deepcopy(make(*FACTORS).network)(batch["lq"]), batch["gt"])
+    assert set(losses) == {"l_pix"} and float(losses["l_pix"]) != pytest.approx(float(whole.detach()), rel=1e-6)
+
+
+def test_one_depth_alone_is_the_training_without_depths():
+    plain, single = make(*FACTORS), make(*FACTORS, depths=[1.0])
+    train(plain, 2)
+    train(single, 2)
+    assert same_state(plain, single)
+
+
+def test_what_is_evaluated_may_have_fewer_blocks_than_what_is_trained():
+    model = make(*FACTORS, "quantization:depth=0.5", depths=[1.0, 0.5])
+    x = make_batch()["lq"]
+    shallow = model.network_for_evaluation()(x)
+    assert "forward" in vars(model.network.body[0]) and "forward" not in vars(model.network.body[1])
+    train(model, 1)
+    assert "forward" not in vars(model.network.body[0])
+    assert shallow.shape == model.network(x).shape and not torch.equal(shallow, model.network(x))
+
+
+@pytest.mark.parametrize(("overrides", "arguments"), [((), {"depths": [0.5]}), (("quantization:depth=0.5",), {})])
+def test_depths_without_learned_factors_are_refused(overrides, arguments):
+    with pytest.raises(QuantizationError, match="leaves out blocks by the learned factors"):
+        make(*overrides, **arguments)

@@ -134,6 +134,11 @@ class QScaledResidualAdd(QResidualAdd):
         """Return the sum, of the shape of both, (n, channels, h, w)."""
         return super().forward(skip * self.shortcut, branch)
 
+    def without_branch(self, skip: Tensor) -> Tensor:
+        """Return what is left of the sum where the branch is left out: the quantized skip connection times its factor."""
+        quantized: Tensor = self.skip_quantizer(skip * self.shortcut)
+        return quantized
+
 
 class ScaledSkip(nn.Module):
     """The twin of a sum, given a skip connection times a factor."""

@@ -55,6 +55,8 @@ class QuantizationOptions(Section):
     """Even out the channels of a layer's input by factors that its weight takes back, so that one grid serves all of them."""
     overrides: list[OverrideOptions] = []
     """Other bits for single layers."""
+    depth: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+    """Share of the blocks with a learned factor of their skip connection that are computed; the others give their scaled input: QuantSR."""
     exclude: list[str] = []
     """Globs on the names of layers, or of single quantizers (`*.conv1.act_quantizer`), that stay in full precision."""
 

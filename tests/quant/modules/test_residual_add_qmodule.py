@@ -163,7 +163,7 @@ class NoSums(nn.Module):
             [CoverageRule("*.add", "QResidualAdd")],
             r"rule '\*\.add' asks for .* the network TinySwin has none",
         ),
-        (network_of("SwinIR"), "body_and_skips", "of those the network SwinIR has only others, such as 'add'"),
+        (network_of("SwinIR"), "body_and_skips", "of those the network SwinIR has only others, such as 'layers.0.add'"),
         (
             network_of("EDSR"),
             [CoverageRule("body.*.sum", "QResidualAdd")],
