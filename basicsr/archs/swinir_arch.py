@@ -25,6 +25,7 @@ from basicsr.utils.signature import NO_EFFECT
 
 Upsampler = Literal["pixelshuffledirect", "pixelshuffle", "nearest+conv"]
 ResidualConnection = Literal["1conv", "3conv"]
+_Depth = Annotated[int, Field(le=1000)]
 
 _UPSAMPLER_CHANNELS = 64
 
@@ -38,7 +39,7 @@ class SwinIR(SRNetwork):
             (`pixelshuffledirect`).
         in_chans: channels of the image.
         img_size: size of the training patches in LR pixels in official options; any size is accepted at any time.
-        window_size: side of an attention window, even.
+        window_size: side of an attention window, even; the attention maps of one take the fourth power of it.
         img_range: the image is multiplied by this after its mean is taken away.
         depths: number of Swin layers in each residual group.
         embed_dim: number of channels.
@@ -67,9 +68,9 @@ class SwinIR(SRNetwork):
         upscale: int = 4,
         in_chans: Annotated[int, Field(ge=1)] = 3,
         img_size: Annotated[int, NO_EFFECT] = 64,
-        window_size: int = 8,
+        window_size: Annotated[int, Field(le=64)] = 8,
         img_range: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0,
-        depths: tuple[int, ...] = (6, 6, 6, 6),
+        depths: Annotated[tuple[_Depth, ...], Field(max_length=1000)] = (6, 6, 6, 6),
         embed_dim: Annotated[int, Field(ge=1)] = 60,
         num_heads: tuple[int, ...] = (6, 6, 6, 6),
         mlp_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0,

@@ -23,7 +23,9 @@ from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.integers.frozen import FrozenWeight
 from basicsr.quant.modules.base import QModule
 from basicsr.utils.errors import CheckpointError
+from basicsr.utils.network_size import SMALL, Bound, within
 
+_CODES_IN_A_BYTE = 4  # at most, of two bits
 _IMPLIED = ("bits", "calibrated")  # state of a quantizer that follows from the quantization map
 
 
@@ -95,8 +97,9 @@ def load_packed(path: str | Path, network: nn.Module | None = None) -> tuple[nn.
         description = parse_description(tensors["description"])
         if network is None:
             _require_architecture(path, str(description.network.get("type")))
-        network = build_network(description.network) if network is None else copy.deepcopy(network).cpu()
-        apply_quantization_map(network, description.map())
+        with within(_bound(tensors, description)):
+            network = build_network(description.network) if network is None else copy.deepcopy(network).cpu()
+            apply_quantization_map(network, description.map())
         _fill(network, tensors, description)
     except _UnknownClassError:
         raise
@@ -106,6 +109,13 @@ def load_packed(path: str | Path, network: nn.Module | None = None) -> tuple[nn.
             "another network than the one given; pack the network again."
         ) from error
     return network.eval().requires_grad_(False), description
+
+
+def _bound(tensors: Mapping[str, Tensor], description: Description) -> Bound:
+    """Return how large the network of a file can be that has these tensors to fill it with."""
+    stored = sum(tensor.numel() * (_CODES_IN_A_BYTE if name == "codes" else 1) for name, tensor in tensors.items())
+    pieces = min(len(description.codes) + len(description.state), stored)  # more of them are empty
+    return SMALL.around(stored, pieces)
 
 
 class _UnknownClassError(CheckpointError):

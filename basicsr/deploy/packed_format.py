@@ -29,7 +29,7 @@ from basicsr.utils.files import atomic_path, why_no_file
 
 FORMAT = "basicsr-quantized"
 FORMAT_VERSION = 1
-_LARGEST_DESCRIPTION = 1 << 26  # bytes; protects against a few bytes that decompress without end
+_LARGEST_DESCRIPTION = 1 << 24  # bytes; protects against a few bytes that decompress without end
 DtypeName = Literal["bool", "float16", "float32", "int32", "int64", "uint8"]
 
 

@@ -22,6 +22,7 @@ from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.extras import require
 from basicsr.utils.image import Picture, image_to_tensor, tensor_to_image
 from basicsr.utils.logger import get_logger
+from basicsr.utils.network_size import SMALL, USUAL, Bound
 from basicsr.utils.options import load_options
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.resize import upscale_image
@@ -71,7 +72,7 @@ def load_model(
     if is_packed(path):
         return load_packed(path)[0]
     state_dict = load_weights_file(path, param_key)
-    network = build_network(given.network_g) if given else _detect_network(state_dict, path)
+    network = build_network(given.network_g, bound=USUAL.around_tensors(state_dict.values())) if given else _detect_network(state_dict, path)
     load_network_weights(network, state_dict, path)
     return network.eval().requires_grad_(False)
 
@@ -155,12 +156,14 @@ def _detect_network(weights: Weights, path: str | Path) -> nn.Module:
 
 def _network_of(tensors: Mapping[str, Tensor], stated: dict[str, Any], path: str | Path) -> nn.Module | None:
     """Build the network that a file states, or that of the first architecture that tensors can belong to; None if there is none."""
+    bound = SMALL.around_tensors(tensors.values())
     for name in ARCH_REGISTRY.names():
         options = detect_options(ARCH_REGISTRY.get(name), tensors) if stated.get("type", name) == name else None
         if options is None:
             continue
         try:
-            return build_network({**_options_without_trace(name, options, stated), **options, "type": name})
+            untold = _options_without_trace(name, options, stated, bound)
+            return build_network({**untold, **options, "type": name}, bound=bound)
         except OptionsError as error:  # of a count that is too low, since a tensor is missing
             if stated:
                 raise CheckpointError(f"The weights '{path}' state a network that cannot be built: {error}") from error
@@ -168,12 +171,14 @@ def _network_of(tensors: Mapping[str, Tensor], stated: dict[str, Any], path: str
     return None
 
 
-def _options_without_trace(name: str, detected: Mapping[str, Any], stated: Mapping[str, Any]) -> Mapping[str, Any]:
+def _options_without_trace(
+    name: str, detected: Mapping[str, Any], stated: Mapping[str, Any], bound: Bound
+) -> Mapping[str, Any]:
     """Return the options that shapes do not tell: those that the file states, or else those that are usual."""
     if stated:
         known = options_of(ARCH_REGISTRY.get(name))
         return {key: value for key, value in stated.items() if key in known}
-    usual = usual_options_of(build_network({"type": name, **detected}))
+    usual = usual_options_of(build_network({"type": name, **detected}, bound=bound))
     return {key: list(value) if isinstance(value, tuple) else value for key, value in usual.items()}
 
 

@@ -8,6 +8,7 @@ from basicsr.quant.insertion.depth import blocks_beyond, leave_out
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
+from basicsr.utils.network_size import USUAL
 from basicsr.utils.options import Options
 from basicsr.utils.weights import load_fitting_weights, load_network_weights, load_weights_file
 
@@ -50,9 +51,10 @@ def trainable_network(options: Options) -> nn.Module:
 
 def network_from(options: Options, file: str, param_key: str | None, strict: bool = True) -> nn.Module:
     """Build the network of the options with the weights of a file; not `strict`, with those that fit."""
-    network = build_network(options.network_g)
+    weights = load_weights_file(file, param_key)
+    network = build_network(options.network_g, bound=USUAL.around_tensors(weights.values()) if strict else None)
     load = load_network_weights if strict else load_fitting_weights
-    load(network, load_weights_file(file, param_key), file)
+    load(network, weights, file)
     return network
 
 
