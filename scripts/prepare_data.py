@@ -117,18 +117,19 @@ def prepare_image(job: tuple[Path, Path], layout: Layout, scales: list[int], lin
     """Make those files of an image, for its place among the HR images, that are not there yet; return what went wrong."""
     file, target = job
     try:
-        lr_names = {scale: lq_name(target.stem, NAME_TEMPLATES[0], scale) for scale in scales}
-        missing = {scale: layout.lr(scale) / f"{name}.png" for scale, name in lr_names.items()}
-        missing = {scale: lr for scale, lr in missing.items() if not lr.exists()}
-        image = read_image(file) if missing else None
-        if image is not None and min(image.shape[:2]) < max(missing):
-            return f"The image '{file}' has {size_of(image)} pixels, too few for scale factor {max(missing)}; it is left out."
-        if target != file:
-            _copy(file, target, link)
-        for scale, lr in missing.items():
-            assert image is not None  # it was read, as something is missing
-            write_image(lr, downscale_image(crop_to_multiple(image, scale), scale))
-    except (UserError, OSError) as error:
+        with explained(DataError, f"The image '{file}' cannot be prepared"):
+            lr_names = {scale: lq_name(target.stem, NAME_TEMPLATES[0], scale) for scale in scales}
+            missing = {scale: layout.lr(scale) / f"{name}.png" for scale, name in lr_names.items()}
+            missing = {scale: lr for scale, lr in missing.items() if not lr.exists()}
+            image = read_image(file) if missing else None
+            if image is not None and min(image.shape[:2]) < max(missing):
+                return f"The image '{file}' has {size_of(image)} pixels, too few for scale factor {max(missing)}; it is left out."
+            if target != file:
+                _copy(file, target, link)
+            for scale, lr in missing.items():
+                assert image is not None  # it was read, as something is missing
+                write_image(lr, downscale_image(crop_to_multiple(image, scale), scale))
+    except UserError as error:
         return str(error)
     return None
 

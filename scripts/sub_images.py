@@ -95,23 +95,26 @@ def _cut_image(job: tuple[str, Path], layout: Layout, scales: tuple[int, ...], c
     """Write those sub-images of one image that are not there yet; return what went wrong."""
     name, file = job
     try:
-        multiple = math.lcm(*scales)
-        width, height = (side // multiple * multiple for side in _size(file))
-        places = cut.places(height, width)
-        if not places:
-            return f"The image '{file}' has {width}x{height} pixels, too few for sub-images of {cut.crop_size}; it is left out."
-        targets = _targets(name, layout, scales, len(places))
-        missing = {scale: [i for i, target in enumerate(own) if not target.exists()] for scale, own in targets.items()}
-        image = read_image(file) if any(missing.values()) else None
-        for scale, numbers in missing.items():
-            if image is None or not numbers:
-                continue
-            whole = image if scale == 1 else downscale_image(crop_to_multiple(image, scale), scale)
-            side = cut.crop_size // scale
-            for number in numbers:
-                top, left = (start // scale for start in places[number])
-                write_image(targets[scale][number], whole[top : top + side, left : left + side])
-    except (UserError, OSError) as error:
+        with explained(DataError, f"The image '{file}' cannot be prepared"):
+            multiple = math.lcm(*scales)
+            width, height = (side // multiple * multiple for side in _size(file))
+            places = cut.places(height, width)
+            if not places:
+                return f"The image '{file}' has {width}x{height} pixels, too few for sub-images of {cut.crop_size}; it is left out."
+            targets = _targets(name, layout, scales, len(places))
+            missing = {
+                scale: [i for i, target in enumerate(own) if not target.exists()] for scale, own in targets.items()
+            }
+            image = read_image(file) if any(missing.values()) else None
+            for scale, numbers in missing.items():
+                if image is None or not numbers:
+                    continue
+                whole = image if scale == 1 else downscale_image(crop_to_multiple(image, scale), scale)
+                side = cut.crop_size // scale
+                for number in numbers:
+                    top, left = (start // scale for start in places[number])
+                    write_image(targets[scale][number], whole[top : top + side, left : left + side])
+    except UserError as error:
         return str(error)
     return None
 

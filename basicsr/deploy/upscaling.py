@@ -72,7 +72,11 @@ def load_model(
     if is_packed(path):
         return load_packed(path)[0]
     state_dict = load_weights_file(path, param_key)
-    network = build_network(given.network_g, bound=USUAL.around_tensors(state_dict.values())) if given else _detect_network(state_dict, path)
+    network = (
+        build_network(given.network_g, bound=USUAL.around_tensors(state_dict.values()))
+        if given
+        else _detect_network(state_dict, path)
+    )
     load_network_weights(network, state_dict, path)
     return network.eval().requires_grad_(False)
 

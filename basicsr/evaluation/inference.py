@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from basicsr.archs.arch_util import mirror_to_size
 from basicsr.archs.base import scale_of, size_multiple_of
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.memory import require_memory
 
 PadMode = Literal["official", "mirror", "reflect"]
 
@@ -75,9 +76,14 @@ def upscale(
 
     Raises:
         OptionsError: tile or tile_overlap do not fit the network.
+        DataError: the memory does not suffice for the result.
     """
     scale, multiple = scale_of(network), size_multiple_of(network)
     check_tiles(network, tile, tile_overlap)
+    if lr.is_cpu:
+        height, width = (side * scale for side in lr.shape[-2:])
+        held = lr.numel() * scale**2 * lr.element_size() * (1 if tile is None else 2)  # tiles are summed, then weighted
+        require_memory(held, f"to enlarge an image to {width}x{height} pixels", "Cut the image into parts.")
 
     def enlarge(images: Tensor) -> Tensor:
         h, w = images.shape[-2:]

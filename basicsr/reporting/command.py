@@ -11,7 +11,7 @@ from basicsr.reporting.page import write_report
 from basicsr.reporting.pictures import TILE_CROP, side_by_side, views_of
 from basicsr.reporting.tables import Group, markdown
 from basicsr.utils.errors import CheckpointError, explained
-from basicsr.utils.files import atomic_path
+from basicsr.utils.files import atomic_path, real_path
 from basicsr.utils.image import write_image
 
 
@@ -52,7 +52,7 @@ def make_report(folders: Sequence[Path], file: Path, title: str | None = None) -
         CheckpointError: a file cannot be written.
     """
     entries = [entry for folder in folders for entry in read_folder(folder)]
-    groups = write_report(entries, file, title or file.resolve().parent.name)
+    groups = write_report(entries, file, title or real_path(file).parent.name)
     table = markdown(groups)
     beside = file.with_name("table.md")
     with explained(CheckpointError, f"'{beside}' could not be written"), atomic_path(beside) as temporary:

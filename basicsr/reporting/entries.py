@@ -13,7 +13,7 @@ from basicsr.metrics.base import MetricTraits
 from basicsr.metrics.layer_costs import FULL_PRECISION_BITS
 from basicsr.metrics.stated import DEFAULT_METRICS, metrics_in, metrics_of_options
 from basicsr.utils.errors import DataError
-from basicsr.utils.files import complete_lines
+from basicsr.utils.files import complete_lines, real_path
 from basicsr.utils.options.schema import RESERVED_KEYS
 
 FULL_PRECISION = "FP"
@@ -237,7 +237,7 @@ def _training_of(folder: Path, weights: str | None) -> Training | None:
     """
     if not weights:
         return None
-    for root in (Path(), folder.resolve().parent.parent):
+    for root in (Path(), real_path(folder).parent.parent):
         experiment = (root / weights).parent.parent
         if (experiment / "metrics.jsonl").is_file():
             return read_training(experiment)

@@ -14,7 +14,7 @@ from basicsr.reporting.figures import Style, style_name, styles_of
 from basicsr.reporting.pictures import MOST_PICTURES, Embedded, embed, views_of
 from basicsr.reporting.tables import Group, Row, group_entries
 from basicsr.utils.errors import CheckpointError, explained
-from basicsr.utils.files import atomic_path
+from basicsr.utils.files import atomic_path, real_path
 from basicsr.utils.options import by_path
 
 PICTURE_BYTES = 4_300_000
@@ -137,7 +137,7 @@ def _activation_sections(groups: Sequence[Group], styles: Mapping[str, Style]) -
 
 def _trainings(entries: Sequence[Entry]) -> list[Training]:
     """Return every training once."""
-    found = {entry.training.folder.resolve(): entry.training for entry in entries if entry.training is not None}
+    found = {real_path(entry.training.folder): entry.training for entry in entries if entry.training is not None}
     return list(found.values())
 
 
@@ -160,7 +160,7 @@ def _training_section(training: Training, entries: Sequence[Entry]) -> dict[str,
 
 def _runs(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return versions and options of each folder; options in full for the first, then what differs from the first."""
-    folders = {entry.folder.resolve(): entry for entry in entries}
+    folders = {real_path(entry.folder): entry for entry in entries}
     first: dict[str, str] = {}
     runs = []
     for entry in folders.values():

@@ -3,6 +3,7 @@
 import _codecs
 import contextlib
 import functools
+import io
 import random
 import re
 import zipfile
@@ -16,6 +17,8 @@ import torch
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import atomic_path
 
+_LARGEST_GAIN = 64  # of a compressed archive; weights give less
+_SMALL = 1 << 20  # bytes or values that do no harm
 _OF_TORCH = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))  # archives and pickles
 _ARCHIVE = "is an archive. Unpack it, and give the file of weights in it."
 _OTHER_FILES = {
@@ -59,6 +62,7 @@ def load_torch(path: Path) -> Any:
                 raise CheckpointError(
                     f"'{path}' is a TorchScript archive, a program and no weights. Ask for a file with the state dict."
                 )
+            _refuse_swelling(file, path)
             content = torch.load(file, map_location="cpu", weights_only=True)
             changed = _changed_part(file)
     except FileNotFoundError as error:
@@ -86,6 +90,8 @@ def unusual_form(tensor: torch.Tensor) -> str | None:
         return "quantized tensors of torch"
     if tensor.layout != torch.strided or tensor.is_nested:
         return "sparse or nested tensors"
+    if tensor.numel() > max(tensor.untyped_storage().nbytes() // tensor.element_size(), _SMALL):
+        return "few values that are repeated without end"
     return "complex numbers" if tensor.is_complex() else None
 
 
@@ -95,6 +101,21 @@ def _changed_part(file: IO[bytes]) -> str | None:
         return None
     with zipfile.ZipFile(file) as archive:
         return archive.testzip()
+
+
+def _refuse_swelling(file: IO[bytes], path: Path) -> None:
+    """Refuse an archive that holds far more than its length, which torch never writes; its place is the start again."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            held = sum(part.file_size for part in archive.infolist())
+    except Exception:  # as in `_is_program`
+        held = 0
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if held > max(_LARGEST_GAIN * length, _SMALL):
+        raise CheckpointError(
+            f"'{path}' is a compressed archive of {length:,} bytes that swells to {held:,}. Save it again with torch.save."
+        )
 
 
 def _is_program(file: IO[bytes]) -> bool:

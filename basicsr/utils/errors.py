@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
 
 _MOST_NAMES = 40  # a network has hundreds of modules
@@ -50,6 +51,8 @@ def explained(
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = "Shorten the name."
         raise kind(f"{failure}: {error.strerror or error}. {remedy}") from error
 
 

@@ -4,6 +4,7 @@ The order of channels is changed from and to OpenCV's BGR here and nowhere else.
 """
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ _LOSSLESS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
 _ENCODERS = {suffix: suffix for suffix in IMAGE_SUFFIXES if suffix != ".gif"}  # as OpenCV names them
 _ENCODERS |= dict.fromkeys((".jfif", ".jpe"), ".jpg")
 # of libwebp and of libjpeg
+_LONGEST_NAME = 255  # bytes, of nearly all file systems
 _LONGEST_SIDE = {".webp": 16383} | dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), 65500)
 
 _logger = logging.getLogger(__name__)
@@ -163,6 +165,10 @@ def check_writable(path: Path, height: int, width: int, dtype: np.dtype, alpha: 
     suffix = path.suffix.lower()
     if suffix not in _ENCODERS:
         raise DataError(f"The image '{path}' cannot be written: its name must end in {', '.join(_ENCODERS)}.")
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise DataError(
+            f"The image '{path}' cannot be written: its name has more than {_LONGEST_NAME} bytes. Give its input a shorter name."
+        )
     if why_no_folder(path) is None:
         raise DataError(
             f"The image '{path}' cannot be written, since a folder has this name. Rename or remove the folder."

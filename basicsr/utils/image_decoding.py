@@ -15,9 +15,11 @@ import PIL.ImageOps
 
 from basicsr.utils.errors import DataError
 from basicsr.utils.image_header import Header, is_cut_off, opened, turned
+from basicsr.utils.memory import require_memory
 from basicsr.utils.tiff_layout import TiffLayout, read_tiff_layout
 
 _MOST_PIXELS = 2**30  # that OpenCV decodes
+_BYTES_OF_A_PIXEL = 6  # held at once for certain: as decoded, and as three channels
 _PNG, _JPEG, _GIF, _BMP, _RIFF = b"\x89PNG", b"\xff\xd8", b"GIF8", b"BM", b"RIFF"
 _TURNED_HERE = (_PNG, _RIFF, _JPEG)  # not TIFF, which OpenCV turns
 _DEPTH_OF_PNG = 24  # where its header has the bits of a sample
@@ -35,12 +37,17 @@ def decode(data: bytes, path: str | Path, header: Header) -> np.ndarray:
         header: of the file.
 
     Raises:
-        DataError: the file is damaged, no image, too large, or of a kind that is not read.
+        DataError: the file is damaged, no image, too large for the memory or at all, or of a kind that is not read.
     """
     if header.size and math.prod(header.size) > _MOST_PIXELS:
         raise DataError(
             f"The image '{path}' has {header.size[0]}x{header.size[1]} pixels, more than the {_MOST_PIXELS} that are read. "
             "Cut it into parts."
+        )
+    if header.size:
+        needed = math.prod(header.size) * _BYTES_OF_A_PIXEL
+        require_memory(
+            needed, f"to read the image '{path}' of {header.size[0]}x{header.size[1]} pixels", "Cut it into parts."
         )
     layout = read_tiff_layout(data)
     by_pillow = data.startswith((_GIF, _BMP)) or (header.pictures > 1 and _is_animation_of_8_bits(data))

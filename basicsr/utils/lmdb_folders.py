@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from basicsr.utils.errors import DataError
 from basicsr.utils.extras import require
+from basicsr.utils.files import real_path
 from basicsr.utils.logger import get_logger
 from basicsr.utils.meta_info import names_in_meta_info
 
@@ -99,7 +100,7 @@ def _lmdb() -> Any:
 
 def _database(folder: Path) -> Any:
     """Return the open database of a folder; one that has been replaced since is opened anew."""
-    lmdb, place = _lmdb(), folder.resolve()
+    lmdb, place = _lmdb(), real_path(folder)
     with _opening:
         try:
             state = (place / _DATA).stat()

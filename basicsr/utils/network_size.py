@@ -14,7 +14,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-_FACTOR = 4  # between what a file holds and what its network may take, which has modules, and buffers that are not stored
+from basicsr.utils.errors import UserError
+
+_FACTOR = (
+    4  # between what a file holds and what its network may take, which has modules, and buffers that are not stored
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ SMALL = Bound(1 << 20, 1 << 10)
 """What is allowed whatever a file holds."""
 
 
-class TooLargeError(Exception):
+class TooLargeError(UserError):
     """A network that is being built takes more than it may; the message is a full sentence."""
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 # The weights of integer factors are fractions, and many a weighted sum is exactly half way between two grey levels. This
 # margin, far below their spacing, keeps errors of the last bit from deciding how such a tie is rounded.
 _TIE_MARGIN = 1e-9
+_VALUES_AT_ONCE = 1 << 23
 
 
 def imresize(images: Tensor, scale: float) -> Tensor:
@@ -54,11 +55,20 @@ def crop_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _resize_integers(image: np.ndarray, scale: float) -> np.ndarray:
-    limit = np.iinfo(image.dtype).max
-    pixels = torch.from_numpy(image.astype(np.float64))
-    pixels = _round_half_up(_resize_side(pixels, 0, scale), limit)
-    pixels = _round_half_up(_resize_side(pixels, 1, scale), limit)
-    return pixels.numpy().astype(image.dtype)
+    for dim in (0, 1):
+        image = _resize_side_of_integers(image, dim, scale)
+    return image
+
+
+def _resize_side_of_integers(image: np.ndarray, dim: int, scale: float) -> np.ndarray:
+    """Resize one side, a strip across it after the other, since numbers of 64 bits take eight times the memory of the pixels."""
+    across = image.shape[1 - dim]
+    number = max(1, -(-image.size // _VALUES_AT_ONCE))
+    strips = []
+    for strip in np.array_split(image, min(number, max(across, 1)), axis=1 - dim):
+        resized = _resize_side(torch.from_numpy(strip.astype(np.float64)), dim, scale)
+        strips.append(_round_half_up(resized, np.iinfo(image.dtype).max).numpy().astype(image.dtype))
+    return strips[0] if len(strips) == 1 else np.concatenate(strips, axis=1 - dim)
 
 
 def _round_half_up(values: Tensor, limit: int) -> Tensor:

@@ -23,6 +23,7 @@ _FLOAT = re.compile(
         |\.(?:nan|NaN|NAN))$""",
     re.VERBOSE,
 )
+_MOST_VALUES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def guessed(value: Any) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that reads `1e-4` as YAML 1.2 does and refuses a key that is given twice and a node inside itself."""
+    """SafeLoader that reads `1e-4` as YAML 1.2 does and refuses a key that is given twice, a node inside itself, and too many values."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -66,6 +67,17 @@ class _StrictLoader(yaml.SafeLoader):
         node = super().compose_scalar_node(anchor)
         if event.implicit[0]:
             self._as_written.add(id(node))
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _number_of_values(node, {}) > _MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                f"it stands for more than {_MOST_VALUES:,} values, since anchors repeat each other",
+                node.start_mark,
+            )
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -90,6 +102,16 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _number_of_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for where each alias is written out; of a node inside itself, any number."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_number_of_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _check_blank(key: Any, value_node: yaml.Node, mark: yaml.Mark) -> None:

@@ -165,10 +165,7 @@ def test_packed_files_that_lie(fuzz, packed, tmp_path):
         write_packed(tmp_path / "a.safetensors", said, stored)
         assert_told(lambda: load_packed(tmp_path / "a.safetensors"), CheckpointError)
 
-    lies = JUNK.filter(
-        lambda value: not isinstance(value, int) or abs(value) < 1000
-    )  # not to build networks without end
-    fuzz(st.tuples(st.integers(0, len(paths) - 1), lies, st.sampled_from(["codes", "float32", ""])), check)
+    fuzz(st.tuples(st.integers(0, len(paths) - 1), JUNK, st.sampled_from(["codes", "float32", ""])), check)
 
 
 def graph_of(nodes, inputs):

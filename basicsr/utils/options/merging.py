@@ -217,6 +217,8 @@ def parse_override(override: str) -> dict[str, Any]:
         elif isinstance(value, dict):
             value = WrittenMapping(value)
             value.text = text
+        elif isinstance(value, str) and value.split() == text.split():
+            value = text if "\n" in text else value  # of several lines YAML makes one, which no path survives
     except OptionsError as error:
         value = Written(text, error)
     for key in reversed(path.strip().split(":")):
@@ -229,11 +231,9 @@ def _types_first(overrides: Iterable[str]) -> list[str]:
     ordered: list[str] = []
     for override in overrides:
         section, _, key = override.partition("=")[0].strip().rpartition(":")
-        others = [
-            at
-            for at, other in enumerate(ordered)
-            if other.strip().startswith(f"{section}:") and not other.strip().startswith(f"{section}:type=")
-        ]
+        prefix, first = f"{section}:", f"{section}:type="
+        stripped = [other.strip() for other in ordered]
+        others = [at for at, other in enumerate(stripped) if other.startswith(prefix) and not other.startswith(first)]
         ordered.insert(others[0] if key == "type" and others else len(ordered), override)
     return ordered
 
