@@ -154,6 +154,16 @@ def parse_yaml(text: str, source: str) -> Any:
         raise OptionsError(f"{source} cannot be read as YAML: {error}.") from error
 
 
+def rest_of_yaml(text: str) -> str:
+    """Return what of a text that can be parsed is no part of its value: comments, marks of documents, names of nodes."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is None:
+        return text.strip()
+    written = text[node.start_mark.index : node.end_mark.index]
+    empty = isinstance(node, yaml.ScalarNode) and not node.value and written[:1] not in ("'", '"')
+    return text.strip() if empty else (text[: node.start_mark.index] + text[node.end_mark.index :]).strip()
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 

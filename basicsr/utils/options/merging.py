@@ -12,7 +12,7 @@ from basicsr.utils.errors import OptionsError, suggestion
 from basicsr.utils.files import real_path, why_no_file
 from basicsr.utils.options.old_names import replacement_of, with_new_names
 from basicsr.utils.options.written import WrittenMapping
-from basicsr.utils.yaml_loader import Written, guessed, parse_yaml, read_yaml
+from basicsr.utils.yaml_loader import Written, guessed, parse_yaml, read_yaml, rest_of_yaml
 
 AXES = ("network", "recipe", "scale", "bit")
 """Options by which a file serves many runs: placeholders have their values, `base:` and `where:` depend on them."""
@@ -212,7 +212,9 @@ def parse_override(override: str) -> dict[str, Any]:
         raise OptionsError(f"The override '{override}' is not of the form section:key=value.")
     try:
         value = parse_yaml(text, f"--force_yml {path}")
-        if isinstance(value, list):
+        if rest_of_yaml(text):  # YAML takes what follows # for a comment, and --- for the start of a document
+            value = Written(text.strip(), text.strip())
+        elif isinstance(value, list):
             value = Written(text, value)
         elif isinstance(value, dict):
             value = WrittenMapping(value)
