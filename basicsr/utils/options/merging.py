@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 from basicsr.utils.errors import OptionsError, suggestion
 from basicsr.utils.files import real_path, why_no_file
 from basicsr.utils.options.old_names import replacement_of, with_new_names
-from basicsr.utils.options.written import WrittenMapping
-from basicsr.utils.yaml_loader import Written, guessed, parse_yaml, read_yaml, rest_of_yaml
+from basicsr.utils.options.overrides import parse_override, types_first
+from basicsr.utils.yaml_loader import Written, guessed, read_yaml
 
 AXES = ("network", "recipe", "scale", "bit")
 """Options by which a file serves many runs: placeholders have their values, `base:` and `where:` depend on them."""
@@ -98,7 +98,7 @@ def read_layers(path: Path, overrides: list[str]) -> Layers:
     axes = _find_axes(path, given, ())
     scale = axes.get("scale")
     files = [with_new_names(content, scale) for content in _read(path, axes, ())]
-    return Layers(files, {override: with_new_names(changes[override], scale) for override in _types_first(changes)})
+    return Layers(files, {override: with_new_names(changes[override], scale) for override in types_first(changes)})
 
 
 def _axes_in(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,47 +197,6 @@ def _holds(condition: str, axes: Mapping[str, Any], path: Path) -> bool:
         if axis not in axes or not any(fnmatchcase(str(axes[axis]), glob) for glob in globs.split("|")):
             return False
     return True
-
-
-def parse_override(override: str) -> dict[str, Any]:
-    """Return `section:key=value` as a mapping of mappings.
-
-    The value is YAML; whether it is taken for that or for a text is decided by the option, see written.py.
-
-    Raises:
-        OptionsError: there is no `=` or no key.
-    """
-    path, separator, text = override.partition("=")
-    if not separator or not path.strip():
-        raise OptionsError(f"The override '{override}' is not of the form section:key=value.")
-    try:
-        value = parse_yaml(text, f"--force_yml {path}")
-        if rest_of_yaml(text):  # YAML takes what follows # for a comment, and --- for the start of a document
-            value = Written(text.strip(), text.strip())
-        elif isinstance(value, list):
-            value = Written(text, value)
-        elif isinstance(value, dict):
-            value = WrittenMapping(value)
-            value.text = text
-        elif isinstance(value, str) and value.split() == text.split():
-            value = text if "\n" in text else value  # of several lines YAML makes one, which no path survives
-    except OptionsError as error:
-        value = Written(text, error)
-    for key in reversed(path.strip().split(":")):
-        value = {key: value}
-    return value
-
-
-def _types_first(overrides: Iterable[str]) -> list[str]:
-    """Return overrides in their order, but a type before other keys of its section: another type replaces what the section holds."""
-    ordered: list[str] = []
-    for override in overrides:
-        section, _, key = override.partition("=")[0].strip().rpartition(":")
-        prefix, first = f"{section}:", f"{section}:type="
-        stripped = [other.strip() for other in ordered]
-        others = [at for at, other in enumerate(stripped) if other.startswith(prefix) and not other.startswith(first)]
-        ordered.insert(others[0] if key == "type" and others else len(ordered), override)
-    return ordered
 
 
 def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
