@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args(argv)
     names = arguments.names or sorted(file.stem for file in arguments.folder.glob("*.json"))
+    if not names:
+        print(f"'{arguments.folder}' holds no card (<name>.json). Correct --folder.", file=sys.stderr)
+        return 2
     try:
         agree = [check(arguments.folder / f"{name}.json") for name in names]
     except UserError as error:

@@ -7,6 +7,7 @@ From the root of the repository. The stored file is tested on the sets of the op
 <name>.json beside it tells what came out.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.utils.arguments import command_parser
 from basicsr.utils.cards import Card
+from basicsr.utils.errors import UserError
 from basicsr.utils.files import atomic_path, sha256_of, write_json
 from basicsr.utils.options import load_options
 from basicsr.utils.stated_network import ENTRY, plain
@@ -26,8 +28,8 @@ from basicsr.utils.weights import load_weights_file
 from check_pretrained import FOLDER, ROOT, tested
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Write <name>.safetensors and <name>.json."""
+def main(argv: list[str] | None = None) -> int:
+    """Write <name>.safetensors and <name>.json; return the exit code."""
     parser = command_parser(__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--weights", required=True, type=Path, help="full-precision weights to store")
@@ -36,6 +38,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--training", required=True, help="data, recipe, iterations, time and hardware of the training")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args(argv)
+    try:
+        card = pack(arguments)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(card.model_dump_json(indent=2))
+    return 0
+
+
+def pack(arguments: argparse.Namespace) -> Card:
+    """Store the network and its card, see the arguments of `main`.
+
+    Raises:
+        UserError: weights or options cannot be used.
+    """
     tensors = {k: v.to(torch.float16).contiguous() for k, v in load_weights_file(arguments.weights).items()}
     tensors = {k: v for k, v in tensors.items() if not k.endswith(("attn_mask", "relative_position_index"))}
     network = plain(load_options(ROOT / arguments.options, arguments.force_yml).network_g)
@@ -57,8 +74,8 @@ def main(argv: list[str] | None = None) -> None:
         results=results,
     )
     write_json(file.with_suffix(".json"), card.model_dump())
-    print(card.model_dump_json(indent=2))
+    return card
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

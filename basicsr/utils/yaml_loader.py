@@ -174,8 +174,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise OptionsError(f"The options file '{path}' does not exist. The shipped ones are under options/.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionsError(f"The options file '{path}' cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise OptionsError(f"The options file '{path}' is no text in UTF-8. Give a YAML file.") from error
+    except OSError as error:
+        raise OptionsError(
+            f"The options file '{path}' cannot be read: {error.strerror or error}. Give a YAML file, and check its permissions."
+        ) from error
     content = copy.deepcopy(_parsed(text, str(path)))
     if not isinstance(content, dict):
         raise OptionsError(

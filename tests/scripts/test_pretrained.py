@@ -27,6 +27,16 @@ def test_a_packed_network_agrees_with_its_card(packed, load_script, capsys):
     assert (packed / "EDSR_x4.safetensors").stat().st_size < (packed / "fp.pth").stat().st_size * 0.55
 
 
+def test_what_cannot_be_packed_or_checked_is_named(load_script, tmp_path, capsys):
+    command = ["--name", "x", "--options", OPTIONS, "--force_yml", *OVERRIDES, "--training", "none"]
+    command += ["--folder", str(tmp_path), "--weights"]
+    assert load_script("pack_pretrained").main([*command, "absent.pth"]) == 1
+    assert "The file of weights 'absent.pth' does not exist" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert load_script("check_pretrained").main(["--folder", str(tmp_path)]) == 2
+    assert "holds no card" in capsys.readouterr().err
+
+
 def test_figures_that_do_not_agree(packed, load_script):
     card = packed / "EDSR_x4.json"
     psnr = read_card(card).results["demo"]["psnr"]

@@ -56,8 +56,10 @@ def test_missing_and_binary_files(tmp_path):
     with pytest.raises(OptionsError, match="does not exist"):
         load_options(tmp_path / "none.yml")
     (tmp_path / "b.yml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(OptionsError, match="cannot be read"):
+    with pytest.raises(OptionsError, match=r"b\.yml' is no text in UTF-8\. Give a YAML file\."):
         load_options(tmp_path / "b.yml")
+    with pytest.raises(OptionsError, match=r"cannot be read: Is a directory\. Give a YAML file"):
+        load_options(tmp_path)
 
 
 def test_bases_are_merged_in_order_and_the_file_wins(tmp_path):
