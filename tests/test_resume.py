@@ -86,7 +86,8 @@ def test_signals_save_a_checkpoint_and_set_the_exit_code(tmp_path, undisturbed, 
     states = list((tmp_path / "experiments/tiny/training_states").glob("*.state"))
     assert len(states) == 1
     finish(tiny.run_train(tmp_path, resume=True))
-    networks, state, _, _ = final_files(tmp_path)
+    networks, state, _, losses = final_files(tmp_path)
+    assert losses == undisturbed[3]
     assert_same(networks["net_Q_6.pth"], undisturbed[0]["net_Q_6.pth"])
     assert_same(state["optimizer"], undisturbed[1]["optimizer"])
 

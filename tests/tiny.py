@@ -10,18 +10,13 @@ from pathlib import Path
 import torch
 
 from basicsr.archs import build_network
+from faults.small_runs import SMALL_NETWORKS, small_network, small_training
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "options/train/demo_2DQuant.yml"
 TEST = ROOT / "options/test/demo.yml"
-NETWORK = {"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 2]}
-NETWORKS = {
-    "SwinIR": NETWORK,
-    "EDSR": {"num_feat": 8, "num_block": 2},
-    "MSRResNet": {"num_feat": 8, "num_block": 2},
-    "RCAN": {"num_feat": 8, "num_group": 2, "num_block": 2, "squeeze_factor": 4},
-    "RDN": {"num_feat": 8, "num_block": 2, "num_layer": 2, "num_grow_ch": 4},
-}
+NETWORKS = SMALL_NETWORKS
+NETWORK = NETWORKS["SwinIR"]
 OPTIONS_OF = {
     "SwinIR": "swinir_light",
     "EDSR": "edsr_baseline",
@@ -48,16 +43,7 @@ def overrides(folder: Path, *more: str, scale: int = 4, architecture: str = "Swi
     weights = folder / f"fp_x{scale}.pth"
     if not weights.exists():
         save_network(weights, scale, architecture)
-    return [
-        f"network={OPTIONS_OF[architecture]}",
-        f"scale={scale}",
-        *(f"network_g:{key}={value}" for key, value in NETWORKS[architecture].items()),
-        f"path:pretrain_network_FP={weights}",
-        "device=cpu",
-        "num_threads=1",
-        "logger:use_tb_logger=false",
-        *more,
-    ]
+    return [*small_network(OPTIONS_OF[architecture], scale, NETWORKS[architecture], weights), *more]
 
 
 def train_overrides(
@@ -72,21 +58,9 @@ def train_overrides(
     return overrides(
         folder,
         "name=tiny",
-        f"datasets:train:dataroot_gt={demo / 'train/HR'}",
-        "datasets:train:dataroot_lq=null",
+        *small_training(demo / "train/HR", demo / "val/HR"),
         "datasets:train:num_images=4",
-        "datasets:train:lq_size=16",
-        f"datasets:val:dataroot_gt={demo / 'val/HR'}",
-        "datasets:val:num_images=1",
-        "calibration:data=null",
-        "calibration:num_images=2",
-        "calibration:crop_size=16",
-        "train:total_iter=6",
-        "train:batch_size=2",
-        "train:num_workers=0",
         *(f"train:{name}={{type: Adam, lr: 1e-3}}" for name in optimizers),
-        "val:val_freq=2",
-        "logger:save_checkpoint_freq=2",
         *more,
         scale=scale,
         architecture=architecture,

@@ -54,8 +54,9 @@ class TrainingLoop:
         self._started = time.monotonic()
         minutes = train.piece_minutes
         self._piece_seconds = math.inf if minutes is None else 60 * minutes
-        self._losses: dict[str, torch.Tensor] = {}
-        self._since_log = 0
+        since_log = state.get("since_log") if state else None  # states of older versions have none
+        self._losses: dict[str, torch.Tensor] = dict(since_log["losses"]) if since_log else {}
+        self._since_log = int(since_log["steps"]) if since_log else 0
 
     @property
     def seconds(self) -> float:
@@ -135,12 +136,12 @@ class TrainingLoop:
         piece_is_over = not last and self._piece_is_over()
         stopping = dist.any_process(stop.signal_number is not None) or piece_is_over
         validating = self.iteration % self._options.val.val_freq == 0 or last
-        saving = self.iteration % logger_options.save_checkpoint_freq == 0 or last or stopping
+        saving = self.iteration % logger_options.save_checkpoint_freq == 0 or last
         if self.iteration % logger_options.print_freq == 0 or validating or saving:
             self._log(bar)
         if validating:
             self._run_validation(bar)
-        if saving:
+        if saving or stopping:
             self._save()
         if stopping:
             reason = "its time is over" if piece_is_over else "on request"
@@ -158,14 +159,19 @@ class TrainingLoop:
             self._losses[name] = self._losses.get(name, 0) + loss
         self._since_log += 1
 
-    def _log(self, bar: tqdm) -> None:
+    def _mean_losses(self) -> dict[str, float]:
+        """Return the mean of each loss since the last line of the log, which must be finite."""
         means = {name: float(total) / self._since_log for name, total in self._losses.items()}
-        self._losses, self._since_log = {}, 0
         for name, value in means.items():
             if not math.isfinite(value):
                 raise TrainingError(
                     f"The loss '{name}' is {value} at iteration {self.iteration}; {self._kept}. {self._model.remedy}"
                 )
+        return means
+
+    def _log(self, bar: tqdm) -> None:
+        means = self._mean_losses()
+        self._losses, self._since_log = {}, 0
         learning_rate = self._model.optimizer.param_groups[0]["lr"]
         shown = {name: f"{value:.3e}" for name, value in means.items()}
         bar.set_postfix({**shown, **({self._options.val.best_metric: f"{self.best['last']:.3f}"} if self.best else {})})
@@ -206,7 +212,10 @@ class TrainingLoop:
 
     def _save(self) -> None:
         self._require_finite()
-        state = {**self._model.training_state(), "best": dict(self.best), "seconds": self.seconds}
+        self._mean_losses()
+        since_log = {"losses": {name: loss.cpu() for name, loss in self._losses.items()}, "steps": self._since_log}
+        own = {"best": dict(self.best), "seconds": self.seconds, "since_log": since_log}
+        state = {**self._model.training_state(), **own}
         self._experiment.save(self._model.checkpoint(), self.iteration, state)
         self._last_saved = self.iteration
         if (

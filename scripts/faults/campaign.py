@@ -1,6 +1,7 @@
 """A campaign: its folder, its random numbers, what undisturbed commands leave, and the verdict on a disturbed one."""
 
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from faults.results import difference
 
 SAME, TOLD, TAKEN, FAULT, LEFT_OUT = "same bits", "told", "taken as written", "fault", "not possible here"
 """Outcomes; text without a checksum is taken as it is written, where it can be read."""
+_OF_AN_ITERATION = re.compile(r"/models/net_._\d+\.pth$|/training_states/\d+\.state$")
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,22 @@ class Campaign:
         place.mkdir(parents=True)
         return place
 
-    def finish(self, job: Job, root: Path, log: Path, again: bool = True) -> str | None:
-        """Run a job to its end where it was disturbed; return what is wrong then, None where its bits are the expected ones."""
-        ended = job.run(self.inputs, root, again, log).wait()
-        problem = problem_of(ended, told=())
-        return problem or difference(self.reference(job).results, job.results(root))
+    def finish(self, job: Job, root: Path, log: Path, stopped: bool = False) -> str | None:
+        """Run a job to its end where it was disturbed; return what is wrong then, None where its bits are the expected ones.
+
+        Args:
+            job: the job.
+            root: where it was disturbed.
+            log: takes what it prints.
+            stopped: whether a training may have saved the iteration at which it ended, beside those of every run.
+        """
+        problem = problem_of(job.run(self.inputs, root, True, log).wait(), told=())
+        expected, found = self.reference(job).results, job.results(root)
+        if stopped:
+            found = {
+                name: bits for name, bits in found.items() if name in expected or not _OF_AN_ITERATION.search(name)
+            }
+        return problem or difference(expected, found)
 
 
 def problem_of(ended: Ended, told: tuple[int, ...]) -> str | None:

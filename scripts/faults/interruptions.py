@@ -8,7 +8,7 @@ from pathlib import Path
 
 from faults.campaign import SAME, TOLD, Campaign, Trial, problem_of, tried
 from faults.jobs import Job
-from faults.processes import Ended, Work
+from faults.processes import Command, Ended, Work
 
 _DAY = 86400.0
 _MOST_KILLS = 3
@@ -16,28 +16,19 @@ _MOST_KILLS = 3
 
 def killed(campaign: Campaign, job: Job) -> Iterator[Trial]:
     """SIGKILL at random moments, up to three in a row, then the command once more."""
-    length = campaign.reference(job).seconds
     for _ in range(campaign.number(job)):
         place = campaign.place()
-        again = False
         for index in range(campaign.random.randint(1, _MOST_KILLS)):
-            command = job.run(campaign.inputs, place / "root", again, place / f"log{index}")
-            if command.runs_after(campaign.random.uniform(0, length)):
-                command.send(signal.SIGKILL)
-            command.wait()
-            again = True
+            _signalled(campaign, job, place, signal.SIGKILL, index)[0].wait()
         problem = campaign.finish(job, place / "root", place / "log")
         yield tried(place, "SIGKILL", job.name, problem, SAME)
 
 
 def stopped(campaign: Campaign, job: Job) -> Iterator[Trial]:
     """SIGSTOP at a random moment, the same command meanwhile, then SIGCONT: the second is told, the first goes on."""
-    length = campaign.reference(job).seconds
     for _ in range(campaign.number(job)):
         place = campaign.place()
-        first = job.run(campaign.inputs, place / "root", False, place / "log0")
-        stops = first.runs_after(campaign.random.uniform(0, length))
-        first.send(signal.SIGSTOP)
+        first, stops = _signalled(campaign, job, place, signal.SIGSTOP)
         second = job.run(campaign.inputs, place / "root", True, place / "log1", lock_seconds=0.3).wait()
         first.send(signal.SIGCONT)
         problem = problem_of(second, job.told) or problem_of(first.wait(), job.told)
@@ -69,7 +60,9 @@ def without_worker(campaign: Campaign, job: Job) -> Iterator[Trial]:
         workers = command.children()
         if workers:
             os.kill(campaign.random.choice(workers), signal.SIGKILL)
-        problem = problem_of(command.wait(), job.told) or campaign.finish(job, place / "root", place / "log")
+        problem = problem_of(command.wait(), job.told) or campaign.finish(
+            job, place / "root", place / "log", stopped=True
+        )
         yield tried(place, "a worker dies", job.name, problem, SAME)
 
 
@@ -91,17 +84,21 @@ def without_rank(campaign: Campaign, job: Job) -> Iterator[Trial]:
 
 def clock_set_back(campaign: Campaign, job: Job) -> Iterator[Trial]:
     """Killed at a random moment, then continued with a clock of the day before: all files are of the future."""
-    length = campaign.reference(job).seconds
     for _ in range(campaign.number(job)):
         place = campaign.place()
-        first = job.run(campaign.inputs, place / "root", False, place / "log0")
-        first.runs_after(campaign.random.uniform(0, length))
-        first.send(signal.SIGKILL)
-        first.wait()
+        _signalled(campaign, job, place, signal.SIGKILL)[0].wait()
         _age(place / "root", -_DAY)
         back = _yesterday(job.start(campaign.inputs, place / "root", True))
         problem = campaign.finish(job.doing(back), place / "root", place / "log")
         yield tried(place, "clock set back", job.name, problem, SAME)
+
+
+def _signalled(campaign: Campaign, job: Job, place: Path, number: int, index: int = 0) -> tuple[Command, bool]:
+    """Start a job, for the first time where `index` is 0, and send it a signal at a random moment; tell whether it still ran then."""
+    command = job.run(campaign.inputs, place / "root", index > 0, place / f"log{index}")
+    runs = command.runs_after(campaign.random.uniform(0, campaign.reference(job).seconds))
+    command.send(number)
+    return command, runs
 
 
 def _age(folder: Path, seconds: float) -> None:

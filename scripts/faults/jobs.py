@@ -25,11 +25,12 @@ from basicsr.upscale import main as upscale
 from basicsr.utils.options import load_options
 from faults.processes import Command, Work
 from faults.results import contents
+from faults.small_runs import SMALL_NETWORKS, small_network, small_training
 from prepare_data import main as prepare_data
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCALE, SIDE, PICTURES = 2, 64, 4
-NETWORK = {"num_feat": 8, "num_block": 2}
+NETWORK = SMALL_NETWORKS["EDSR"]
 """Of the EDSR that is trained."""
 
 
@@ -121,37 +122,11 @@ def make_inputs(folder: Path) -> Inputs:
 
 
 def _overrides(inputs: Inputs) -> list[str]:
-    return [
-        "network=edsr_baseline",
-        f"scale={SCALE}",
-        *(f"network_g:{key}={value}" for key, value in NETWORK.items()),
-        f"path:pretrain_network_FP={inputs.weights}",
-        "name=fault",
-        "device=cpu",
-        "num_threads=1",
-        "logger:use_tb_logger=false",
-    ]
+    return [*small_network("edsr_baseline", SCALE, NETWORK, inputs.weights), "name=fault"]
 
 
 def _training(inputs: Inputs, *more: str) -> list[str]:
-    """Return overrides of a training of 6 iterations that validates and saves after every second one."""
-    return [
-        *_overrides(inputs),
-        f"datasets:train:dataroot_gt={inputs.pictures}",
-        "datasets:train:dataroot_lq=null",
-        "datasets:train:lq_size=16",
-        f"datasets:val:dataroot_gt={inputs.pictures}",
-        "datasets:val:num_images=1",
-        "calibration:data=null",
-        "calibration:num_images=2",
-        "calibration:crop_size=16",
-        "train:total_iter=6",
-        "train:batch_size=2",
-        "train:num_workers=0",
-        "val:val_freq=2",
-        "logger:save_checkpoint_freq=2",
-        *more,
-    ]
+    return [*_overrides(inputs), *small_training(inputs.pictures, inputs.pictures), *more]
 
 
 def _train(file: str, *more: str, inputs: Inputs, root: Path, again: bool) -> int:
