@@ -1,0 +1,28 @@
+"""scripts/version_lane.sh: the versions of each lane are those of pyproject.toml, and the tests run in an environment of its own."""
+
+import os
+import re
+import subprocess
+
+from tests import tiny
+
+SCRIPT = tiny.ROOT / "scripts/version_lane.sh"
+
+
+def lane(*arguments, **environment):
+    return subprocess.run(["bash", str(SCRIPT), *arguments], env={**os.environ, **environment}, capture_output=True, text=True)  # fmt: skip
+
+
+def test_packages_of_the_lanes_are_those_of_the_project():
+    text = (tiny.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = re.findall(r'"([\w-]+)>=([\d.]+)"', text.partition("dependencies = [")[2].partition("]")[0])
+    assert len(wanted) > 10
+    oldest, newest = (lane(name, DRY="1").stdout.splitlines() for name in ("oldest", "newest"))
+    assert oldest[: len(wanted)] == [f"{name}=={version}.*" for name, version in wanted]
+    assert newest[: len(wanted)] == [f"{name}>={version}" for name, version in wanted]
+    assert lane("oldest", DRY="1", TORCH="torch==2.7.0").stdout.splitlines()[:2] == ["torch==2.7.0", oldest[1]]
+
+
+def test_another_lane_is_told():
+    done = lane("middle")
+    assert done.returncode == 2 and done.stderr == "Give 'oldest' or 'newest', not 'middle'.\n"
