@@ -54,7 +54,7 @@ class TrainOptions(Section):
     """Crops in one step of the optimiser, over all processes and accumulation steps together."""
     accumulation_steps: Positive = 1
     """Number of equal parts in which a batch goes through the network, to save memory."""
-    num_workers: Annotated[int, pydantic.Field(ge=0), NOT_RECIPE] = 4
+    num_workers: Annotated[int, pydantic.Field(ge=0, le=1024), NOT_RECIPE] = 4
     """Processes that load and cut images, where these are not held in memory."""
     data_in_memory: Annotated[bool | Literal["auto"], NOT_RECIPE] = False
     """Hold the decoded training images on the device and cut batches there; `auto` where they fit. The crops are the same."""
