@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from basicsr.deploy.upscaling import Enlarge, enlarge_picture
-from basicsr.utils.errors import DataError, explained
+from basicsr.utils.errors import DataError, UserError, explained
 from basicsr.utils.files import DOES_NOT_EXIST, real_path, why_no_file, why_no_folder
 from basicsr.utils.image import IMAGE_SUFFIXES, check_writable, read_picture, write_picture
 from basicsr.utils.image_folders import distinct_names, image_files
@@ -181,7 +181,11 @@ def _upscale_file(path: Path, output: Path, enlarge: Enlarge, scale: int) -> Non
     height, width = (side * scale for side in picture.rgb.shape[:2])
     check_writable(output, height, width, picture.rgb.dtype, alpha=picture.alpha is not None)
     try:
-        write_picture(output, enlarge_picture(picture, enlarge, scale))
+        try:
+            enlarged = enlarge_picture(picture, enlarge, scale)
+        except UserError as error:  # of this network, or of its graph, and pictures of this size
+            raise DataError(f"The picture '{path}' cannot be enlarged: {error}") from error
+        write_picture(output, enlarged)
     except (MemoryError, RuntimeError) as error:  # torch says it with the second
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise

@@ -4,6 +4,7 @@ A network is any module with the attributes `scale` (an image of h x w becomes o
 `size_multiple` (heights and widths that it works on are multiples of this).
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from functools import reduce
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from basicsr.archs.arch_util import mirror_to_size
 from basicsr.archs.base import scale_of, size_multiple_of
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.memory import require_memory
 
 PadMode = Literal["official", "mirror", "reflect"]
@@ -76,7 +77,7 @@ def upscale(
 
     Raises:
         OptionsError: tile or tile_overlap do not fit the network.
-        DataError: the memory does not suffice for the result.
+        DataError: the memory does not suffice for the result, or the network cannot compute images of this size.
     """
     scale, multiple = scale_of(network), size_multiple_of(network)
     check_tiles(network, tile, tile_overlap)
@@ -88,10 +89,32 @@ def upscale(
     def enlarge(images: Tensor) -> Tensor:
         h, w = images.shape[-2:]
         padded = pad_to_multiple(images, multiple, pad)
-        sr = network(padded) if tile is None else _by_tiles(network, padded, tile, tile_overlap)
+        with _told(network, padded):
+            sr = network(padded) if tile is None else _by_tiles(network, padded, tile, tile_overlap)
+        if sr.shape[-2:] != (padded.shape[-2] * scale, padded.shape[-1] * scale):
+            raise DataError(
+                f"{type(network).__name__} makes {sr.shape[-1]}x{sr.shape[-2]} pixels of {padded.shape[-1]}x{padded.shape[-2]}, but says "
+                f"that its scale is {scale}. Correct its attribute `scale`, or its forward pass."
+            )
         return sr[..., : h * scale, : w * scale]
 
     return _ensemble(enlarge, lr) if self_ensemble else enlarge(lr)
+
+
+@contextlib.contextmanager
+def _told(network: nn.Module, images: Tensor) -> Iterator[None]:
+    """Turn what a network raises over its input into a sentence; networks of others may ask for more pixels than an image has."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" in str(error).lower():
+            raise
+        height, width = images.shape[-2:]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].removesuffix(".")
+        raise DataError(
+            f"{type(network).__name__} cannot enlarge an image of {width}x{height} pixels: {reason}. Give larger images if it asks for more "
+            "pixels, or correct the network."
+        ) from error
 
 
 def _ensemble(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:

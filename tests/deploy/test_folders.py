@@ -53,6 +53,23 @@ def test_inputs_are_never_overwritten(tmp_path):
     assert [path.name for path in outputs.values()] == ["a_x2.png", "b_x2.tif", "c_x2.png"]
 
 
+class Pooling(Counting):
+    """Cannot work on less than 7 pixels a side, as networks of others."""
+
+    def forward(self, x):
+        nn.functional.max_pool2d(x, 7)
+        return super().forward(x)
+
+
+def test_a_picture_too_small_for_a_network_stops_no_other(tmp_path, caplog):
+    for name, side in (("a", 3), ("b", 9), ("c", 1)):
+        write_image(tmp_path / f"in/{name}.png", pixels(0, side, 9))
+    assert work(Pooling(), tmp_path / "in", tmp_path / "out") == Outcome(enlarged=1, failed=2)
+    assert tree(tmp_path / "out") == ["b_x2.png"]
+    assert "a.png' cannot be enlarged: Pooling cannot enlarge an image of 9x3 pixels: " in caplog.text
+    assert "Give larger images if it asks for more" in caplog.text
+
+
 def test_pictures_of_one_stem_keep_apart(tmp_path, network):
     for seed, name in enumerate(("a.png", "a.bmp", "a.jpg", "a.jfif")):
         write_image(tmp_path / "in" / name, pixels(seed))

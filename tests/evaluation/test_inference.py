@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from basicsr.evaluation.inference import pad_to_multiple, upscale
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import DataError, OptionsError
 
 
 class Nearest(nn.Module):
@@ -104,6 +104,33 @@ def test_tiles_start_where_windows_do():
 def test_tiles_that_do_not_fit_the_network(tile, overlap):
     with pytest.raises(OptionsError, match="tile"):
         upscale(Nearest(), torch.rand(1, 3, 20, 20), tile=tile, tile_overlap=overlap)
+
+
+def test_a_network_that_cannot_compute_an_image_is_told_in_a_sentence():
+    with pytest.raises(
+        DataError, match=r"Conv2d cannot enlarge an image of 5x4 pixels: .*weight of size \[3, 1, 1, 1\]"
+    ):
+        network = nn.Conv2d(1, 3, 1)
+        network.scale = 2
+        upscale(network, torch.rand(1, 3, 4, 5))
+
+
+def test_a_network_with_another_scale_than_it_says_is_refused():
+    network = Nearest(scale=2, size_multiple=1)
+    network.forward = lambda x: x.repeat_interleave(3, -1).repeat_interleave(3, -2)
+    with pytest.raises(DataError, match=r"makes 15x12 pixels of 5x4, but says that its scale is 2\. Correct"):
+        upscale(network, torch.rand(1, 3, 4, 5))
+
+
+def test_memory_that_does_not_suffice_is_for_the_caller():
+    network = Nearest(scale=2, size_multiple=1)
+
+    def no_memory(_):
+        raise RuntimeError("not enough memory: you tried to allocate 1 bytes")
+
+    network.forward = no_memory
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        upscale(network, torch.rand(1, 3, 4, 5))
 
 
 def test_self_ensemble_of_an_equivariant_network_changes_nothing():
