@@ -86,7 +86,8 @@ class ActiveRun:
         self._environment = slot_environment(slot, jobs)
         self._lock = self._take_lock()
         with explained(CheckpointError, f"The log '{places.log(run)}' cannot be made"):
-            self._log: IO[bytes] = places.log(run).open("wb")
+            # without a buffer, so that nothing is left to write when it is closed on a full disk
+            self._log: IO[bytes] = places.log(run).open("wb", buffering=0)
         self._steps = goal.steps(run, places)
         self._process: subprocess.Popen | None = None
         self.seconds = -time.monotonic()
@@ -116,7 +117,6 @@ class ActiveRun:
         if step is self.run.train and not continues:
             mark_beginning(self.run, self._places)
         self._log.write(f"$ {describe(step, self._places.root, continues)}\n".encode())
-        self._log.flush()
         self._process = subprocess.Popen(
             step.command(self._places.root, continues),
             stdin=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,15 @@ def test_last_lines_without_overwritten_progress(tmp_path):
     log.write_text("\n".join(["old"] * 9 + ["10%\r50%\r100%", "the end", ""]))
     assert last_lines(log).splitlines()[-2:] == ["    100%", "    the end"]
     assert len(last_lines(log).splitlines()) == execution.LAST_LINES
+
+
+def test_a_full_disk_ends_a_run_and_not_the_sweep(places, shell_runs, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("the system has no device that is always full")
+    runs = shell_runs("true", "true")
+    places.log(runs[0]).parent.mkdir(parents=True, exist_ok=True)
+    places.log(runs[0]).symlink_to("/dev/full")
+    reports = []
+    summary = Pool(Measured(), places, 1, reports.append).work(runs)
+    assert summary.failed == ["run0"] and summary.finished == ["run1"]
+    assert "No space left on device" in "\n".join(reports)
