@@ -184,6 +184,7 @@ class WindowAttention(nn.Module):
         # the backward pass of the fused kernel for CPUs is slower than that of separate products
         if not (is_bare(self.qk, MatMul) and is_bare(self.av, MatMul)) or (qkv.is_cpu and needs_gradient):
             whole = needs_gradient or not qkv.is_cpu or is_observed(self.qk) or is_observed(self.av)
+            whole = whole or torch.compiler.is_compiling()  # the number of windows is no constant of a graph
             attended = (self._attend_by_modules if whole else self._attend_by_modules_in_cache)(qkv, bias, groups)
         elif qkv.is_cpu:
             attended = _attend_in_cache(qkv, bias, groups, self.scale)

@@ -7,6 +7,7 @@ Bounds have the shape () or (1,), or (C,) together with the axis of the C channe
 arithmetic is done in float32 or better, so that half-precision tensors get the codes of their float32 values.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -120,9 +121,15 @@ def grid_positions(
 
 
 def clip(x: Tensor, lowest: Tensor | float, highest: Tensor | float, out: Tensor) -> Tensor:
-    """Write `x`, clipped, into `out`: in two steps, for a clamp between two tensors is not vectorised. Returns `out`."""
-    torch.clamp(x, min=lowest, out=out)
-    return torch.clamp(out, max=highest, out=out)
+    """Return `x`, clipped, in `out`, see `into`: in two steps, for a clamp between two tensors is not vectorised."""
+    return into(torch.clamp, into(torch.clamp, x, min=lowest, out=out), max=highest, out=out)
+
+
+def into(operation: Callable[..., Tensor], *arguments: Any, out: Tensor, **named: Any) -> Tensor:
+    """Return the result of an operation in the memory of `out`; a compiler, which lays out memory itself, gets a new tensor."""
+    if torch.compiler.is_compiling():  # it takes no `out` in the layout channels_last
+        return operation(*arguments, **named).to(out.dtype)
+    return operation(*arguments, out=out, **named)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -154,15 +161,17 @@ class _FakeQuantize(torch.autograd.Function):
         # two tensors hold nearly all that follows; comparisons write ones and zeros into them: a third of the time of masks of booleans
         terms, residual = torch.empty_like(value), torch.empty_like(value)
         if needs_lower or needs_upper:
-            torch.sub(value, lower, out=terms).div_(step).clamp_(0, 2**ctx.bits - 1)
-            torch.round(terms, out=residual).sub_(terms)
+            terms = into(torch.sub, value, lower, out=terms).div_(step).clamp_(0, 2**ctx.bits - 1)
+            residual = into(torch.round, terms, out=residual).sub_(terms)
             if ctx.window < 1:
                 estimate = _from_window(value, upstream, lower, terms, residual, ctx)
             else:
                 estimate = _straight_through(value, upstream, lower, upper, terms, residual, ctx)
             grad_lower, grad_upper = (total.reshape(lower_bound.shape).to(lower_bound.dtype) for total in estimate)
         if needs_x:
-            grad_x = torch.eq(clip(value, lower, upper, out=terms), value, out=residual).mul_(upstream).to(grad.dtype)
+            grad_x = (
+                into(torch.eq, clip(value, lower, upper, out=terms), value, out=residual).mul_(upstream).to(grad.dtype)
+            )
         return grad_x, grad_lower, grad_upper, None, None, None, None
 
 
@@ -171,15 +180,15 @@ def _straight_through(
 ) -> tuple[Tensor, Tensor]:
     """Return the straight-through gradients of the bounds, in their shape; `residual` is code less position, `terms` is memory."""
     share = residual.mul_(upstream).sum_to_size(lower.shape) / (2**ctx.bits - 1)
-    grad_lower = torch.le(value, lower, out=terms).mul_(upstream).sum_to_size(lower.shape) - share
-    grad_upper = torch.ge(value, upper, out=terms).mul_(upstream).sum_to_size(lower.shape) + share
+    grad_lower = into(torch.le, value, lower, out=terms).mul_(upstream).sum_to_size(lower.shape) - share
+    grad_upper = into(torch.ge, value, upper, out=terms).mul_(upstream).sum_to_size(lower.shape) + share
     if not ctx.exact_zeros:
         return grad_lower, grad_upper
     # 0 at the share p of the range has the code p N + e N: exact gradients are the straight-through ones and p times the sum
     # over all zeros for the upper bound, 1 - p times for the lower one; on a bound and outside both are the same
     inside = (lower < 0) & (upper > 0)
     place = -lower / torch.where(inside, upper - lower, 1)
-    zeros = torch.eq(value, 0, out=terms).mul_(upstream).sum_to_size(lower.shape) * inside
+    zeros = into(torch.eq, value, 0, out=terms).mul_(upstream).sum_to_size(lower.shape) * inside
     return grad_lower + (1 - place) * zeros, grad_upper + place * zeros
 
 
@@ -191,7 +200,7 @@ def _from_window(
     `position` is clipped, `residual` code less position, from -1/2 to 1/2 and 0 for elements outside; both are overwritten.
     """
     crossing = residual.abs()
-    torch.ge(crossing, 0.5 - ctx.window / 2, out=crossing).div_(ctx.window)
+    crossing = into(torch.ge, crossing, 0.5 - ctx.window / 2, out=crossing).div_(ctx.window)
     if ctx.exact_zeros:
         crossing.mul_(value != 0)
     codes = residual.add_(position)

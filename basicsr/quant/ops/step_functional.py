@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from basicsr.quant.ops.functional import MINIMAL_WIDTH, clip
+from basicsr.quant.ops.functional import MINIMAL_WIDTH, clip, into
 
 
 def quantize_by_step(
@@ -105,7 +105,7 @@ class _FakeQuantizeByStep(torch.autograd.Function):
         value, broadcast = _in_common_type(x, step, channel_axis)
         position = value / broadcast
         clipped = clip(position, lowest, highest, out=torch.empty_like(position))
-        slope = torch.eq(clipped, position, out=torch.empty_like(position))  # faster than by way of booleans
+        slope = into(torch.eq, clipped, position, out=torch.empty_like(position))  # faster than by way of booleans
         if temperature is not None:
             slope.mul_(staircase_slope(position, temperature))
         grad_x = (grad * slope).to(x.dtype) if ctx.needs_input_grad[0] else None
