@@ -13,7 +13,7 @@ from basicsr.sweep.grid import Grid, read_grid
 from basicsr.sweep.plan import BICUBIC, FULL_PRECISION, REPOSITORY
 from basicsr.sweep.published import PublishedResults
 from basicsr.sweep.records import read_record
-from basicsr.sweep.rows import BY_OUTPUT, Row, rows_of
+from basicsr.sweep.rows import BY_GRADIENT, BY_OUTPUT, Row, rows_of
 from basicsr.sweep.tables import WIDTH, explanation, network_table, networks_of
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.markdown import markdown_table
@@ -21,7 +21,7 @@ from basicsr.utils.markdown import markdown_table
 GRIDS = Path("options/sweep")
 FOR_EDITORS = "# yaml-language-server:"
 FOLDER = Path("docs/results")
-SEARCHES = ("symmetric", "auto", f"auto{BY_OUTPUT}", "one_sided", "joint")
+SEARCHES = ("symmetric", "auto", f"auto{BY_OUTPUT}", f"auto{BY_GRADIENT}", "one_sided", "joint")
 SELECTIONS = ("kmeans", "exact")
 INTRODUCTION = (
     "Written by `python scripts/make_tables.py` from the records in `*/runs/`, one for each run. A record holds the "

@@ -13,8 +13,8 @@ from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
 from basicsr.sweep.published import PublishedResults
 from basicsr.utils.files import atomic_path
 
-BY_OUTPUT = " by output"
-"""Ends the name of a search some of whose bounds are then chosen by the output of their module."""
+BY_OUTPUT, BY_GRADIENT, FITTED = " by output", " by gradient", " fitted"
+"""End the name of a search whose bounds are then chosen by the output of their module or of the network, or whose weights are fitted."""
 
 Row = dict[str, Any]
 COLUMNS = (
@@ -114,7 +114,9 @@ def _search(calibration: Mapping[str, Any]) -> str | None:
     """Return how activations were searched, as one word or two for what is compared."""
     activations = calibration.get("activations", {})
     search = activations.get("search") or activations.get("selection")
-    return f"{search}{BY_OUTPUT}" if search and calibration.get("by_output") else search
+    steps = (("weight_fit", FITTED), ("by_gradient", BY_GRADIENT), ("by_output", BY_OUTPUT))
+    suffix = next((name for option, name in steps if calibration.get(option)), "")
+    return f"{search}{suffix}" if search else None
 
 
 def metrics_of(rows: Sequence[Row]) -> dict[str, MetricTraits]:

@@ -114,6 +114,21 @@ def test_csv_holds_every_row(records, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "auto"),
+        ({"by_output": ["*.av.a_quantizer"]}, "auto by output"),
+        ({"by_output": ["*.av.a_quantizer"], "by_gradient": 32}, "auto by gradient"),
+        ({"by_gradient": 32, "weight_fit": 8}, "auto fitted"),
+    ],
+)
+def test_searches_that_something_follows_have_names_of_their_own(changes, name):
+    run = record("DOBI", 4, 31.0)
+    run["options"]["calibration"] |= changes
+    assert {row["activation_search"] for row in rows_of([run], PublishedResults.load())} == {name}
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"arch": "EDSR-large"},

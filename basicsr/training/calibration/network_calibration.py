@@ -18,6 +18,7 @@ from basicsr.quant.insertion.insert import named_quantizers, quantized_weights, 
 from basicsr.quant.observe.capture import observe_quantizer_inputs
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
+from basicsr.training.calibration.gradient_calibration import calibrate_by_gradient, check_by_gradient
 from basicsr.training.calibration.input_scaling import scale_inputs
 from basicsr.training.calibration.output_calibration import calibrate_by_output, quantizers_by_output
 from basicsr.training.calibration.weight_fitting import check_weight_fit, fit_weights
@@ -49,6 +50,7 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
         QuantizationError: a calibrator cannot work for a quantizer, for instance because of its bits.
     """
     quantizers_by_output(network, options.by_output)
+    check_by_gradient(network, options)
     check_weight_fit(network, options)
     weights = quantized_weights(network)
     seen = set()
@@ -114,7 +116,9 @@ def calibrate_network(
         if result.constant:
             get_logger().warning("The values at '%s' are constant, at least in one channel.", name)
     _settle(network)
-    later = {**calibrate_by_output(network, crops, options), **fit_weights(network, crops, options)}
+    later: dict[str, CalibrationResult] = {}
+    for change in (calibrate_by_output, calibrate_by_gradient, fit_weights):
+        later.update(change(network, crops, options))
     return [CalibratedQuantizer(row.name, later.get(row.name, row.result)) for row in report]
 
 

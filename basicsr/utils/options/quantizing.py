@@ -75,6 +75,8 @@ class CalibrationOptions(Section):
     """How the bounds of activations are found."""
     by_output: list[str] = []
     """Quantizers of activations (globs) whose bounds then go to where the output of their module has the smallest squared error: softmax maps."""
+    by_gradient: Annotated[int, pydantic.Field(ge=0)] = 0
+    """Crops on which the bounds of all activations are then chosen by the output of the network, through its derivatives; 0 for none."""
     weight_fit: Annotated[int, pydantic.Field(ge=0)] = 0
     """Crops on which weights are then fitted to their quantized inputs, layer by layer and in closed form; 0 leaves weights as they are."""
     data: str | list[str] | None = None
