@@ -47,6 +47,7 @@ EXTRAS = {
     "openvino": _RUNTIME,
     "submitit": _SUBMISSION,
     "cloudpickle": _SUBMISSION,
+    "scipy": Extra("choosing bits", "-e '.[bits]'", "Without it give bits to layers by hand, with quantization:overrides."),
     "lmdb": Extra("folders that end in .lmdb", "-e '.[lmdb]'", "Give folders of images to do without."),
 }  # fmt: skip
 """Every package that is imported only where it is needed, by the name of its import."""

@@ -15,6 +15,7 @@ _STEPS = 24
 _ROUNDS, _SIDE, _FIRST_WINDOW, _NARROWING = 4, 9, 0.2, 2.5
 _NARROWEST = 1e-9  # of the range of the data
 _PAIRS_AT_ONCE = 256
+_SHRINKAGES = 16
 
 
 class WeightedBounds(NamedTuple):
@@ -114,3 +115,26 @@ def _best(errors: WeightedErrors, lower: Tensor, upper: Tensor, symmetric: bool)
 
 def _error(found: WeightedBounds) -> float:
     return found.error
+
+
+def error_of_rows(values: Tensor, weights: Tensor, max_code: int, symmetric: bool = False) -> float:
+    """Return the sum of weighted squared errors where each row has the best of a few pairs of bounds, for many short rows.
+
+    Args:
+        values: (rows, n).
+        weights: (rows, n), at least 0.
+        max_code: the largest code.
+        symmetric: the bounds are -u and u.
+    """
+    x, w = values.double(), weights.double()
+    lowest, highest = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    if symmetric:
+        highest = torch.maximum(-lowest, highest)
+        lowest = -highest
+    best = torch.full((len(x),), torch.inf, dtype=torch.float64)
+    for share in torch.linspace(0, 0.6, _SHRINKAGES).tolist():
+        inward = share / 2 * (highest - lowest)
+        lower, step = lowest + inward, ((highest - lowest - 2 * inward) / max_code).clamp_min(torch.finfo(x.dtype).tiny)
+        rounded = ((x - lower) / step).round().clamp(0, max_code) * step + lower
+        best = torch.minimum(best, (w * (x - rounded).square()).sum(1))
+    return float(best.sum())
