@@ -157,8 +157,10 @@ def _sweep(sweep: Sweep, root: Path) -> list[str]:
     text = [f"## {sweep.name}\n", command, _head(root / sweep.grid_file)]
     for arch, scale in networks_of(sweep.rows):
         text += [f"### {arch} x{scale}, {sweep.name}\n", network_table(sweep.rows, arch, scale, with_seconds=False)]
-    plots = [f"{sweep.output}/{name}.svg" for name in dict.fromkeys(row["dataset"] for row in sweep.rows)]
-    return text + [f"![PSNR and fidelity against bits]({plot})\n" for plot in plots if (root / FOLDER / plot).is_file()]
+    datasets = dict.fromkeys(row["dataset"] for row in sweep.rows)
+    kinds = (("PSNR and fidelity against bits", ""), ("Fidelity against minutes", "_time"))
+    plots = [(title, f"{sweep.output}/{name}{suffix}.svg") for title, suffix in kinds for name in datasets]
+    return text + [f"![{title}]({plot})\n" for title, plot in plots if (root / FOLDER / plot).is_file()]
 
 
 def _head(grid_file: Path) -> str:

@@ -57,11 +57,11 @@ def draw(rows: Sequence[Row], dataset: str, file: Path) -> None:
     }
     ordered = [name for name in (FULL_PRECISION, *methods, BICUBIC) if name in entries]
     figure.legend([entries[name] for name in ordered], ordered, loc="outside right center", frameon=False)
-    _save(figure, file)
+    save_figure(figure, file)
     pyplot.close(figure)
 
 
-def _save(figure: Any, file: Path) -> None:
+def save_figure(figure: Any, file: Path) -> None:
     """Write a figure as SVG; without a date and with a constant salt of its identifiers, equal rows make equal files."""
     import matplotlib
 

@@ -13,6 +13,7 @@ from basicsr.sweep.published import PublishedResults
 from basicsr.sweep.records import Places, changes, read_record
 from basicsr.sweep.rows import rows_of, write_csv
 from basicsr.sweep.tables import markdown
+from basicsr.sweep.time_plot import draw_time
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.extras import usable
 from basicsr.utils.files import atomic_path
@@ -51,7 +52,9 @@ def write_tables(title: str, runs: Sequence[Run], places: Places, report: Callab
             temporary.write_text(markdown(title, rows, _names(missing, runs)), encoding="utf-8")
         for dataset in plotted if usable(["matplotlib"]) else []:
             draw(rows, dataset, places.output / f"{dataset}.svg")
-    plots = [f"{dataset}.svg" for dataset in plotted if (places.output / f"{dataset}.svg").is_file()]
+            draw_time(rows, dataset, places.output / f"{dataset}_time.svg")
+    drawn = [f"{dataset}{suffix}.svg" for dataset in plotted for suffix in ("", "_time")]
+    plots = [name for name in drawn if (places.output / name).is_file()]
     files = ", ".join(["results.csv", "tables.md", *plots])
     report(f"{len(records)} of {len(runs)} runs are in {places.output}: {files}")
     finished = [run for run in runs if places.record(run).is_file()]

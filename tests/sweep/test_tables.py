@@ -207,7 +207,7 @@ def test_any_metric_is_in_tables_csv_and_plots(tmp_path, monkeypatch):
     write_csv(rows, tmp_path / "results.csv")
     assert [row["metric_mae"] for row in csv.DictReader((tmp_path / "results.csv").open())] == ["1.0", "2.5", "1.75"]
     figures = []
-    monkeypatch.setattr(plot, "_save", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(plot, "save_figure", lambda figure, _: figures.append(figure))
     plot.draw(rows, "Set5", tmp_path / "a.svg")
     assert [axes.get_ylabel() for axes in figures[0].axes] == ["PSNR (dB)", "MAE (levels)"]
 
