@@ -29,11 +29,13 @@ class Training:
         folder: the folder.
         history: lines of metrics.jsonl, in their order; empty where there is none.
         losses: lines of losses.jsonl, each with `iter`, `lr` and `losses` by name; empty where there is none.
+        sensitivity: content of sensitivity.json, a layer each, that with the largest error first; empty where there is none.
     """
 
     folder: Path
     history: Sequence[Mapping[str, Any]] = ()
     losses: Sequence[Mapping[str, Any]] = ()
+    sensitivity: Sequence[Mapping[str, Any]] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -191,7 +193,8 @@ def read_training(folder: Path) -> Training:
     Raises:
         DataError: a file is damaged.
     """
-    return Training(folder, _read_lines(folder / "metrics.jsonl"), _read_lines(folder / "losses.jsonl"))
+    history, losses = (_read_lines(folder / name) for name in ("metrics.jsonl", "losses.jsonl"))
+    return Training(folder, history, losses, read_json(folder / "sensitivity.json") or ())
 
 
 def read_json(file: Path) -> Any:

@@ -20,6 +20,9 @@ from basicsr.utils.options import by_path
 PICTURE_BYTES = 4_300_000
 """What the pictures of a page may take, of all groups together; a page of a network with its figures then stays below 5 MB."""
 
+MOST_LAYERS = 20
+"""Layers of sensitivity.json that a page shows."""
+
 _TEMPLATES = Path(__file__).with_name("templates")
 _logger = logging.getLogger(__name__)
 
@@ -155,7 +158,23 @@ def _training_section(training: Training, entries: Sequence[Entry]) -> dict[str,
         "folder": str(training.folder),
         "figures": [svg for svg in drawn if svg is not None],
         "has_losses": drawn[0] is not None,
+        "layers": _costly_layers(training),
     }
+
+
+def _costly_layers(training: Training) -> list[dict[str, str]]:
+    """Return the layers whose quantization alone changes the output most, as text, with their share of the sum of all errors."""
+    total = sum(layer["mean_squared_error"] for layer in training.sensitivity)
+    return [
+        {
+            "name": layer["name"],
+            "bits": ", ".join(f"{path} {bits}" for path, bits in layer["bits"].items()),
+            "share": f"{layer['mean_squared_error'] / total:.1%}",
+            "fidelity": f"{layer['fidelity']:.2f}",
+        }
+        for layer in training.sensitivity[:MOST_LAYERS]
+        if layer["mean_squared_error"]
+    ]
 
 
 def _runs(entries: Sequence[Entry]) -> list[dict[str, Any]]:

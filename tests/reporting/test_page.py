@@ -48,6 +48,24 @@ def test_the_table_holds_what_the_evaluations_measured(compared):
     assert "29.250" in " ".join(re.findall(r"<b>(.*?)</b>", (folder / "out/report.html").read_text()))
 
 
+def test_the_layers_that_cost_most_are_named_with_their_share(tmp_path):
+    folder = folders.experiment(tmp_path, "dobi", "DOBI", 4)
+    layers = [
+        ("tail.0", {"weight_quantizer": 4, "act_quantizer": 4}, 3e-4, 35.23),
+        ("head", {"act_quantizer": 8}, 1e-4, 40.0),
+    ]
+    keys = ("name", "bits", "mean_squared_error", "fidelity")
+    silent = ("unused", {"act_quantizer": 4}, 0.0, None)
+    rows = [dict(zip(keys, layer, strict=True)) for layer in (*layers, silent)]
+    (folder / "sensitivity.json").write_text(json.dumps(rows))
+    _, page = report(tmp_path, folder)
+    assert page.tables[-1] == [
+        ["layer", "bits", "share of the error", "fidelity (dB)"],
+        ["tail.0", "weight_quantizer 4, act_quantizer 4", "75.0%", "35.23"],
+        ["head", "act_quantizer 8", "25.0%", "40.00"],
+    ]
+
+
 def test_a_page_needs_no_other_file(compared):
     folder, paths = compared
     _, page = report(folder, *paths)
