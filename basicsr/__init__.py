@@ -1,6 +1,6 @@
 """Low-bit quantization of image super-resolution networks, in the manner of BasicSR.
 
-For notebooks: `basicsr.quantize`, `distill`, `evaluate`, `export`, `load` and `draw_crops`, see `basicsr.interface`. What they need is
+For notebooks: `basicsr.quantize`, `choose_bits`, `distill`, `evaluate`, `export`, `load` and `draw_crops`, see `basicsr.interface`. What they need is
 imported when one of them is used.
 """
 
@@ -10,10 +10,30 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from basicsr.interface import QuantizedNetwork, distill, draw_crops, evaluate, export, load, methods, quantize
+    from basicsr.interface import (
+        QuantizedNetwork,
+        choose_bits,
+        distill,
+        draw_crops,
+        evaluate,
+        export,
+        load,
+        methods,
+        quantize,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["QuantizedNetwork", "distill", "draw_crops", "evaluate", "export", "load", "methods", "quantize"]
+__all__ = [
+    "QuantizedNetwork",
+    "choose_bits",
+    "distill",
+    "draw_crops",
+    "evaluate",
+    "export",
+    "load",
+    "methods",
+    "quantize",
+]
 
 
 def __getattr__(name: str) -> Any:

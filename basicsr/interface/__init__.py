@@ -3,6 +3,7 @@
 `import basicsr` reaches all of it, and imports torch only when something of it is used. May import everything below the commands.
 """
 
+from basicsr.interface.choosing import choose_bits
 from basicsr.interface.crops import draw_crops
 from basicsr.interface.distilling import distill
 from basicsr.interface.evaluating import evaluate
@@ -11,4 +12,14 @@ from basicsr.interface.quantizing import quantize
 from basicsr.interface.recipes import methods
 from basicsr.interface.storing import export, load
 
-__all__ = ["QuantizedNetwork", "distill", "draw_crops", "evaluate", "export", "load", "methods", "quantize"]
+__all__ = [
+    "QuantizedNetwork",
+    "choose_bits",
+    "distill",
+    "draw_crops",
+    "evaluate",
+    "export",
+    "load",
+    "methods",
+    "quantize",
+]
