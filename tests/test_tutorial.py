@@ -36,8 +36,8 @@ def test_the_blocks_of_the_tutorial_run_in_order():
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path):
     (code,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    assert len(code.splitlines()) <= 10 and "crops, 60," in code
-    code = code.replace("crops, 60,", "crops, 4,").replace('"results/', f'"{tmp_path}/')
+    assert len(code.splitlines()) <= 10 and "crops, 200," in code
+    code = code.replace("crops, 200,", "crops, 4,").replace('"results/', f'"{tmp_path}/')
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tiny.ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tiny.ROOT, env=environment,
