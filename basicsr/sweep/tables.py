@@ -182,17 +182,27 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes.append(f"Iterations are {' and '.join(f'{share:.3g}' for share in shares)} of those of the full recipe.")
     seeds = _repeated_seeds(rows)
     if seeds:
-        notes.append(f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}.")
+        notes.append(f"Mean ± standard deviation over the seeds {seeds}.")
     sources = sorted({row["published_source"] for row in rows if row["published_psnr_change"] is not None})
     if sources:
         notes.append(f"Published: {'; '.join(sources)}.")
     return [" ".join(notes) + "\n"] if notes else []
 
 
-def _repeated_seeds(rows: Sequence[Row]) -> list[int]:
-    """Return the seeds of the cells that are means over several; recipes may have different seeds, which is no repetition."""
-    cells: dict[tuple[Any, ...], set[int]] = {}
+def _repeated_seeds(rows: Sequence[Row]) -> str | None:
+    """Return the seeds of the cells that are means over several, and the means that have not all of them; None where there is no mean.
+
+    Recipes may have different seeds, which is no repetition.
+    """
+    cells: dict[tuple[str, str], set[int]] = {}
     for row in rows:
-        if row["seed"] is not None:
-            cells.setdefault((row["w_bits"], row["a_bits"], row["method"]), set()).add(row["seed"])
-    return sorted(set().union(*(seeds for seeds in cells.values() if len(seeds) > 1)))
+        if row["seed"] is not None and row["coverage"]:
+            cells.setdefault((row["method"], f"{row['w_bits']}/{row['a_bits']}"), set()).add(row["seed"])
+    repeated = set().union(*(seeds for seeds in cells.values() if len(seeds) > 1))
+    if not repeated:
+        return None
+    fewer = {cell: own for cell, own in cells.items() if len(own) > 1 and own != repeated}
+    exceptions = "; ".join(
+        f"{method} {bits}: {', '.join(map(str, sorted(own)))}" for (method, bits), own in fewer.items()
+    )
+    return ", ".join(map(str, sorted(repeated))) + (f" (fewer have {exceptions})" if fewer else "")

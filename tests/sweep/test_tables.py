@@ -95,6 +95,13 @@ def test_recipes_with_seeds_of_their_own_are_no_repetitions():
     assert "standard deviation" not in markdown("demo", rows_of(runs, PublishedResults.load()), [])
 
 
+def test_methods_with_fewer_seeds_are_named():
+    seeds = {"LSQ": (0, 1, 2), "ODM": (1, 2), "PAMS": (0,)}
+    runs = [record(method, 2, 29.0 + seed, seed=seed) for method, own in seeds.items() for seed in own]
+    text = markdown("demo", rows_of(runs, PublishedResults.load()), [])
+    assert "over the seeds 0, 1, 2 (fewer have ODM 2/2: 1, 2)." in text
+
+
 def test_csv_holds_every_row(records, tmp_path):
     write_csv(rows_of(records, PublishedResults.load()), tmp_path / "results.csv")
     rows = list(csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8")))

@@ -13,6 +13,7 @@ from basicsr.quant.ops.functional import MINIMAL_WIDTH
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.search.weighted_search import WeightedErrors, search_weighted
+from basicsr.training.calibration.output_calibration import quantizers_by_output
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.memory import release_freed_memory
@@ -57,11 +58,14 @@ def calibrate_by_gradient(network: nn.Module, crops: Tensor, options: Calibratio
         options: the number of crops.
 
     Returns:
-        The new bounds, by the name of the quantizer. Quantizers whose input is constant, or does not reach the output, keep theirs.
+        The new bounds, by the name of the quantizer. Quantizers whose input is constant, or does not reach the output, keep theirs, and so
+        do those of `options.by_output`, where errors of a whole row add up.
     """
     chosen = crops[: options.by_gradient].to(next(network.parameters()).device)
     followers = quantizers_with_same_input(network)
-    quantizers = _activations(network) if options.by_gradient else {}
+    settled = quantizers_by_output(network, options.by_output)
+    activations = _activations(network) if options.by_gradient else {}
+    quantizers = {name: quantizer for name, quantizer in activations.items() if name not in settled}
     leaders = {n: q for n, q in quantizers.items() if n not in followers and isinstance(q, AffineQuantizer)}
     if not leaders:
         return {}

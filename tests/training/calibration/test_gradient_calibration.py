@@ -93,6 +93,14 @@ def test_no_crops_leave_bounds_as_they_are(crops):
         torch.testing.assert_close(one.affine_bounds(), other.affine_bounds())
 
 
+def test_bounds_by_the_output_of_a_layer_stay(crops):
+    student = quantized(Gated())
+    report = {row.name: row.result for row in calibrate_network(student, crops, options(4, by_output=["gate.*"]))}
+    assert report["gate.act_quantizer"].search == "output"
+    assert report["last.act_quantizer"].search == "gradient"
+    torch.testing.assert_close(student.gate.act_quantizer.upper_bound, report["gate.act_quantizer"].upper_bound)
+
+
 def test_a_constant_input_keeps_its_bounds(crops):
     student = quantized(Gated())
     calibrate_network(student, torch.full_like(crops, 0.5), options(4))
