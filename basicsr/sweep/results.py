@@ -74,11 +74,21 @@ def _entries(runs: Sequence[Run], records: Sequence[Mapping[str, Any]], places: 
 
 
 def _names(missing: Sequence[Run], runs: Sequence[Run]) -> list[str]:
-    """Return the names of runs that are not finished; those of an architecture and scale together, where none of them is."""
-    numbers, planned = (collections.Counter((run.arch, run.scale) for run in group) for group in (missing, runs))
-    names = []
+    """Return the names of runs that are not finished; those of a network, or of a method on one, together where none of them is."""
+    of_network, all_of_network = (
+        collections.Counter((run.arch, run.scale) for run in group) for group in (missing, runs)
+    )
+    of_method, all_of_method = (
+        collections.Counter((run.arch, run.scale, run.method) for run in group) for group in (missing, runs)
+    )
+    names, methods_of = [], collections.defaultdict[str, list[str]](list)
     for run in missing:
-        place = (run.arch, run.scale)
-        whole = numbers[place] == planned[place] > 1
-        names.append(f"{run.arch} x{run.scale} ({numbers[place]} runs)" if whole else run.name)
-    return list(dict.fromkeys(names))
+        network, method = (run.arch, run.scale), (run.arch, run.scale, run.method)
+        if of_network[network] == all_of_network[network] > 1:
+            names.append(f"{run.arch} x{run.scale} ({of_network[network]} runs)")
+        elif of_method[method] == all_of_method[method] > 1:
+            methods_of[f"{run.arch} x{run.scale}"].append(run.method)
+        else:
+            names.append(run.name)
+    whole = [f"{network} ({' / '.join(dict.fromkeys(methods))})" for network, methods in methods_of.items()]
+    return list(dict.fromkeys([*names, *whole]))

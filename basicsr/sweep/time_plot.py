@@ -20,12 +20,13 @@ class Spent(NamedTuple):
     method: str
     seconds: float
     value: float
+    dynamic: bool = False  # its ranges follow each picture, which costs time at inference
 
 
 def front(points: Sequence[Spent]) -> list[Spent]:
-    """Return the methods that no other one beats in less time or equal time, the fastest first."""
+    """Return the methods with static ranges that no other one of these beats in less time or equal time, the fastest first."""
     best: list[Spent] = []
-    for point in sorted(points, key=lambda p: (p.seconds, -p.value)):
+    for point in sorted((p for p in points if not p.dynamic), key=lambda p: (p.seconds, -p.value)):
         if not best or point.value > best[-1].value:
             best.append(point)
     return best
@@ -39,14 +40,14 @@ def spent(rows: Sequence[Row]) -> list[Spent]:
         values = [row["values"][METRIC] for row in own if row["values"].get(METRIC) is not None]
         if values:
             seconds = fmean(row["calibration_seconds"] + (row["training_seconds"] or 0) for row in own)
-            points.append(Spent(method, seconds, fmean(values)))
+            points.append(Spent(method, seconds, fmean(values), own[0]["activation_ranges"] == "dynamic"))
     return points
 
 
 def draw_time(rows: Sequence[Row], dataset: str, file: Path) -> None:
     """Draw fidelity against minutes, a row of panels for each network and one panel for each number of bits.
 
-    Methods on the front, that no other one beats in less time, are joined by a line.
+    Methods on the front, that no other one beats in less time, are joined by a line. Those with dynamic ranges are hollow, and not on it.
 
     Args:
         rows: see rows.py; those of other datasets are passed over.
@@ -79,12 +80,13 @@ def _panel(panel: Any, points: Sequence[Spent]) -> None:
     panel.plot([p.seconds / 60 for p in on_front], [p.value for p in on_front], color=_ON_FRONT, linewidth=0.9)
     for point in points:
         colour = _ON_FRONT if point in on_front else _BEHIND
-        panel.plot(point.seconds / 60, point.value, "o", color=colour, markersize=5)
+        inside = "none" if point.dynamic else colour
+        panel.plot(point.seconds / 60, point.value, "o", color=colour, markerfacecolor=inside, markersize=5)
         offset = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": colour}
         panel.annotate(point.method, (point.seconds / 60, point.value), **offset)
     panel.set_xscale("log")
     panel.margins(x=0.18, y=0.08)
-    panel.set_xlabel("minutes of calibration and training")
+    panel.set_xlabel("minutes of calibration and training (hollow: dynamic ranges)")
     panel.set_ylabel("fidelity to FP (dB)")
     panel.grid(color="#dddddd", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)

@@ -65,6 +65,19 @@ def test_a_report_has_the_metrics_of_all_records_against_bits(sweep):
     assert f"{len(runs)} of {len(runs)} runs" in lines[-1]
 
 
+def test_what_is_not_finished_is_named_shortly(sweep):
+    runs, places = sweep
+    quantized = [run for run in runs if bits_of(run)]
+    first, second = dict.fromkeys(run.method for run in quantized)
+    one = next(run for run in quantized if run.method == second and bits_of(run) == 2)
+    for run in quantized:
+        if run.method == first or run is one:
+            places.record(run).unlink()
+    write_tables("tiny", runs, places, lambda line: None)
+    text = (places.output / "tables.md").read_text()
+    assert f"Not finished: {one.name}, {one.arch} x4 ({first})." in text
+
+
 def test_a_report_of_part_of_a_sweep_holds_what_is_finished(sweep):
     runs, places = sweep
     gone = next(run for run in runs if bits_of(run) == 3)

@@ -15,8 +15,8 @@ def timed(method, calibration, training, fidelity, seed=0):
 
 def test_a_method_that_another_one_beats_in_less_time_is_behind():
     fast, slow, worse = Spent("a", 1, 30), Spent("b", 9, 40), Spent("c", 5, 29)
-    equal = Spent("d", 9, 35)
-    assert front([slow, worse, equal, fast]) == [fast, slow]
+    equal, dynamic = Spent("d", 9, 35), Spent("e", 2, 45, dynamic=True)
+    assert front([slow, worse, equal, fast, dynamic]) == [fast, slow]
     assert front([]) == []
 
 
