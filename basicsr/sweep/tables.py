@@ -38,7 +38,7 @@ def markdown(title: str, rows: Sequence[Row], missing: Sequence[str]) -> str:
     """
     text = [f"# {title}\n", explanation(rows)]
     if missing:
-        text.append(f"Not finished: {', '.join(missing)}.\n")
+        text.append("\n".join(["Not finished:\n", *(f"- {name}" for name in missing)]) + "\n")
     for arch, scale in networks_of(rows):
         text += [f"## {arch} x{scale}\n", network_table(rows, arch, scale, with_seconds=True)]
     return "\n".join(text)

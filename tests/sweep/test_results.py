@@ -75,7 +75,7 @@ def test_what_is_not_finished_is_named_shortly(sweep):
             places.record(run).unlink()
     write_tables("tiny", runs, places, lambda line: None)
     text = (places.output / "tables.md").read_text()
-    assert f"Not finished: {one.name}, {one.arch} x4 ({first})." in text
+    assert f"Not finished:\n\n- {one.name}\n- {one.arch} x4 ({first})\n\n" in text
 
 
 def test_a_report_of_part_of_a_sweep_holds_what_is_finished(sweep):
