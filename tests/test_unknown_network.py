@@ -18,7 +18,7 @@ from tests import tiny
 FOLDER = tiny.ROOT / "tests/plugins"
 WEIGHTS = FOLDER / "AttentionSR_x4.safetensors"
 DATA = tiny.ROOT / "datasets/demo"
-STEPS, BATCH, SIDE = 80, 2, 24
+STEPS, BATCH, SIDE = 60, 2, 16
 """Of all that train."""
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def crops():
-    return basicsr.draw_crops(DATA / "train/HR", 4, number=16, size=40)
+    return basicsr.draw_crops(DATA / "train/HR", 4, number=12, size=32)
 
 
 @pytest.fixture(scope="module")
