@@ -24,7 +24,7 @@ def allocate_bits(
     if not errors:
         return {}
     fewest = min(bits for choices in errors.values() for bits in choices)
-    if average < fewest:
+    if not average >= fewest:  # also where it is no number
         raise OptionsError(
             f"An average of {average:g} bits cannot be met: no quantizer has fewer than {fewest}. Give {fewest} or more."
         )

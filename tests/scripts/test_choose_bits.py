@@ -31,6 +31,14 @@ def test_the_file_that_it_writes_gives_each_quantizer_its_bits(load_script, tmp_
     assert len({bits[one["match"]] for one in chosen}) > 1
 
 
+def test_more_than_enough_is_eight_bits(load_script, tmp_path, capsys):
+    line, file, _ = arguments(tmp_path, average="20")
+    assert load_script("choose_bits").main(line) == 0
+    chosen = yaml.safe_load(file.read_text())["quantization"]["overrides"]
+    assert max(one.get("w_bits", one.get("a_bits")) for one in chosen) == 8
+    assert capsys.readouterr().out.count("100% of that with 8 bits for all") == 2
+
+
 def test_bits_that_were_given_before_stay(load_script, tmp_path):
     line, file, overrides = arguments(tmp_path)
     name = next(iter(_quantizers(overrides)))
@@ -51,6 +59,7 @@ def _quantizers(overrides):
     ("average", "more", "message"),
     [
         ("1.5", [], "An average of 1.5 bits cannot be met"),
+        ("nan", [], "An average of nan bits cannot be met"),
         ("4", ["quantization:overrides=[{match: '*', w_bits: 8, a_bits: 8}]"], "there is nothing to choose"),
         ("4", ["quantization:coverage=fool"], "fool"),
     ],

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.insertion.insert import named_quantizers, quantized_weights, quantizers_with_same_input
+from basicsr.quant.insertion.insert import named_quantizers, quantizers_with_same_input
 from basicsr.quant.observe.output_gradients import squared_gradients
 from basicsr.quant.ops.functional import MINIMAL_WIDTH
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
-from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.search.weighted_search import WeightedErrors, search_weighted
 from basicsr.training.calibration.output_calibration import quantizers_by_output
 from basicsr.utils.errors import OptionsError
@@ -38,7 +37,7 @@ def check_by_gradient(network: nn.Module, options: CalibrationOptions) -> None:
     Raises:
         OptionsError: names the quantizer.
     """
-    for name, quantizer in _activations(network).items() if options.by_gradient else ():
+    for name, quantizer in named_quantizers(network, "activation") if options.by_gradient else ():
         if not isinstance(quantizer, AffineQuantizer):
             raise OptionsError(
                 f"Option 'calibration:by_gradient' chooses lower and upper bounds of Affine quantizers, but '{name}' is a "
@@ -64,7 +63,7 @@ def calibrate_by_gradient(network: nn.Module, crops: Tensor, options: Calibratio
     chosen = crops[: options.by_gradient].to(next(network.parameters()).device)
     followers = quantizers_with_same_input(network)
     settled = quantizers_by_output(network, options.by_output)
-    activations = _activations(network) if options.by_gradient else {}
+    activations = dict(named_quantizers(network, "activation")) if options.by_gradient else {}
     quantizers = {name: quantizer for name, quantizer in activations.items() if name not in settled}
     leaders = {n: q for n, q in quantizers.items() if n not in followers and isinstance(q, AffineQuantizer)}
     if not leaders:
@@ -82,11 +81,6 @@ def calibrate_by_gradient(network: nn.Module, crops: Tensor, options: Calibratio
         100 * (after / before if before else 1),
     )
     return bounds
-
-
-def _activations(network: nn.Module) -> dict[str, Quantizer]:
-    weights = quantized_weights(network)
-    return {name: quantizer for name, quantizer in named_quantizers(network) if name not in weights}
 
 
 def _sample(network: nn.Module, quantizers: Mapping[str, AffineQuantizer], crops: Tensor) -> dict[str, list[Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from basicsr.quant.calibration import Bounds
-from basicsr.quant.insertion.insert import named_quantizers, quantized_weights
+from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.quant.observe.module_calls import ModuleCall, observe_calls
@@ -29,8 +29,7 @@ def quantizers_by_output(network: nn.Module, globs: Sequence[str]) -> dict[str, 
     Raises:
         OptionsError: a glob names no quantizer of an activation, or one that has no single pair of bounds.
     """
-    weights = quantized_weights(network)
-    activations = {name: quantizer for name, quantizer in named_quantizers(network) if name not in weights}
+    activations = dict(named_quantizers(network, "activation"))
     places = {
         f"{module_name}.{slot}": (module_name, slot)
         for module_name, module in network.named_modules()
