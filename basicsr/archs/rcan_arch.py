@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.arch_util import RGB_MEAN_DIV2K, ResidualAdd, upscale_of_steps
-from basicsr.archs.residual_blocks import LongSkipNetwork
+from basicsr.archs.residual_blocks import LongSkipNetwork, number_of_blocks
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -148,15 +148,8 @@ class RCAN(LongSkipNetwork):
             "num_in_ch": num_in_ch,
             "num_out_ch": state_dict["conv_last.weight"].shape[0],
             "num_feat": num_feat,
-            "num_group": _count(state_dict, "body.{}.conv.weight"),
-            "num_block": _count(state_dict, "body.0.residual_group.{}.rcab.0.weight"),
+            "num_group": number_of_blocks(state_dict, "body.{}.conv.weight"),
+            "num_block": number_of_blocks(state_dict, "body.0.residual_group.{}.rcab.0.weight"),
             "squeeze_factor": num_feat // squeezed,
             "upscale": upscale_of_steps(state_dict, "upsample", num_feat),
         }
-
-
-def _count(state_dict: Mapping[str, Tensor], name: str) -> int:
-    number = 0
-    while name.format(number) in state_dict:
-        number += 1
-    return number

@@ -97,15 +97,15 @@ class LongSkipNetwork(ResidualNetwork):
         return self.conv_last(self.upsample(self.add(shallow, deep))) / self.img_range + self.mean
 
 
-def number_of_blocks(state_dict: Mapping[str, Tensor]) -> int:
-    """Return how many residual blocks the tensors of a `body` belong to.
+def number_of_blocks(state_dict: Mapping[str, Tensor], name: str = "body.{}.conv1.weight") -> int:
+    """Return how many blocks have tensors, by the name of one of each block, with `{}` for its number; by default those of a `body`.
 
     Raises:
         KeyError: none.
     """
-    if "body.0.conv1.weight" not in state_dict:
-        raise KeyError("body.0.conv1.weight")
+    if name.format(0) not in state_dict:
+        raise KeyError(name.format(0))
     number = 1
-    while f"body.{number}.conv1.weight" in state_dict:
+    while name.format(number) in state_dict:
         number += 1
     return number
