@@ -129,7 +129,7 @@ class SwinIR(SRNetwork):
         """Return a twin that shares the parameters and can be traced into a graph for images of any size; see any_size_swin."""
         twin = copy.copy(self)
         groups = (
-            ResidualSwinGroup(AnySizeSwinLayers(group.residual_group), group.conv, group.add) for group in self.layers
+            ResidualSwinGroup(_for_any_size(group.residual_group), group.conv, group.add) for group in self.layers
         )
         twin._modules = {**self._modules, "layers": nn.ModuleList(groups)}
         return twin
@@ -264,6 +264,11 @@ def _check_options(
         )
     if not 0 <= drop_path_rate < 1:
         raise OptionsError(f"drop_path_rate of SwinIR is {drop_path_rate}, but must be at least 0 and below 1.")
+
+
+def _for_any_size(layers: nn.Module) -> nn.Module:
+    """Return the form of Swin layers for any size; what takes their place, such as a kernel, is of that form by itself."""
+    return AnySizeSwinLayers(layers) if isinstance(layers, SwinLayers) else layers
 
 
 def _initialise(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ INPUT, OUTPUT = "lr", "sr"
 # how pictures go in and come out, the same in all graphs; those written before these entries existed are of the same kind
 _CONVENTIONS = {"layout": "NCHW", "channels": "RGB", "range": "0..1"}
 _REMEDY = "Export the network with basicsr/export.py --onnx."
-_OF_QUANTIZATION = {"QuantizeLinear", "DequantizeLinear", "Round"}
+_OF_QUANTIZATION = {"QuantizeLinear", "DequantizeLinear", "Round", "SwinLayer"}
 
 
 @dataclass(frozen=True)

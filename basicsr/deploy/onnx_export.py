@@ -16,6 +16,7 @@ from basicsr.deploy.graph_metadata import INPUT, OUTPUT, GraphMetadata, add_meta
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.shuffle_passes import convolve_before_shuffle, shuffle_whole_pixels
+from basicsr.deploy.swin_kernel import OPERATOR, with_kernels
 from basicsr.quant.integers.operators import NAMESPACE
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.extras import require
@@ -55,10 +56,19 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, sm
     return path.stat().st_size
 
 
-def to_onnx(network: nn.Module, *, integer_linear: bool = True, smallest_side: int = 1) -> Any:
-    """Return the graph of `save_onnx` as an `onnx.ModelProto`."""
+def to_onnx(
+    network: nn.Module, *, integer_linear: bool = True, smallest_side: int = 1, own_kernels: bool = False
+) -> Any:
+    """Return the graph of `save_onnx` as an `onnx.ModelProto`.
+
+    Args:
+        network, integer_linear, smallest_side: see `save_onnx`.
+        own_kernels: Swin layers are operators of this project where it has its kernels, see `with_kernels`. Only its own
+            `RuntimeNetwork` runs such a graph, in OpenVINO.
+    """
     check_onnx()
     scale, multiple = scale_of(network), size_multiple_of(network)
+    network = with_kernels(network) if own_kernels else network
     network = for_any_size(eight_bit_network(network, integer_linear=integer_linear))
     smallest = -(-smallest_side // multiple)
     example = torch.rand(
@@ -100,7 +110,9 @@ def check_onnx() -> None:
 def _translations() -> dict[Any, Any]:
     """Return what the operators of `quant.integers.operators` become."""
     from onnxscript import INT8, UINT8, opset21
+    from onnxscript.values import Op, Opset
 
+    swin_operator: Any = Op(Opset(NAMESPACE, 1), OPERATOR, _swin_schema())
     op: Any = opset21  # what its operators give in a graph is not what its types say
 
     def through_uint8(x: Any, step: float, zero_point: int) -> Any:
@@ -111,8 +123,25 @@ def _translations() -> dict[Any, Any]:
     def from_int8(codes: INT8, steps: Any) -> Any:
         return op.DequantizeLinear(codes, steps, axis=0)
 
+    def swin_layer(x: Any, numbers: Any, codes: Any, sizes: Any) -> Any:
+        return swin_operator(x, numbers, codes, sizes=sizes)
+
     namespace = getattr(torch.ops, NAMESPACE)
-    return {namespace.through_uint8.default: through_uint8, namespace.from_int8.default: from_int8}
+    functions = {"through_uint8": through_uint8, "from_int8": from_int8, "swin_layer": swin_layer}
+    return {getattr(namespace, name).default: function for name, function in functions.items()}
+
+
+def _swin_schema() -> Any:
+    """Return what goes into and comes out of a node of `swin_kernel.swin_layer`."""
+    from onnx.defs import OpSchema
+
+    inputs = {"x": "tensor(float)", "numbers": "tensor(float)", "codes": "tensor(int8)"}
+    return OpSchema(
+        OPERATOR, NAMESPACE, 1,
+        inputs=[OpSchema.FormalParameter(name, kind) for name, kind in inputs.items()],
+        outputs=[OpSchema.FormalParameter("y", "tensor(float)")],
+        attributes=[OpSchema.Attribute("sizes", OpSchema.AttrType.INTS)],
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.deploy.graph_metadata import INPUT, is_quantized, read_metadata
+from basicsr.deploy.openvino_operators import read_model
 from basicsr.deploy.runtime_names import Precision, RuntimeName
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.extras import require
@@ -168,7 +170,8 @@ def _openvino_request(graph: bytes, threads: int | None, precision: Precision, p
     }
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    return core.compile_model(core.read_model(graph), "CPU", config).create_infer_request()
+    model = read_model(graph, threads or os.cpu_count() or 1)
+    return core.compile_model(model, "CPU", config).create_infer_request()
 
 
 def _open_openvino(graph: bytes, threads: int | None, precision: Precision) -> Infer:

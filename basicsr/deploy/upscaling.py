@@ -129,7 +129,7 @@ def _traced(
         "The network is traced for %s; a graph that basicsr/export.py --onnx wrote starts at once.", runtime
     )
     try:
-        return to_onnx(network)
+        return to_onnx(network, own_kernels=runtime == "openvino")
     except QuantizationError as error:
         raise CheckpointError(
             f"The network '{path}' has no form for {runtime}: {error} Use --runtime torch."

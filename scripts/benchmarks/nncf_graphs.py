@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.deploy.graph_metadata import read_metadata
+from basicsr.deploy.runtime_names import Precision
 from basicsr.deploy.runtimes import openvino_core
 
 PERFORMANCE, MIXED, TRANSFORMER = "performance", "mixed", "mixed, transformer"
@@ -21,13 +22,14 @@ class NncfNetwork(nn.Module):
         graph: a full-precision graph of `save_onnx`.
         crops: LR crops (N, 3, h, w) that it calibrates on, all of them.
         preset: `PERFORMANCE` has symmetric activations, `MIXED` asymmetric ones, `TRANSFORMER` these and NNCF's rules for transformers.
+        precision: of what does not multiply integers.
 
     Attributes:
         scale: the scale factor.
         size_multiple: heights and widths are multiples of this.
     """
 
-    def __init__(self, graph: Path, crops: Tensor, preset: str) -> None:
+    def __init__(self, graph: Path, crops: Tensor, preset: str, precision: Precision = "f32") -> None:
         super().__init__()
         import nncf  # an optional package, and slow to import
         import onnx
@@ -43,7 +45,7 @@ class NncfNetwork(nn.Module):
                 subset_size=len(crops),
                 model_type=nncf.ModelType.TRANSFORMER if preset == TRANSFORMER else None,
             )
-        config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
+        config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
         self._request = core.compile_model(quantized, "CPU", config).create_infer_request()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,27 +7,33 @@ not count. PSNR on Set5 where it is laid out, else on the validation pictures th
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from basicsr.archs.base import scale_of
 from basicsr.data import build_evaluation_sets
 from basicsr.deploy import onnx_export
-from basicsr.deploy.onnx_export import save_onnx
+from basicsr.deploy.native_library import native_library
+from basicsr.deploy.onnx_export import save_onnx, to_onnx
+from basicsr.deploy.runtime_names import Precision
 from basicsr.deploy.runtimes import RuntimeNetwork
-from basicsr.deploy.verification import timed_picture
+from basicsr.deploy.verification import native_precisions, timed_picture
 from basicsr.evaluation.evaluator import Evaluator
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.pipeline import build_model, calibration_set
 from basicsr.utils.options import Options, load_options
 from benchmarks.nncf_graphs import MIXED, PERFORMANCE, TRANSFORMER, NncfNetwork
+from tests.archs.plain_swinir import PlainSwinIR
 
 OPTIONS_FILE = "options/train/demo_DOBI.yml"
 ROUNDS = 9
+_FULL_PRECISION, _OURS = "full precision", "this project"
 _PLAIN = "shuffles as in PyTorch"
 _SHUFFLE_PASSES = ("convolve_before_shuffle", "shuffle_whole_pixels")
 _SET5 = (
@@ -45,20 +51,26 @@ class Case:
         overrides: of the options that calibrate it.
         presets: those of NNCF.
         shuffles: whether its graph has pixel shuffles that the passes of this project change much; NNCF then gets graphs of both kinds.
+        plain: builds, for a scale factor, a plain implementation with the same state dict; PyTorch is then timed as well.
     """
 
     title: str
     overrides: tuple[str, ...]
     presets: tuple[str, ...]
-    shuffles: bool
+    shuffles: bool = False
+    plain: Callable[[int], nn.Module] | None = None
 
 
 _FULL = ("quantization:coverage=full", "quantization:weight_symmetric=true", "bit=8")
 CASES = (
     Case("EDSR-baseline x4, all convolutions, 8 bits", ("network=edsr_baseline", *_FULL), (PERFORMANCE, MIXED), True),
     Case(
-        "SwinIR-light x4, 2dquant, 8 bits", ("network=swinir_light", "bit=8"), (PERFORMANCE, MIXED, TRANSFORMER), False
+        "SwinIR-light x4, 2dquant, 8 bits",
+        ("network=swinir_light", "bit=8"),
+        (PERFORMANCE, MIXED, TRANSFORMER),
+        plain=PlainSwinIR,
     ),
+    Case("SwinIR-light x4, 2dquant, 4 bits", ("network=swinir_light", "bit=4"), (), plain=PlainSwinIR),
 )
 
 
@@ -88,22 +100,53 @@ def _table(case: Case, folder: Path) -> str:
 
 
 def _networks(case: Case, model: QuantizedModel, crops: torch.Tensor, folder: Path) -> dict[str, nn.Module]:
+    full_precision, quantized = model.full_precision.eval(), model.network.eval()
+    networks = _pytorch_networks(case, full_precision)
     graphs: dict[str, Path] = {}
-    for kind, network in (("full precision", model.full_precision.eval()), ("this project", model.network.eval())):
+    for kind, network in ((_FULL_PRECISION, full_precision), (_OURS, quantized)):
         graphs[kind] = folder / f"{kind}.onnx"
         save_onnx(network, graphs[kind])
-        if case.shuffles or kind == "full precision":
+        if case.shuffles:
             graphs[f"{kind}, {_PLAIN}"] = folder / f"{kind}, plain.onnx"
             with _without_shuffle_passes():
                 save_onnx(network, graphs[f"{kind}, {_PLAIN}"])
-    networks: dict[str, nn.Module] = {
-        name: RuntimeNetwork(graph, "openvino", threads=1) for name, graph in graphs.items()
-    }
+    for name, graph in graphs.items():
+        networks |= _in_precisions(name, graph)
+    if case.plain is not None and native_library() is not None:
+        networks |= _in_precisions(f"{_OURS}, own kernel", to_onnx(quantized, own_kernels=True))
     for preset in case.presets:
-        networks[f"NNCF, {preset}, {_PLAIN}"] = NncfNetwork(graphs[f"full precision, {_PLAIN}"], crops, preset)
-        if case.shuffles:
-            networks[f"NNCF, {preset}, of this project's graph"] = NncfNetwork(graphs["full precision"], crops, preset)
+        for precision in _precisions():
+            suffix = _suffix(precision)
+            if case.shuffles:
+                plain = graphs[f"{_FULL_PRECISION}, {_PLAIN}"]
+                networks[f"NNCF, {preset}, {_PLAIN}{suffix}"] = NncfNetwork(plain, crops, preset, precision)
+            label = f"NNCF, {preset}, of this project's graph{suffix}"
+            networks[label] = NncfNetwork(graphs[_FULL_PRECISION], crops, preset, precision)
     return networks
+
+
+def _pytorch_networks(case: Case, full_precision: nn.Module) -> dict[str, nn.Module]:
+    if case.plain is None:
+        return {}
+    plain = case.plain(scale_of(full_precision)).eval()
+    plain.load_state_dict(full_precision.state_dict())
+    return {"PyTorch, plain implementation": plain, "PyTorch": full_precision}
+
+
+def _in_precisions(name: str, graph: Any) -> dict[str, nn.Module]:
+    """Return a graph in the precisions that the processor has for what is not quantized."""
+    return {
+        f"{name}{_suffix(precision)}": RuntimeNetwork(graph, "openvino", threads=1, precision=precision)
+        for precision in _precisions()
+    }
+
+
+def _precisions() -> list[Precision]:
+    return list(native_precisions("openvino").values())
+
+
+def _suffix(precision: Precision) -> str:
+    return "" if precision == "f32" else f", {precision}"
 
 
 @contextmanager
@@ -121,13 +164,18 @@ def _without_shuffle_passes() -> Iterator[None]:
 
 @torch.inference_mode()
 def processor_milliseconds(networks: Mapping[str, nn.Module]) -> dict[str, float]:
-    """Return the median milliseconds of the processor for each network; they run in turns."""
+    """Return the median milliseconds of the processor for each network; they run in turns, PyTorch on one thread."""
     times: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(ROUNDS + 1):
-        for name, network in networks.items():
-            started = time.process_time()
-            network(timed_picture())
-            times[name].append(1e3 * (time.process_time() - started))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(ROUNDS + 1):
+            for name, network in networks.items():
+                started = time.process_time()
+                network(timed_picture())
+                times[name].append(1e3 * (time.process_time() - started))
+    finally:
+        torch.set_num_threads(threads)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from basicsr.deploy.runtimes import has_bfloat16
 from benchmarks import peers_benchmark
 from benchmarks.nncf_graphs import MIXED
 from tests import tiny
@@ -39,7 +40,9 @@ def rows_of(case, folder):
 def test_the_rows_of_this_project(case, tmp_path):
     rows = rows_of(case(), tmp_path)
     kinds = ("full precision", "this project")
-    assert list(rows) == [name for kind in kinds for name in (kind, f"{kind}, shuffles as in PyTorch")]
+    suffixes = ("", ", bf16") if has_bfloat16() else ("",)
+    names = [name for kind in kinds for name in (kind, f"{kind}, shuffles as in PyTorch")]
+    assert list(rows) == [f"{name}{suffix}" for name in names for suffix in suffixes]
     assert all(float(milliseconds) > 0 for milliseconds, _ in rows.values())
     assert all(rows[kind][1] == rows[f"{kind}, shuffles as in PyTorch"][1] for kind in kinds), "PSNR stays"
 
