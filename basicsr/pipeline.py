@@ -33,6 +33,7 @@ from basicsr.networks.description import log_network
 from basicsr.reporting.attempt import PACKAGES, attempt
 from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import describe_errors
+from basicsr.training.fusing import compiled_quantizers
 from basicsr.training.loop import TrainingLoop
 from basicsr.training.sensitivity import report_sensitivity
 from basicsr.utils import dist
@@ -83,7 +84,10 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
     identity = None if chosen is None else chosen.identity()
-    with Experiment(options, root, auto_resume, model.network_name, identity, model.stated()) as experiment:
+    with (
+        compiled_quantizers(options.train.fused_quantizers, device),
+        Experiment(options, root, auto_resume, model.network_name, identity, model.stated()) as experiment,
+    ):
         log_network(model.full_precision if isinstance(model, QuantizedModel) else model.network)
         compared = model.full_precision if isinstance(model, QuantizedModel) and options.val.full_precision else None
         evaluator = Evaluator(options.val, options.scale, compared)

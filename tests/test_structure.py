@@ -11,10 +11,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 FOLDERS = sorted({file.parent for file in FILES} - {PACKAGE})
 # from the bottom to the top; spec and calibration lie side by side
-FLOORS_OF_QUANT = {"__init__": 9, "spec": 0, "calibration": 0} | {
+FLOORS_OF_QUANT = {"__init__": 10, "spec": 0, "calibration": 0} | {
     name: height
     for height, name in enumerate(
-        ("ops", "search", "calibrators", "quantizers", "integers", "modules", "insertion", "observe"), start=1
+        ("kernels", "ops", "search", "calibrators", "quantizers", "integers", "modules", "insertion", "observe"),
+        start=1,
     )
 }
 # utils <- {archs, data, losses, metrics, quant} <- networks <- evaluation <- training <- models <- {pipeline, deploy} <- {sweep, interface} <- commands

@@ -17,6 +17,7 @@ from basicsr.interface.recipes import check_changes, read_recipe, resolve_option
 from basicsr.models.base_model import model_class_of
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.training.fusing import compiled_quantizers
 from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Options, merge
@@ -80,11 +81,11 @@ def distill(
     assert issubclass(model_class, QuantizedModel)  # the recipes of the interface are of methods that quantize
     model = model_class(full_precision, resolved, device, **arguments)
     _take_over(model, quantized)
-    if model.trains_on == "crops":
-        model.prepare(lr)
-    batches = _batches(model, resolved, lr, images, quantized.scale)
     total = section.total_iter
-    _train(model, batches, total)
+    with compiled_quantizers(section.fused_quantizers, device):
+        if model.trains_on == "crops":
+            model.prepare(lr)
+        _train(model, _batches(model, resolved, lr, images, quantized.scale), total)
     return QuantizedNetwork(
         model.network_for_evaluation().requires_grad_(False),
         quantized.scale,

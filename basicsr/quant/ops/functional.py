@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from basicsr.quant.kernels.fused import rows_of
+
 MINIMAL_WIDTH = 1e-12
 """Training may drive the bounds together or past each other. The quantizer then works as if the upper bound were the
 lower one and this apart, so that a step is never zero and nothing becomes NaN, while both bounds keep their gradients
@@ -146,6 +148,9 @@ class _FakeQuantize(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, lower_bound, upper_bound)
         ctx.bits, ctx.channel_axis, ctx.exact_zeros, ctx.window = bits, channel_axis, exact_zeros, threshold_window
+        rows = rows_of(x, lower_bound, channel_axis)
+        if rows is not None:
+            return rows.values(lower_bound, upper_bound, 2**bits - 1)
         lower, _, step = _range(x, lower_bound, upper_bound, bits, channel_axis)
         return _codes(x, lower, step, bits).mul_(step).add_(lower).to(x.dtype)
 
@@ -154,6 +159,12 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, lower_bound, upper_bound = ctx.saved_tensors
         needs_x, needs_lower, needs_upper = ctx.needs_input_grad[:3]
+        rows = rows_of(x, lower_bound, ctx.channel_axis)
+        if rows is not None:
+            of_rows = rows.gradients(
+                grad, lower_bound, upper_bound, 2**ctx.bits - 1, exact_zeros=ctx.exact_zeros, window=ctx.window
+            )
+            return *of_rows, None, None, None, None
         lower, upper, step = _range(x, lower_bound, upper_bound, ctx.bits, ctx.channel_axis)
         value, upstream = x.to(lower.dtype), grad.to(lower.dtype)
 

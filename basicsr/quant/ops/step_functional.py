@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from basicsr.quant.kernels.fused import rows_of
 from basicsr.quant.ops.functional import MINIMAL_WIDTH, clip, into
 
 
@@ -93,6 +94,9 @@ class _FakeQuantizeByStep(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, step)
         ctx.arguments = (lowest, highest, channel_axis, temperature)
+        rows = rows_of(x, step, channel_axis)
+        if rows is not None:
+            return rows.values_by_step(step, float(lowest), float(highest))
         value, broadcast = _in_common_type(x, step, channel_axis)
         position = value / broadcast
         return clip(position, lowest, highest, out=position).round_().mul_(broadcast).to(x.dtype)
@@ -102,6 +106,9 @@ class _FakeQuantizeByStep(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, step = ctx.saved_tensors
         lowest, highest, channel_axis, temperature = ctx.arguments
+        rows = rows_of(x, step, channel_axis) if temperature is None else None
+        if rows is not None:
+            return *rows.gradients_by_step(grad, step, float(lowest), float(highest)), None, None, None, None
         value, broadcast = _in_common_type(x, step, channel_axis)
         position = value / broadcast
         clipped = clip(position, lowest, highest, out=torch.empty_like(position))
