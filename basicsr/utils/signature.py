@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ _NOT_OPTIONS = (
 )
 
 
+_BRANCH = re.compile(r"[a-z-]+\[.*\]", re.DOTALL)
+"""How pydantic names a branch of a union among the parts of a path, such as 'function-after[...]'."""
+
+
 def describe_validation_error(error: pydantic.ValidationError, where: str, model: type[pydantic.BaseModel]) -> str:
     """Return one sentence per problem, each with the path of the key, the value and what was expected.
 
@@ -49,8 +54,9 @@ def describe_validation_error(error: pydantic.ValidationError, where: str, model
     """
     sentences = []
     for problem in error.errors():
-        # pydantic reports the branches of a union as parts of the path, such as 'function-after[...]'; keys never hold '['
-        parts = [str(part) for part in problem["loc"] if "[" not in str(part)]
+        *before, last = problem["loc"] or ("",)
+        is_key = problem["type"] == "extra_forbidden"  # any text that a user wrote
+        parts = [str(p) for p in (*before, last) if (is_key and p is last) or not _BRANCH.fullmatch(str(p))]
         path = ":".join([part for part in where.split(":") if part] + parts)
         if problem["type"] == "extra_forbidden":
             sentences.append(f"Unknown option '{path}'. {suggestion(parts[-1], _names_at(model, parts[:-1]))}")

@@ -18,12 +18,14 @@ from basicsr.utils.errors import OptionsError
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
         |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
-        |[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+        |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
         |[-+]?\.(?:inf|Inf|INF)
         |\.(?:nan|NaN|NAN))$""",
     re.VERBOSE,
 )
 _MOST_VALUES = 1_000_000
+_NOT_WHAT_IT_SEEMS = (ValueError, OverflowError, LookupError, AttributeError)
+"""What PyYAML raises for `0x_`, `2001-99-99`, `!!int x` or `!!bool x`."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,14 @@ class _StrictLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        value = super().construct_object(node, deep)
+        try:
+            value = super().construct_object(node, deep)
+        except _NOT_WHAT_IT_SEEMS as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            kind = node.tag.rpartition(":")[2]
+            problem = f"'{node.value}' is written like a value of the type '{kind}' and is none; put text into quotation marks"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
         if id(node) in self._as_written and value is not None and not isinstance(value, str | Written):
             return Written(node.value, value)
         return value

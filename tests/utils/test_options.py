@@ -23,8 +23,9 @@ def write(path: Path, text: str) -> Path:
 
 def test_scientific_notation_is_a_number():
     assert guessed(parse_yaml("[1e-4, 1.5e3, -2E5, .5, 1e5]", "x")) == [1e-4, 1500.0, -2e5, 0.5, 1e5]
-    assert guessed(parse_yaml("[1.0.0, 1e, e5, x4, '1e-4', 3, 0x1F]", "x")) == [
+    assert guessed(parse_yaml("[1.0.0, ._, 1e, e5, x4, '1e-4', 3, 0x1F]", "x")) == [
         "1.0.0",
+        "._",
         "1e",
         "e5",
         "x4",
@@ -45,6 +46,10 @@ def test_scientific_notation_is_a_number():
         ("- 1", "must hold a mapping"),
         ("", "must hold a mapping"),
         ("? [1, 2]\n: 3", "is not text"),
+        ("a: 1\nb: 0x_", "line 2.*'0x_' is written like a value of the type 'int' and is none"),
+        ("a: 2001-99-99", "'2001-99-99' is written like a value of the type 'timestamp'.*quotation marks"),
+        ("a: !!bool x", "'x' is written like a value of the type 'bool'"),
+        ("a: !!float ''", "'' is written like a value of the type 'float'"),
     ],
 )
 def test_yaml_that_is_refused(tmp_path, text, message):
@@ -337,10 +342,12 @@ def test_bit_is_the_short_form_of_both_widths():
         ),
         ("quantization:coverage=[]", "quantization:coverage"),
         ("model_type=PTQ", "Did you mean 'PTQModel'"),
+        ("[=1", "Unknown option '['. Known names: after, bit"),
+        ("train:a[b]=1", "Unknown option 'train:a[b]'. Known names"),
     ],
 )
 def test_wrong_options_are_named_with_value_and_remedy(override, message):
-    with pytest.raises(OptionsError, match=message.replace("(", r"\(").replace("[1]", r"\[1\]")):
+    with pytest.raises(OptionsError, match=message.replace("(", r"\(").replace("[", r"\[").replace("]", r"\]")):
         load_options(TRAIN, [override])
 
 
