@@ -70,7 +70,7 @@ class EDSR(LongSkipNetwork):
     @property
     def usual_options(self) -> Mapping[str, Any]:
         """Those of EDSR-PyTorch and BasicSR, of which networks with 256 channels scale their residuals."""
-        res_scale = 0.1 if self.conv_first.out_channels >= _LARGE else 1.0
+        res_scale = 0.1 if len(self.conv_first.weight) >= _LARGE else 1.0
         usual = {"img_range": 255.0, "res_scale": res_scale}
         return {**usual, "rgb_mean": RGB_MEAN_DIV2K} if self.mean.numel() == len(RGB_MEAN_DIV2K) else usual
 

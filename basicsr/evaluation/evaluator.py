@@ -112,7 +112,7 @@ class Evaluator:
         options = self._options
         return upscale(
             network,
-            lq.to(device),
+            lq.to(device, non_blocking=True),
             pad=options.pad,
             tile=options.tile,
             tile_overlap=options.tile_overlap,

@@ -148,11 +148,16 @@ def _by_tiles(network: nn.Module, x: Tensor, tile: int, overlap: int) -> Tensor:
     n, _, height, width = x.shape
     total: Tensor | None = None
     weights = x.new_zeros(height * scale, width * scale)
+
+    def weight_of(start: int, length: int) -> Tensor:
+        own = _tile_weight(start, length, tile, overlap, scale)
+        return own.to(x.device, x.dtype, non_blocking=True)
+
     rows, columns = _tile_starts(height, tile, overlap), _tile_starts(width, tile, overlap)
     for top in rows:
-        row_weight = _tile_weight(top, height, tile, overlap, scale).to(x)
+        row_weight = weight_of(top, height)
         for left in columns:
-            weight = row_weight[:, None] * _tile_weight(left, width, tile, overlap, scale).to(x)
+            weight = row_weight[:, None] * weight_of(left, width)
             sr = network(x[..., top : top + tile, left : left + tile])
             if total is None:
                 total = sr.new_zeros(n, sr.shape[1], height * scale, width * scale)

@@ -83,7 +83,7 @@ class DistilledModel(QuantizedModel):
             TrainingError: a loss is not finite. The step is not taken: all parameters are still those of the last one.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.accumulate_gradients(batch["lq"].to(self.device))
+        losses = self.accumulate_gradients(batch["lq"].to(self.device, non_blocking=True))
         dist.average_gradients(self.parameters)
         self.optimizer.step()
         self.scheduler.step()

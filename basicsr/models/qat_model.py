@@ -194,7 +194,7 @@ class QATModel(QuantizedModel):
         self._gradients.clear()
         sums: dict[str, Tensor] = {}
         lq_parts, gt_parts = (
-            batch[key].to(self.device, memory_format=self._layout).chunk(self.accumulation_steps)
+            batch[key].to(self.device, non_blocking=True, memory_format=self._layout).chunk(self.accumulation_steps)
             for key in ("lq", "gt" if self.needs_originals else "lq")
         )
         for lq, gt in zip(lq_parts, gt_parts, strict=True):

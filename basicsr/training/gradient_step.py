@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.losses.base import total_of
+from basicsr.training.recordable import RecordingError, require_recordable
 from basicsr.utils.errors import TrainingError
 from basicsr.utils.logger import get_logger
 
@@ -126,7 +127,8 @@ class GradientStep:
 
     def _record_and_replay(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
         if self._graph is None:
-            _warm_up(self._pass, lq, gt)
+            # the operations of a compiled network are those of the network, but its compiler cannot be looked at
+            _warm_up(lambda: self._pass(lq, gt), lq.device, looks=not self.compiles)
             self._graph = _RecordedStep(self._pass, lq, gt)
         return self._graph(lq, gt)
 
@@ -147,7 +149,7 @@ class GradientStep:
     def _do_without(self, error: Exception) -> None:
         """Give up what failed when it was first used, graph or compiler; raise the error if it is of another kind."""
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if isinstance(error, _RecordingError):
+        if self.records and isinstance(error, RecordingError):
             self.records = False
             get_logger().warning("The step cannot be recorded as a CUDA graph; training goes on without: %s", reason)
         elif self.compiles and not self._worked:
@@ -174,18 +176,16 @@ class GradientStep:
         )  # fmt: skip
 
 
-def _warm_up(step: Step, lq: Tensor, gt: Tensor) -> None:
-    """Run a step on a stream of its own, which CUDA asks for before a recording."""
-    stream = torch.cuda.Stream(lq.device)
-    stream.wait_stream(torch.cuda.current_stream(lq.device))
+def _warm_up(step: Callable[[], object], device: torch.device, looks: bool) -> None:
+    """Take a step on a stream of its own, which CUDA asks for before a recording; look at its operations meanwhile."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP_PASSES):
-            step(lq, gt)
-    torch.cuda.current_stream(lq.device).wait_stream(stream)
-
-
-class _RecordingError(Exception):
-    """A step does something that a CUDA graph cannot hold."""
+        for _ in range(_WARM_UP_PASSES - 2 if looks else _WARM_UP_PASSES):
+            step()
+        if looks:
+            require_recordable(step)
+    torch.cuda.current_stream(device).wait_stream(stream)
 
 
 class _RecordedStep:
@@ -203,7 +203,7 @@ class _RecordedStep:
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
-            raise _RecordingError(str(error)) from error
+            raise RecordingError(str(error)) from error
 
     def __call__(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
         self._lq.copy_(lq)

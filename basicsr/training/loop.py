@@ -226,8 +226,12 @@ class TrainingLoop:
 
     def _require_finite(self) -> None:
         """Refuse to save a network that has diverged, so that the last checkpoint is always a usable one."""
-        for name, parameter in self._model.network.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise TrainingError(
-                    f"The parameter '{name}' is not finite at iteration {self.iteration}; {self._kept}. {self._model.remedy}"
-                )
+        parameters = dict(self._model.network.named_parameters())
+        finite = torch.stack(
+            [torch.isfinite(parameter).all() for parameter in parameters.values()]
+        ).tolist()  # read at once
+        if not all(finite):
+            name = list(parameters)[finite.index(False)]
+            raise TrainingError(
+                f"The parameter '{name}' is not finite at iteration {self.iteration}; {self._kept}. {self._model.remedy}"
+            )

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-_TIMES = {"seconds", "milliseconds", "commit", "command", "started"}
+_NO_RESULTS = {"seconds", "milliseconds", "commit", "command", "started", "file_sha256"}
+"""Times, and of a file that was read its bytes: those of two files may differ and its values be the same, as with a bit between tensors."""
 _LEFT_OUT = (
     ".log",
     ".lock",
@@ -57,7 +58,7 @@ def _bytes_of(value: Any) -> bytes:
         return f"{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes()
     if isinstance(value, dict):
         return b"".join(
-            repr(key).encode() + _bytes_of(value[key]) for key in sorted(value, key=repr) if key not in _TIMES
+            repr(key).encode() + _bytes_of(value[key]) for key in sorted(value, key=repr) if key not in _NO_RESULTS
         )
     if isinstance(value, list | tuple):
         return b"[" + b",".join(_bytes_of(one) for one in value) + b"]"

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from basicsr.archs import build_network
 from basicsr.deploy.upscaling import load_model
+from basicsr.quant.insertion.insert import insert_quantizers
 from basicsr.utils.checkpoint import load_torch
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -135,6 +136,14 @@ def test_a_large_edsr_usually_scales_its_residuals(tmp_path, caplog):
     torch.save(build_network(large).state_dict(), tmp_path / "large.pth")
     assert "but 0.1 is usual" in warnings_of(caplog, large, tmp_path / "large.pth")[0]
     assert warnings_of(caplog, {**large, "res_scale": 0.1}, tmp_path / "large.pth") == []
+
+
+@pytest.mark.parametrize("name", ["EDSR", "RCAN", "RDN", "SwinIR"])
+def test_what_is_usual_is_known_of_a_network_whose_every_layer_is_quantized(name):
+    network = build_network({"type": name, **tiny.NETWORKS[name]})
+    usual = network.usual_options
+    insert_quantizers(network, "full", 4, 4)
+    assert usual and network.usual_options == usual
 
 
 def test_some_weights_of_another_network_are_a_warning(tmp_path, caplog):

@@ -52,6 +52,7 @@ class CADyQQuantizer(Quantizer[Bounds]):
     dynamic = True
     only_gradients = ("bit_weight", "bit_weight_growth", "average_bits")
     steps: Tensor
+    bits_of_choices: Tensor
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class CADyQQuantizer(Quantizer[Bounds]):
             self.selector.weight.fill_(1.0)
             self.selector.bias.zero_()[-1] = 1.0
         self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("bits_of_choices", torch.tensor(self.choices, dtype=torch.float32), persistent=False)
         self.image_gradient: Tensor | None = None
         self.chosen_bits: Tensor | None = None
         self._penalty: Tensor | None = None
@@ -120,7 +122,7 @@ class CADyQQuantizer(Quantizer[Bounds]):
         return hard + (soft - soft.detach()) if soft.requires_grad else hard
 
     def _count(self, shares: Tensor, choice: Tensor) -> None:
-        bits = shares.new_tensor(self.choices)
+        bits = self.bits_of_choices.to(shares)
         self.chosen_bits = bits[choice]
         if self.training and shares.requires_grad:
             expected = shares @ bits

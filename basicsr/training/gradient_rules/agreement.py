@@ -25,7 +25,7 @@ def cosines(first: Sequence[Tensor], second: Sequence[Tensor], layers: LayerName
     products = torch.stack(
         [torch.stack([(a * b).sum(), a.square().sum(), b.square().sum()]) for a, b in zip(first, second, strict=True)]
     ).double()  # P,3
-    group = _groups(layers, extent).to(products.device)  # P
+    group = _groups(layers, extent).to(products.device, non_blocking=True)  # P
     same_group = (group[:, None] == group).double()  # P,P; a product of matrices adds in a fixed order on every device
     product, first_square, second_square = (same_group @ products).unbind(1)
     scale = (first_square * second_square).sqrt()

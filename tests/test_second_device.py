@@ -1,4 +1,4 @@
-"""Runs fake_gpu_lane.py in a process of its own: a device can be registered only before the first backward pass of a process."""
+"""Runs second_device_lane.py in a process of its own: a device can be registered only before the first backward pass of a process."""
 
 import subprocess
 import sys
@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from tests import tiny
-from tests.fake_gpu import REGISTER
+from tests.second_device import REGISTER
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(REGISTER is None, reason="torch registers such devices from version 2.10 on")
-def test_nothing_is_left_behind_and_no_step_waits():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/fake_gpu_lane.py"]
+def test_a_second_device_gives_the_bits_of_the_first():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/second_device_lane.py"]
     done = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True, timeout=tiny.PATIENCE)
     assert done.returncode == 0, done.stdout[-6000:]
     assert "passed" in done.stdout and "skipped" not in done.stdout

@@ -1,0 +1,30 @@
+"""What a campaign compares: values, whatever their times and the bytes of the files that were read."""
+
+import json
+
+import pytest
+import torch
+
+from faults.results import contents, difference
+
+
+def folder(place, seconds=1.0, file_sha256="a", psnr=30.0, weight=0.5):
+    place.mkdir()
+    torch.save({"params": {"weight": torch.full((2,), weight)}}, place / "net.pth")
+    (place / "metrics.jsonl").write_text(json.dumps({"psnr": psnr, "seconds": seconds}))
+    (place / "calibration_set.json").write_text(json.dumps({"sha256": "p", "file_sha256": file_sha256}))
+    (place / "run.log").write_text(str(seconds))
+    return contents(place)
+
+
+@pytest.mark.parametrize("change", [{"seconds": 2.0}, {"file_sha256": "b"}])
+def test_times_and_bytes_of_files_that_were_read_are_no_results(tmp_path, change):
+    assert difference(folder(tmp_path / "one"), folder(tmp_path / "two", **change)) is None
+
+
+@pytest.mark.parametrize(("change", "file"), [({"psnr": 30.01}, "metrics.jsonl"), ({"weight": 0.25}, "net.pth")])
+def test_values_are(tmp_path, change, file):
+    found = folder(tmp_path / "two", **change)
+    assert difference(folder(tmp_path / "one"), found) == f"other bits: {file}"
+    (tmp_path / "two" / file).unlink()
+    assert difference(folder(tmp_path / "three"), contents(tmp_path / "two")) == f"missing: {file}"
