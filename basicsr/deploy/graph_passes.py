@@ -47,20 +47,36 @@ def round_before_shuffle(model: Any) -> None:
 
 def _rounding_after(shuffle: Any) -> list[Any]:
     """Return the operators that round what a shuffle gives; none where they are not there or not the same for all channels."""
-    chain: list[Any] = []
     value = shuffle.outputs[0]
-    while len(value.uses()) == 1 and not value.is_graph_output():
-        node = value.uses()[0].node
-        if node.op_type not in _ROUNDING or not all(other is value or _is_number(other) for other in node.inputs):
-            break
+    if len(value.uses()) != 1 or value.is_graph_output():
+        return []
+    return rounding_after(value, value.uses()[0].node)
+
+
+def rounding_after(value: Any, node: Any) -> list[Any]:
+    """Return the operators that round a value, `node` first, up to a DequantizeLinear.
+
+    Args:
+        value: an `onnx_ir.Value`.
+        node: one that reads it.
+
+    Returns:
+        The nodes; none where they are not there, not the same for all elements, or read by others in between.
+    """
+    chain: list[Any] = []
+    while node.op_type in _ROUNDING and all(other is value or is_number(other) for other in node.inputs):
         chain.append(node)
-        value = node.outputs[0]
         if node.op_type == "DequantizeLinear":
             return chain
+        value = node.outputs[0]
+        if len(value.uses()) != 1 or value.is_graph_output():
+            return []
+        node = value.uses()[0].node
     return []
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is one constant number."""
     return value is not None and value.const_value is not None and value.const_value.size == 1
 
 

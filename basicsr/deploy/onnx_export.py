@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from basicsr.archs.base import for_any_size, scale_of, size_multiple_of
+from basicsr.deploy.concat_pass import round_before_concat
 from basicsr.deploy.graph_metadata import INPUT, OUTPUT, GraphMetadata, add_metadata
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
@@ -86,6 +87,7 @@ def to_onnx(
         # what runtimes fold when they load a graph, such as position biases, need not be stored
         require("onnxscript.optimizer").optimize(program.model, output_size_limit=_LARGEST_FOLDED)
         share_equal_constants(program.model)
+        round_before_concat(program.model)
         round_before_shuffle(program.model)
         convolve_before_shuffle(program.model)
         shuffle_whole_pixels(program.model)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from basicsr.quant.integers.containers import activation_container
+from basicsr.quant.integers.containers import ActivationContainer, activation_container
 from basicsr.quant.integers.products import offset_codes, product_of
 from basicsr.quant.integers.sums import ActivationCodes, WeightCodes, affine_sum
 from basicsr.quant.modules.base import QModule, QuantizerSlot, refuse_split, weight_slot
@@ -137,12 +137,17 @@ class IntegerConv2d(nn.Module):
         return torch.stack(taps, dim=2).flatten(1, 2).permute(0, 2, 3, 1)  # N, C, taps, H', W' -> N, H', W', C * taps
 
 
+def _any_container(lower: float, upper: float, bits: int) -> ActivationContainer:
+    """Return the grid that a convolution with padding has for such an input, so that both can share codes, or else one without zero."""
+    return activation_container(lower, upper, bits) or offset_codes(lower, upper, bits)
+
+
 class RuntimeConv2d(nn.Module):
     """Runtime twin of QConv2d. Near the border, the shift of an input that has no code for zero is not compensated."""
 
     def __init__(self, source: QConv2d) -> None:
         super().__init__()
-        container = offset_codes if source.padding in ((0, 0), "valid") else activation_container
+        container = _any_container if source.padding in ((0, 0), "valid") else activation_container
         self.product = product_of(source.act_quantizer, source.weight_quantizer, source.weight, source.bias, container)
         self.geometry = (source.stride, source.padding, source.dilation, source.groups)
 
