@@ -50,6 +50,14 @@ class SRNetwork(nn.Module, ABC):
         return ()
 
     @property
+    def joined_inputs(self) -> tuple[tuple[str, ...], ...]:
+        """Names of layers whose inputs are the same features joined with more and more others, group by group, the last sees all.
+
+        Quantization may give the inputs of a group one grid. By default there are none.
+        """
+        return ()
+
+    @property
     def usual_options(self) -> Mapping[str, Any]:
         """Options that leave no trace in the weights, with the values that public networks of this architecture and size have.
 
@@ -116,6 +124,11 @@ def feature_layers_of(network: nn.Module) -> tuple[str, ...]:
 def reconstruction_blocks_of(network: nn.Module) -> tuple[str, ...]:
     """Return the blocks that block-wise reconstruction treats one by one; none where the network does not name them."""
     return tuple(getattr(network, "reconstruction_blocks", ()))
+
+
+def joined_inputs_of(network: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """Return the layers that read the same features, joined with others; none where the network does not name them."""
+    return tuple(getattr(network, "joined_inputs", ()))
 
 
 def usual_options_of(network: nn.Module) -> Mapping[str, Any]:

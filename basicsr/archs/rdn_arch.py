@@ -1,7 +1,7 @@
 """RDN, the residual dense network (Zhang et al. 2018, arXiv 1802.08797); names of parameters are the public ones."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -94,6 +94,14 @@ class RDN(SRNetwork):
     def reconstruction_blocks(self) -> tuple[str, ...]:
         """Names of the blocks that block-wise methods treat one by one, in order: the residual dense blocks."""
         return tuple(f"RDBs.{i}" for i in range(len(self.RDBs)))
+
+    @property
+    def joined_inputs(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the convolutions of each dense block, which read its features."""
+        return tuple(
+            (*(f"RDBs.{i}.convs.{j}.conv.0" for j in range(len(block.convs))), f"RDBs.{i}.LFF")
+            for i, block in enumerate(cast("Sequence[ResidualDenseBlock]", self.RDBs))
+        )
 
     @property
     def usual_options(self) -> Mapping[str, Any]:

@@ -96,7 +96,7 @@ class SwinLayers(nn.Module):
 class ResidualSwinGroup(nn.Module):
     """Residual Swin Transformer block (RSTB): Swin layers and a convolution, added to the input; (n, tokens, dim)."""
 
-    def __init__(self, layers: nn.Module, conv: nn.Module, add: nn.Module) -> None:
+    def __init__(self, layers: SwinLayers, conv: nn.Module, add: nn.Module) -> None:
         super().__init__()
         self.residual_group = layers
         self.conv = conv

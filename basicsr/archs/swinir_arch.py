@@ -266,7 +266,7 @@ def _check_options(
         raise OptionsError(f"drop_path_rate of SwinIR is {drop_path_rate}, but must be at least 0 and below 1.")
 
 
-def _for_any_size(layers: nn.Module) -> nn.Module:
+def _for_any_size(layers: SwinLayers) -> SwinLayers:
     """Return the form of Swin layers for any size; what takes their place, such as a kernel, is of that form by itself."""
     return AnySizeSwinLayers(layers) if isinstance(layers, SwinLayers) else layers
 

@@ -23,10 +23,10 @@ def round_before_concat(model: Any) -> None:
         joined = [concat.outputs[0] for concat in concats]
         sources = [value for concat in concats for value in concat.inputs if value not in joined]
         chains = [(value, chain) for value in joined for chain in _chains_on(value)]
-        if len(chains) < 2 or len({_key(value, chain) for value, chain in chains}) > 1:
+        if len(chains) < 2 or len({_key(chain) for _, chain in chains}) > 1:
             continue
         _round_sources(concats, chains, sources)
-    model.graph.sort()
+        model.graph.sort()
 
 
 def _families(graph: Any) -> list[list[Any]]:
@@ -52,24 +52,24 @@ def _chains_on(value: Any) -> Iterator[_Chain]:
             yield chain
 
 
-def _key(value: Any, chain: _Chain) -> _Key:
+def _key(chain: _Chain) -> _Key:
     """Return what is the same for chains that round alike."""
     key: list[Any] = []
     for node in chain:
         numbers = [other.const_value.numpy().tobytes() for other in node.inputs if is_number(other)]
         places = tuple(is_number(other) for other in node.inputs)
-        key.append((node.op_type, places, tuple(numbers), tuple(sorted(node.attributes))))
+        key.append((node.op_type, places, tuple(numbers), tuple(sorted(map(str, node.attributes.values())))))
     return tuple(key)
 
 
 def _round_sources(concats: list[Any], chains: list[tuple[Any, _Chain]], sources: list[Any]) -> None:
     """Join rounded features, and hand them to all that read rounded joined ones."""
     ir = require("onnx_ir")
-    key, pattern = _key(*chains[0]), chains[0]
+    key, pattern = _key(chains[0][1]), chains[0]
     rounded: dict[Any, Any] = {}
     for source in sources:
         if source not in rounded:
-            own = [chain for chain in _chains_on(source) if _key(source, chain) == key]
+            own = [chain for chain in _chains_on(source) if _key(chain) == key]
             rounded[source] = own[0][-1].outputs[0] if own else _copied(source, *pattern)
     for concat in concats:
         node = ir.Node("", "Concat", [rounded[value] for value in concat.inputs], concat.attributes.values())

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from basicsr.archs.base import joined_inputs_of
 from basicsr.networks.stated_quantizers import check_quantizers
 from basicsr.quant.insertion.coverage import CoverageRule
 from basicsr.quant.insertion.insert import insert_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.insertion.released import convert_released_2dquant, is_released_2dquant
+from basicsr.quant.insertion.sharing import check_shared, share_inputs
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Options, RuleOptions
 from basicsr.utils.weights import load_network_weights, load_weights_file
@@ -33,9 +35,11 @@ def quantized_copy(network: nn.Module, options: Options, *, share_weights: bool)
         raise OptionsError(f"Section 'quantization' is required with 'model_type: {options.model_type}'.")
     shared = {id(parameter): parameter for parameter in network.parameters()} if share_weights else {}
     quantized = copy.deepcopy(network, memo=dict(shared))
-    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits", "depth"})
+    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits", "depth", "shared_inputs"})
     coverage = chosen.coverage if isinstance(chosen.coverage, str) else [_rule(rule) for rule in chosen.coverage]
     quantization_map = insert_quantizers(quantized, coverage, *options.required_bits(), **arguments)
+    if chosen.shared_inputs:
+        share_inputs(quantized, joined_inputs_of(network))
     return quantized.eval(), quantization_map
 
 
@@ -48,11 +52,12 @@ def load_quantized(network: nn.Module, path: str | Path) -> None:
 
     Raises:
         CheckpointError: the file cannot be read, or belongs to another network or coverage, or to quantizers of other kinds.
-        QuantizationError: its bits are not those of the quantizers.
+        QuantizationError: its bits are not those of the quantizers, or its grids differ where the network has one.
     """
     weights = load_weights_file(path)
     check_quantizers(network, weights.quantizers, path)
     state_dict: Mapping[str, Tensor] = weights
     if is_released_2dquant(state_dict):
         state_dict = convert_released_2dquant(state_dict)
+    check_shared(network, state_dict)
     load_network_weights(network, state_dict, path)

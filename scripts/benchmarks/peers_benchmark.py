@@ -7,16 +7,16 @@ not count. PSNR on Set5 where it is laid out, else on the validation pictures th
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from basicsr.archs.base import scale_of
+from basicsr.archs.base import scale_of, size_multiple_of
 from basicsr.data import build_evaluation_sets
 from basicsr.deploy import onnx_export
 from basicsr.deploy.native_library import native_library
@@ -28,7 +28,7 @@ from basicsr.evaluation.evaluator import Evaluator
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.pipeline import build_model, calibration_set
 from basicsr.utils.options import Options, load_options
-from benchmarks.nncf_graphs import MIXED, PERFORMANCE, TRANSFORMER, NncfNetwork
+from benchmarks.nncf_graphs import MIXED, PERFORMANCE, TRANSFORMER, NncfNetwork, quantized_by_nncf
 from tests.archs.plain_swinir import PlainSwinIR
 
 OPTIONS_FILE = "options/train/demo_DOBI.yml"
@@ -52,6 +52,7 @@ class Case:
         presets: those of NNCF.
         shuffles: whether its graph has pixel shuffles that the passes of this project change much; NNCF then gets graphs of both kinds.
         plain: builds, for a scale factor, a plain implementation with the same state dict; PyTorch is then timed as well.
+        also: further quantizations of the network, by what they are called: overrides beside the others.
     """
 
     title: str
@@ -59,9 +60,11 @@ class Case:
     presets: tuple[str, ...]
     shuffles: bool = False
     plain: Callable[[int], nn.Module] | None = None
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _FULL = ("quantization:coverage=full", "quantization:weight_symmetric=true", "bit=8")
+_ONE_GRID = {"one grid for a block": ("quantization:shared_inputs=true",)}
 CASES = (
     Case("EDSR-baseline x4, all convolutions, 8 bits", ("network=edsr_baseline", *_FULL), (PERFORMANCE, MIXED), True),
     Case(
@@ -71,6 +74,10 @@ CASES = (
         plain=PlainSwinIR,
     ),
     Case("SwinIR-light x4, 2dquant, 4 bits", ("network=swinir_light", "bit=4"), (), plain=PlainSwinIR),
+    *(
+        Case(f"RDN-small x4, body, {bits} bits", ("network=rdn_small", f"bit={bits}"), (), also=_ONE_GRID)
+        for bits in (8, 4, 2)
+    ),
 )
 
 
@@ -81,12 +88,11 @@ def run() -> str:
 
 
 def _table(case: Case, folder: Path) -> str:
-    options = load_options(OPTIONS_FILE, [*case.overrides, _SET5])
-    model = build_model(options, torch.device("cpu"))
-    assert isinstance(model, QuantizedModel)
-    crops = calibration_set(options).lq
-    model.calibrate(crops)
+    options, model, crops = _calibrated(case.overrides)
     networks = _networks(case, model, crops, folder)
+    for name, overrides in case.also.items():
+        _, other, _ = _calibrated((*case.overrides, *overrides))
+        networks |= _in_precisions(f"{_OURS}, {name}", to_onnx(other.network.eval()))
     milliseconds = processor_milliseconds(networks)
     name, quality = _psnr(networks, options)
     rows = [
@@ -97,6 +103,16 @@ def _table(case: Case, folder: Path) -> str:
     ]
     rows += [f"| {label} | {milliseconds[label]:.1f} | {quality[label]:.3f} |" for label in networks]
     return "\n".join(rows)
+
+
+def _calibrated(overrides: Sequence[str]) -> tuple[Options, QuantizedModel, torch.Tensor]:
+    """Return the options of a quantized network, its model, and the crops that it was calibrated on."""
+    options = load_options(OPTIONS_FILE, [*overrides, _SET5])
+    model = build_model(options, torch.device("cpu"))
+    assert isinstance(model, QuantizedModel)
+    crops = calibration_set(options).lq
+    model.calibrate(crops)
+    return options, model, crops
 
 
 def _networks(case: Case, model: QuantizedModel, crops: torch.Tensor, folder: Path) -> dict[str, nn.Module]:
@@ -114,14 +130,14 @@ def _networks(case: Case, model: QuantizedModel, crops: torch.Tensor, folder: Pa
         networks |= _in_precisions(name, graph)
     if case.plain is not None and native_library() is not None:
         networks |= _in_precisions(f"{_OURS}, own kernel", to_onnx(quantized, own_kernels=True))
+    sources = {f"of {_OURS}'s graph": graphs[_FULL_PRECISION]}
+    if case.shuffles:
+        sources = {_PLAIN: graphs[f"{_FULL_PRECISION}, {_PLAIN}"], **sources}
     for preset in case.presets:
-        for precision in _precisions():
-            suffix = _suffix(precision)
-            if case.shuffles:
-                plain = graphs[f"{_FULL_PRECISION}, {_PLAIN}"]
-                networks[f"NNCF, {preset}, {_PLAIN}{suffix}"] = NncfNetwork(plain, crops, preset, precision)
-            label = f"NNCF, {preset}, of this project's graph{suffix}"
-            networks[label] = NncfNetwork(graphs[_FULL_PRECISION], crops, preset, precision)
+        for kind, graph in sources.items():
+            model = quantized_by_nncf(graph, crops, preset)
+            for precision in _precisions():
+                networks[f"NNCF, {preset}, {kind}{_suffix(precision)}"] = NncfNetwork(graph, model, precision)
     return networks
 
 
@@ -130,6 +146,7 @@ def _pytorch_networks(case: Case, full_precision: nn.Module) -> dict[str, nn.Mod
         return {}
     plain = case.plain(scale_of(full_precision)).eval()
     plain.load_state_dict(full_precision.state_dict())
+    plain.scale, plain.size_multiple = scale_of(full_precision), size_multiple_of(full_precision)
     return {"PyTorch, plain implementation": plain, "PyTorch": full_precision}
 
 

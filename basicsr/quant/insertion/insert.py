@@ -162,12 +162,14 @@ def quantizer_parameters(network: nn.Module, role: Role | None = None) -> list[n
 
 
 def learned_by_quantizers(network: nn.Module, role: Role | None = None) -> dict[str, nn.Parameter]:
-    """Return the parameters of all quantizers, or of those of one role, by their full names."""
-    return {
+    """Return the parameters of all quantizers, or of those of one role, by their full names; what several share, by the first."""
+    learned = {
         f"{name}.{key}": parameter
         for name, quantizer in named_quantizers(network, role)
         for key, parameter in quantizer.named_parameters()
     }
+    first = {id(parameter): name for name, parameter in reversed(learned.items())}  # quantizers may share some
+    return {name: parameter for name, parameter in learned.items() if first[id(parameter)] == name}
 
 
 def _refuse_quantized(network: nn.Module) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.calibrators.base import Calibrator, calibrate_tensor
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights, quantizers_with_same_input
+from basicsr.quant.insertion.sharing import sharing_quantizers
 from basicsr.quant.observe.capture import observe_quantizer_inputs
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
@@ -96,7 +97,7 @@ def calibrate_network(
     """
     scale_inputs(network, crops, options)
     weights = quantized_weights(network)
-    leaders = quantizers_with_same_input(network)
+    leaders = {**quantizers_with_same_input(network), **sharing_quantizers(network)}
     calibrators = {
         name: _build(options.activations, quantizer, "calibration:activations")
         for name, quantizer in named_quantizers(network)

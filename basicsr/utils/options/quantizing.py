@@ -53,6 +53,8 @@ class QuantizationOptions(Section):
     """Bounds of activations lie at the same distance from 0."""
     input_scales: bool = False
     """Even out the channels of a layer's input by factors that its weight takes back, so that one grid serves all of them."""
+    shared_inputs: bool = False
+    """One grid for all features of a dense block (RDN), so that each is rounded once and joined as codes; graphs for runtimes are faster."""
     overrides: list[OverrideOptions] = []
     """Other bits for single layers."""
     depth: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
