@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from basicsr.quant.kernels.fused import fused_quantizers
+from basicsr.utils.compiling import NotCompiledError
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 
@@ -28,7 +29,7 @@ def _compiles(wanted: Fusing) -> bool:
     try:
         with fused_quantizers():
             return True
-    except RuntimeError as error:
+    except NotCompiledError as error:
         if wanted is True:
             raise OptionsError(
                 f"Option 'train:fused_quantizers' is true, but the loops cannot be compiled. {error} Install a C compiler, or set it to auto."

@@ -107,7 +107,7 @@ def test_without_the_library_nothing_is_replaced(monkeypatch):
         swin_kernel.run_kernel(swin_kernel.Addresses(0, 0, 0, 0), (8, 8, 4), (4, 8, 1, 0), 1)
 
 
-@pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "no C"), ("false", "fails")])
+@pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "no compiler"), ("false", "makes no library")])
 def test_a_compiler_that_is_not_there_or_fails_is_no_fault(compiler, reason, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", compiler)

@@ -6,6 +6,7 @@ import torch
 from basicsr.quant.kernels import fused, library
 from basicsr.quant.kernels.fused import rows_of
 from basicsr.training.fusing import compiled_quantizers
+from basicsr.utils.compiling import NotCompiledError
 from basicsr.utils.errors import OptionsError
 
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def test_an_error_within_the_block_is_passed_on():
 
 def test_without_a_compiler_operators_of_torch_do_the_work(monkeypatch, caplog):
     def refuse():
-        raise RuntimeError("No C compiler was found.")
+        raise NotCompiledError("There is no compiler.")
 
     monkeypatch.setattr(fused, "load_library", refuse)
     with caplog.at_level("INFO"), compiled_quantizers("auto", CPU):
@@ -46,4 +47,4 @@ def test_without_a_compiler_operators_of_torch_do_the_work(monkeypatch, caplog):
 
 
 def test_the_source_is_part_of_the_package():
-    assert library._SOURCE.is_file()
+    assert library.SOURCE.is_file()

@@ -18,7 +18,7 @@ def fused_quantizers(enable: bool = True) -> Iterator[None]:
     Forward values are the same bits either way. Gradients of bounds are sums, which are added up in another order.
 
     Raises:
-        RuntimeError: the loops cannot be compiled; says why.
+        NotCompiledError: the loops cannot be compiled; says why.
     """
     global _enabled
     if enable:

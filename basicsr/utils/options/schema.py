@@ -61,7 +61,7 @@ class TrainOptions(Section):
     data_memory_mb: Annotated[Positive, NOT_RECIPE] = 8192
     """Memory that they may take, in MiB; on a GPU at most half of what is free."""
     fused_quantizers: Annotated[bool | Literal["auto"], NOT_RECIPE] = "auto"
-    """Run quantizers on the CPU as loops in C, compiled when the run begins: one pass over memory instead of many. `auto` where there is a
+    """Run quantizers on the CPU as loops in C, compiled once on a machine: one pass over memory instead of many. `auto` where there is a
     C compiler. Values are the same bits, gradients of bounds are rounded otherwise."""
     piece_minutes: Annotated[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] | None, NOT_RECIPE] = None
     """Stop with a checkpoint after so many minutes; `--auto_resume` continues with the next piece."""
