@@ -2,16 +2,18 @@
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from basicsr.deploy.overlapping import overlapped
 from basicsr.deploy.upscaling import Enlarge, enlarge_picture
 from basicsr.utils.errors import DataError, UserError, explained
 from basicsr.utils.files import DOES_NOT_EXIST, real_path, why_no_file, why_no_folder
-from basicsr.utils.image import IMAGE_SUFFIXES, check_writable, read_picture, write_picture
+from basicsr.utils.image import IMAGE_SUFFIXES, Picture, check_writable, read_picture, write_picture
 from basicsr.utils.image_folders import distinct_names, image_files
 from basicsr.utils.image_header import any_size, glance
 from basicsr.utils.logger import get_logger
@@ -109,7 +111,7 @@ def upscale_files(
 
 
 def upscale_pictures(pictures: Pictures, enlarge: Enlarge, scale: int, *, skip_existing: bool = False) -> Outcome:
-    """Enlarge pictures; one that fails is reported, and the others go on.
+    """Enlarge pictures, reading the next and writing the last meanwhile; one that fails is reported, and the others go on.
 
     Args:
         pictures: see `find_pictures`.
@@ -125,15 +127,14 @@ def upscale_pictures(pictures: Pictures, enlarge: Enlarge, scale: int, *, skip_e
     """
     outcome = Outcome()
     outputs = output_files(pictures.files, pictures.folder, scale, pictures.root)
-    for path, output in tqdm(outputs.items(), desc="upscale", unit="picture", disable=None):
-        if skip_existing and why_no_file(output) is None:
-            outcome.skipped += 1
-            continue
-        try:
-            with explained(DataError, f"The picture '{path}' cannot be enlarged"):
-                _upscale_file(path, output, enlarge, scale)
+    missing = [pair for pair in outputs.items() if not (skip_existing and why_no_file(pair[1]) is None)]
+    outcome.skipped = len(outputs) - len(missing)
+    stages = Stages(enlarge, scale)
+    done = overlapped(missing, stages.read, stages.enlarge, stages.write)
+    for _, error in tqdm(done, desc="upscale", unit="picture", total=len(missing), disable=None):
+        if error is None:
             outcome.enlarged += 1
-        except DataError as error:
+        else:
             outcome.failed += 1
             get_logger().error("%s", error)
     if pictures.root:
@@ -175,24 +176,49 @@ def _result_suffix(path: Path) -> str:
     return path.suffix if path.suffix.lower() in _SUFFIXES_KEPT else ".png"
 
 
-def _upscale_file(path: Path, output: Path, enlarge: Enlarge, scale: int) -> None:
-    _require_memory(path, scale)
-    picture = read_picture(path)
-    height, width = (side * scale for side in picture.rgb.shape[:2])
-    check_writable(output, height, width, picture.rgb.dtype, alpha=picture.alpha is not None)
+class Stages:
+    """What is done with each picture and its output."""
+
+    def __init__(self, enlarge: Enlarge, scale: int) -> None:
+        self._enlarge, self._scale = enlarge, scale
+
+    def read(self, files: tuple[Path, Path]) -> Picture:
+        path, output = files
+        with _explained(path):
+            _require_memory(path, self._scale)
+            picture = read_picture(path)
+            height, width = (side * self._scale for side in picture.rgb.shape[:2])
+            check_writable(output, height, width, picture.rgb.dtype, alpha=picture.alpha is not None)
+            return picture
+
+    def enlarge(self, files: tuple[Path, Path], picture: Picture) -> Picture:
+        path, _ = files
+        height, width = (side * self._scale for side in picture.rgb.shape[:2])
+        with _explained(path, f" to {width}x{height} pixels"):
+            try:
+                return enlarge_picture(picture, self._enlarge, self._scale)
+            except UserError as error:  # of this network, or of its graph, and pictures of this size
+                raise DataError(f"The picture '{path}' cannot be enlarged: {error}") from error
+
+    def write(self, files: tuple[Path, Path], enlarged: Picture) -> None:
+        path, output = files
+        with _explained(path, f" to {enlarged.rgb.shape[1]}x{enlarged.rgb.shape[0]} pixels"):
+            write_picture(output, enlarged)
+        get_logger().info("Wrote '%s'.", output)
+
+
+@contextmanager
+def _explained(path: Path, size: str = "") -> Iterator[None]:
+    """Turn what the system and the memory refuse to do with a picture into a DataError."""
     try:
-        try:
-            enlarged = enlarge_picture(picture, enlarge, scale)
-        except UserError as error:  # of this network, or of its graph, and pictures of this size
-            raise DataError(f"The picture '{path}' cannot be enlarged: {error}") from error
-        write_picture(output, enlarged)
+        with explained(DataError, f"The picture '{path}' cannot be enlarged"):
+            yield
     except (MemoryError, RuntimeError) as error:  # torch says it with the second
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
         raise DataError(
-            f"The memory does not suffice to enlarge '{path}' to {width}x{height} pixels. Give a smaller --tile, or cut it."
+            f"The memory does not suffice to enlarge '{path}'{size}. Give a smaller --tile, or cut it."
         ) from error
-    get_logger().info("Wrote '%s'.", output)
 
 
 def _require_memory(path: Path, scale: int) -> None:
