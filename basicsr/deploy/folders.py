@@ -177,12 +177,18 @@ def _result_suffix(path: Path) -> str:
 
 
 class Stages:
-    """What is done with each picture and its output."""
+    """What is done with each picture (path, output), see `overlapped`; all raise a DataError that names it.
+
+    Args:
+        enlarge: see `enlarger`.
+        scale: the scale factor.
+    """
 
     def __init__(self, enlarge: Enlarge, scale: int) -> None:
         self._enlarge, self._scale = enlarge, scale
 
     def read(self, files: tuple[Path, Path]) -> Picture:
+        """Return the picture; refused where its enlargement would not fit into the memory or its file format."""
         path, output = files
         with _explained(path):
             _require_memory(path, self._scale)
@@ -192,6 +198,7 @@ class Stages:
             return picture
 
     def enlarge(self, files: tuple[Path, Path], picture: Picture) -> Picture:
+        """Return the enlarged picture."""
         path, _ = files
         height, width = (side * self._scale for side in picture.rgb.shape[:2])
         with _explained(path, f" to {width}x{height} pixels"):
@@ -201,6 +208,7 @@ class Stages:
                 raise DataError(f"The picture '{path}' cannot be enlarged: {error}") from error
 
     def write(self, files: tuple[Path, Path], enlarged: Picture) -> None:
+        """Write the enlarged picture."""
         path, output = files
         with _explained(path, f" to {enlarged.rgb.shape[1]}x{enlarged.rgb.shape[0]} pixels"):
             write_picture(output, enlarged)
