@@ -10,6 +10,7 @@ INPUT, OUTPUT = "lr", "sr"
 # how pictures go in and come out, the same in all graphs; those written before these entries existed are of the same kind
 _CONVENTIONS = {"layout": "NCHW", "channels": "RGB", "range": "0..1"}
 _REMEDY = "Export the network with basicsr/export.py --onnx."
+_MOST_DIGITS = 9
 _OF_QUANTIZATION = {"QuantizeLinear", "DequantizeLinear", "Round", "SwinLayer"}
 
 
@@ -40,7 +41,7 @@ def read_metadata(graph: Any) -> GraphMetadata:
     Raises:
         CheckpointError: it was not written by this package, or takes pictures in another way than graphs of this package do.
     """
-    entries = {entry.key: entry.value for entry in graph.metadata_props}
+    entries = {_text(entry.key): _text(entry.value) for entry in graph.metadata_props}
     if entries.get("format") != FORMAT:
         raise CheckpointError(
             "The ONNX graph was not written by this package, so that nothing tells its scale factor, nor the order and range of "
@@ -65,10 +66,15 @@ def is_quantized(graph: Any) -> bool:
     return any(node.op_type in _OF_QUANTIZATION for node in graph.graph.node)
 
 
+def _text(value: str | bytes) -> str:
+    """Return a text of a graph; protobuf gives the bytes of one that is damaged."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def _positive(entries: dict[str, str], key: str) -> int:
     value = entries.get(key, "")
-    if not value.isdecimal() or int(value) < 1:
+    if not value.isdecimal() or len(value) > _MOST_DIGITS or int(value) < 1:
         raise CheckpointError(
-            f"The ONNX graph says that its {key} is '{value}', but a whole number of at least 1 is expected. {_REMEDY}"
+            f"The ONNX graph says that its {key} is '{value[:40]}', but a whole number of at least 1 is expected. {_REMEDY}"
         )
     return int(value)

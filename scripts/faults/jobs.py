@@ -32,6 +32,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SCALE, SIDE, PICTURES = 2, 64, 4
 NETWORK = SMALL_NETWORKS["EDSR"]
 """Of the EDSR that is trained."""
+OVERRIDES: list[str] = []
+"""Further options of every command that has an options file, such as another number of threads; the last of the same counts."""
+TRAINING_OVERRIDES: list[str] = []
+"""Further ones of those that train, such as larger crops."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,11 @@ def make_inputs(folder: Path) -> Inputs:
 
 
 def _overrides(inputs: Inputs) -> list[str]:
-    return [*small_network("edsr_baseline", SCALE, NETWORK, inputs.weights), "name=fault"]
+    return [*small_network("edsr_baseline", SCALE, NETWORK, inputs.weights), "name=fault", *OVERRIDES]
 
 
 def _training(inputs: Inputs, *more: str) -> list[str]:
-    return [*_overrides(inputs), *small_training(inputs.pictures, inputs.pictures), *more]
+    return [*_overrides(inputs), *small_training(inputs.pictures, inputs.pictures), *TRAINING_OVERRIDES, *more]
 
 
 def _train(file: str, *more: str, inputs: Inputs, root: Path, again: bool) -> int:

@@ -206,6 +206,13 @@ def test_what_a_graph_says_is_checked(graphs):
     for key, value in (("scale", "two"), ("scale", "0"), ("size_multiple", None), ("size_multiple", "-8")):
         with pytest.raises(CheckpointError, match=f"its {key} is '{value or ''}', but a whole number of at least 1"):
             run(key, value)
+    with pytest.raises(CheckpointError, match=f"its scale is '{40 * '9'}', but a whole number"):
+        run("scale", 5000 * "9")
+    damaged = (
+        onnx.load(graphs("EDSR FP")).SerializeToString().replace(b"scale\x12\x012", b"scale\x12\x01\x80")
+    )  # no text in UTF-8
+    with pytest.raises(CheckpointError, match="its scale is '\ufffd', but a whole number"):
+        RuntimeNetwork(onnx.load_model_from_string(damaged), "onnxruntime", threads=1)
 
 
 def test_graphs_with_the_right_words_that_are_others_are_refused(graphs):
