@@ -21,8 +21,14 @@ import yaml
 from basicsr.networks.build import full_precision_network
 from basicsr.networks.quantized import quantized_copy
 from basicsr.pipeline import calibration_set
-from basicsr.quant.spec import MAX_BITS
-from basicsr.training.bit_choice import ExpectedErrors, as_overrides, choose_bits, expected_errors, quantizers_with_bits
+from basicsr.training.bit_choice import (
+    ExpectedErrors,
+    as_overrides,
+    check_average,
+    choose_bits,
+    expected_errors,
+    quantizers_with_bits,
+)
 from basicsr.training.calibration.input_scaling import scale_inputs
 from basicsr.utils.arguments import command_parser, integer_from
 from basicsr.utils.errors import OptionsError, UserError
@@ -34,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Choose bits; return the exit code."""
     arguments = _parse(argv)
     try:
+        alike = check_average(arguments.average_bits)
         options = load_options(arguments.opt, arguments.force_yml)
         errors = _errors(options, arguments.crops)
         bits = choose_bits(errors, arguments.average_bits)
@@ -43,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for role, plural in (("weight", "weights"), ("activation", "activations")):
         of_role = {n: e for n, e in errors.items() if e.role == role}
-        print(_summary(plural, of_role, bits, int(min(arguments.average_bits, MAX_BITS))))
+        print(_summary(plural, of_role, bits, alike))
     print(f"Written to '{arguments.output}'.")
     return 0
 

@@ -7,10 +7,8 @@ from torch import nn
 
 from basicsr.interface.crops import Crops, as_crops
 from basicsr.interface.quantizing import quantize
-from basicsr.quant.spec import MAX_BITS, MIN_BITS
-from basicsr.training.bit_choice import as_overrides, expected_errors, quantizers_with_bits
+from basicsr.training.bit_choice import as_overrides, check_average, expected_errors, quantizers_with_bits
 from basicsr.training.bit_choice import choose_bits as bits_of_quantizers
-from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import merge
 
 _FEWEST_STEPS = {"weight_fit": 0, "by_gradient": 0, "by_output": []}
@@ -48,9 +46,7 @@ def choose_bits(
         OptionsError: the average is out of reach, scipy is missing, or as from `quantize`.
         DataError, QuantizationError: as from `quantize`.
     """
-    if not MIN_BITS <= average_bits <= MAX_BITS:
-        raise OptionsError(f"average_bits is {average_bits!r}, but must be a number from {MIN_BITS} to {MAX_BITS}.")
-    bits = int(average_bits)
+    bits = check_average(average_bits)
     changes = merge(dict(options or {}), {"calibration": _FEWEST_STEPS})
     quantized = quantize(network, crops, bits, method, options=changes, **arguments)
     lr = as_crops(crops, quantized.size_multiple)

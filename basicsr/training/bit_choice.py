@@ -13,6 +13,7 @@ from basicsr.quant.observe.output_gradients import squared_gradients
 from basicsr.quant.search.weighted_search import WeightedErrors, error_of_rows, search_weighted
 from basicsr.quant.spec import MAX_BITS, MIN_BITS, QuantSpec
 from basicsr.training.bit_allocation import allocate_bits
+from basicsr.utils.errors import OptionsError
 
 CHOICES = range(MIN_BITS, MAX_BITS + 1)
 SAMPLES = 2**15
@@ -34,6 +35,17 @@ class ExpectedErrors:
     size: int
     of_bits: dict[int, float] = field(default_factory=dict)
     same_input: list[str] = field(default_factory=list)
+
+
+def check_average(average_bits: float) -> int:
+    """Return the whole number of bits at an average or below it, which quantizers have before bits are chosen.
+
+    Raises:
+        OptionsError: no choice of bits has this average.
+    """
+    if not MIN_BITS <= average_bits <= MAX_BITS:  # also where it is no number
+        raise OptionsError(f"average_bits is {average_bits!r}, but must be a number from {MIN_BITS} to {MAX_BITS}.")
+    return int(average_bits)
 
 
 def quantizers_with_bits(network: nn.Module, w_bits: int, a_bits: int) -> list[str]:
