@@ -6,6 +6,7 @@ from typing import Any
 
 from basicsr.deploy.swin_kernel import OPERATOR, Addresses, check_sizes, run_kernel
 from basicsr.quant.integers.operators import NAMESPACE
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.extras import require
 
 
@@ -54,6 +55,8 @@ def _operator_class() -> Any:
         def evaluate(self, outputs: Any, inputs: Any) -> bool:
             outputs[0].shape = inputs[0].shape
             x, numbers, codes, y = (tensor.data for tensor in (*inputs, outputs[0]))
+            if [str(array.dtype) for array in (x, numbers, codes)] != ["float32", "float32", "int8"] or len(x) != 1:
+                raise OptionsError("A Swin layer takes one map in float32. Export the network again.")
             check_sizes(x.shape[1:], self._sizes, numbers.size, codes.size)
             addresses = Addresses(x.ctypes.data, y.ctypes.data, numbers.ctypes.data, codes.ctypes.data)
             run_kernel(addresses, x.shape[1:], self._sizes, self._threads)
