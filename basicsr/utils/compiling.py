@@ -9,14 +9,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.files import atomic_path
 
 _CACHE = "basicsr-quant"
 _SECONDS = 300
 
 
-class NotCompiledError(RuntimeError):
+class NotCompiledError(UserError):
     """There is no compiler, it fails, or what it makes cannot be loaded; says why, in a full sentence."""
 
 
