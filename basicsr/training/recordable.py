@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from basicsr.training.host_waits import HostWaits, Wait, is_on_device, place_of_caller
+from basicsr.utils.errors import UserError
 
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
-class RecordingError(Exception):
+class RecordingError(UserError):
     """A step does something that a CUDA graph cannot hold."""
 
 
