@@ -18,6 +18,7 @@ from basicsr.models.base_model import model_class_of
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.training.fusing import compiled_quantizers
+from basicsr.training.not_finite import parameter_not_finite
 from basicsr.utils.errors import OptionsError, TrainingError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Options, merge
@@ -234,6 +235,6 @@ def _train(model: Any, batches: Iterator[Mapping[str, Tensor]], total: int) -> N
             raise TrainingError(f"Iteration {iteration + 1} failed. {error}") from error
         if iteration % 10 == 0:
             bar.set_postfix({name: f"{float(loss):.3e}" for name, loss in losses.items()})
-    for name, parameter in model.network.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise TrainingError(f"The parameter '{name}' is not finite after training. {model.remedy}")
+    name = parameter_not_finite(model.network)
+    if name is not None:
+        raise TrainingError(f"The parameter '{name}' is not finite after training. {model.remedy}")

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 _aten = torch.ops.aten
 _ON_HOST = ("cpu", "meta")
-_COPIES = (_aten._to_copy.default, _aten.copy_.default)
+COPIES = (_aten._to_copy.default, _aten.copy_.default)
 LOOKING = {__name__, "basicsr.training.recordable"}
 """Modules that are no places of an operation, beside those of torch."""
 _INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index")
@@ -82,7 +82,7 @@ def why_host_waits(operation: Any, args: Any, kwargs: Mapping[str, Any]) -> str 
         args: its positional arguments.
         kwargs: its other arguments.
     """
-    if operation in _COPIES:
+    if operation in COPIES:
         return _why_copy_waits(operation, args, kwargs)
     if not any(is_on_device(leaf) for leaf in tree_leaves((args, kwargs))):
         return None

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.training.contracts import Batch, Trainable
 from basicsr.training.diagnostics import Diagnostics
+from basicsr.training.not_finite import parameter_not_finite
 from basicsr.training.schedules import TimedCosineSchedule
 from basicsr.utils import dist
 from basicsr.utils.errors import TrainingError, UserError
@@ -226,12 +227,8 @@ class TrainingLoop:
 
     def _require_finite(self) -> None:
         """Refuse to save a network that has diverged, so that the last checkpoint is always a usable one."""
-        parameters = dict(self._model.network.named_parameters())
-        finite = torch.stack(
-            [torch.isfinite(parameter).all() for parameter in parameters.values()]
-        ).tolist()  # read at once
-        if not all(finite):
-            name = list(parameters)[finite.index(False)]
+        name = parameter_not_finite(self._model.network)
+        if name is not None:
             raise TrainingError(
                 f"The parameter '{name}' is not finite at iteration {self.iteration}; {self._kept}. {self._model.remedy}"
             )

@@ -108,3 +108,10 @@ def _check_output(name: str, module: nn.Module, _inputs: Any, output: Any) -> No
 
 def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
+
+
+def parameter_not_finite(network: nn.Module) -> str | None:
+    """Return the name of the first parameter that holds a value that is not finite; None where all are. All are read at once."""
+    parameters = dict(network.named_parameters())
+    finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters.values()]).tolist()
+    return None if all(finite) else list(parameters)[finite.index(False)]

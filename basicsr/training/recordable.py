@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from basicsr.training.host_waits import HostWaits, Wait, is_on_device, place_of_caller
+from basicsr.training.host_waits import COPIES, HostWaits, Wait, is_on_device, place_of_caller
 from basicsr.utils.errors import UserError
-
-_COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
 class RecordingError(UserError):
@@ -74,7 +72,7 @@ class _Recordable(HostWaits):
         result = super().__torch_dispatch__(func, types, args, kwargs)
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         on_device = any(map(is_on_device, results))
-        if own and func in _COPIES and (on_device or len(own) < len(tensors)):
+        if own and func in COPIES and (on_device or len(own) < len(tensors)):
             self._refuse(func, "copies between host and device")
         if on_device or len(own) < len(tensors):
             self.done.append((func.name(), *(tuple(x.shape) if isinstance(x, Tensor) else repr(x) for x in leaves)))
