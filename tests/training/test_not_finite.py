@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from basicsr.training.not_finite import LossWatch, first_not_finite
+from basicsr.training.not_finite import LossWatch, first_not_finite, parameter_not_finite
 from tests.quant.networks import TinyEdsr
 
 NAN = float("nan")
@@ -59,3 +60,13 @@ def test_the_watch_tells_the_first_loss():
     assert watch.first_not_finite() == ("b", float("inf"))
     watch.start({"a": torch.tensor(2.0, requires_grad=True)})
     assert watch.first_not_finite() is None
+
+
+def test_the_first_parameter_that_is_not_finite_is_named():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert parameter_not_finite(network) is None
+    with torch.no_grad():
+        network[1].bias[1] = torch.inf
+        assert parameter_not_finite(network) == "1.bias"
+        network[0].weight[0, 1] = torch.nan
+        assert parameter_not_finite(network) == "0.weight"
