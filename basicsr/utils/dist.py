@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import importlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ def init_distributed(launcher: Launcher, device: torch.device) -> None:
     """Join the process group that `read_launcher` found out about, or do nothing where there is one process (`none`)."""
     if launcher == "none":
         return
+    # Its functions take the group of the moment of their import as a default. The optimizer would import it later, and the group,
+    # held by them, would outlive close_distributed: its threads then end the interpreter with an abort, now and then.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "nccl" if device.type == "cuda" else "gloo"
     with _together():
         torch_dist.init_process_group(backend, timeout=datetime.timedelta(minutes=60))

@@ -1,10 +1,14 @@
 """What processes do together, where one of them is gone."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from basicsr.utils import dist
 from basicsr.utils.errors import TrainingError
+from tests import tiny
 
 
 def test_another_process_that_has_ended_is_told_in_a_sentence(monkeypatch):
@@ -24,3 +28,32 @@ def test_another_process_that_has_ended_is_told_in_a_sentence(monkeypatch):
     ):
         with pytest.raises(TrainingError, match=r"peer \[127.0.0.1\]:4711\).*--auto_resume"):
             call()
+
+
+LEFT = """
+import os, pathlib, torch
+from basicsr.utils import dist
+
+def threads():
+    return sorted(p.joinpath("comm").read_text().strip() for p in pathlib.Path("/proc/self/task").iterdir())
+
+before = threads()
+dist.init_distributed("pytorch", torch.device("cpu"))
+dist.barrier()
+assert any("gloo" in name for name in threads()), threads()
+import torch._dynamo  # as an optimizer does in its first step
+dist.close_distributed()
+after = threads()
+assert after == before, after
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the threads of a process are listed in /proc")
+def test_no_thread_of_the_process_group_is_left_to_end_with_the_interpreter(tmp_path):
+    """A thread that is left can abort the process after all its work is done."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
+    script = tmp_path / "left.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(tiny.ROOT)!r})\n{LEFT}")
+    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=tiny.PATIENCE)
+    assert done.returncode == 0, done.stderr[-2000:]
