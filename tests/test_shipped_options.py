@@ -69,6 +69,10 @@ def test_networks_fit_every_scale(network, scale):
     assert quantized.name != load_options(OPTIONS / "train/train_2DQuant.yml", ["scale=2", "bit=4"]).name
 
 
+BESIDE = {"DOBI": ["RepQ"]}
+"""Recipes of other names that the files of a family take."""
+
+
 def trained_by_recipe():
     """Return what is trained under options/train/ with every recipe that its file takes, as (file, recipe)."""
     runs = []
@@ -81,6 +85,7 @@ def trained_by_recipe():
                 for recipe in recipes
                 if recipe in (family, f"{family}_exact", f"{family}_fitted") or "_as_" in recipe
             ]
+            runs += [(file, recipe) for recipe in BESIDE.get(family, [])]
         elif family in recipes and family != "FP":
             runs.append((file, family))
     return sorted(runs)

@@ -13,7 +13,7 @@ from basicsr.models.quantized_model import QuantizedModel
 from basicsr.networks.quantized import load_quantized
 from basicsr.training.reconstruction.block_cache import BlockCache, CacheOptions, Inputs
 from basicsr.training.reconstruction.block_reconstruction import BlockReconstruction, ReconstructionOptions
-from basicsr.training.reconstruction.blocks import check_learnable, choose_blocks, trial_calls
+from basicsr.training.reconstruction.blocks import check_learnable, check_norms_inside, choose_blocks, trial_calls
 from basicsr.training.reconstruction.crop_tensors import choose_storage
 from basicsr.training.reconstruction.units import Order, Unit, plan_units, running
 from basicsr.utils.errors import OptionsError
@@ -103,6 +103,8 @@ class ReconstructionModel(QuantizedModel):
             raise OptionsError("Option 'train:inputs' is 'mixed', which needs a 'train:drop_probability' above 0.")
         self.network.requires_grad_(False)
         self.blocks = choose_blocks(self.network, blocks)
+        if options.calibration.fold_norms and inputs != "quantized":
+            check_norms_inside(self.network, self.blocks)
         check_learnable(self.network, self.blocks)
         self._reconstruction_options = ReconstructionOptions(
             drop_probability, rounding_weight, beta, warm_up, optim_rounding, optim_bound, scheduler

@@ -220,6 +220,12 @@ def test_errors_come_before_any_work(build, crops, monkeypatch):
         changes=["quantization:activation_quantizer={type: DDTB}", "calibration:activations={type: DDTB}"],
     )
     refused("'mixed', which needs a 'train:drop_probability'", inputs="mixed")
+    refused(
+        "block 'layers.0.residual_group.blocks.0.mlp' holds no LayerNorm",
+        changes=["calibration:fold_norms=2"],
+        blocks=[f"{SWIN_BLOCKS[0]}.mlp"],
+        **VARIANTS["QDrop"],
+    )
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 7, 3))
     refused("cache of 0 MiB, more than .*cache_budget_mb' 0, and .* has only 0 MiB left", cache_budget_mb=0)
 

@@ -2,32 +2,27 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from basicsr.quant.calibration import CalibrationResult
-from basicsr.quant.calibrators.base import Calibrator, calibrate_tensor
+from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights, quantizers_with_same_input
 from basicsr.quant.insertion.sharing import sharing_quantizers
-from basicsr.quant.observe.capture import observe_quantizer_inputs
 from basicsr.quant.quantizers.base import Quantizer
-from basicsr.quant.spec import QuantizationError
 from basicsr.training.calibration.gradient_calibration import calibrate_by_gradient, check_by_gradient
 from basicsr.training.calibration.input_scaling import scale_inputs
+from basicsr.training.calibration.norm_folding import check_norm_folding, fold_norms
+from basicsr.training.calibration.observing import build_calibrator, calibrate_inputs, naming_quantizer
 from basicsr.training.calibration.output_calibration import calibrate_by_output, quantizers_by_output
 from basicsr.training.calibration.weight_fitting import check_weight_fit, fit_weights
-from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
-from basicsr.utils.memory import release_freed_memory
-from basicsr.utils.options import CalibrationOptions, Component
+from basicsr.utils.options import CalibrationOptions
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 
@@ -52,6 +47,7 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
     """
     quantizers_by_output(network, options.by_output)
     check_by_gradient(network, options)
+    check_norm_folding(network, options)
     check_weight_fit(network, options)
     weights = quantized_weights(network)
     seen = set()
@@ -67,8 +63,8 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
             )
         if (role, quantizer.spec) not in seen:
             seen.add((role, quantizer.spec))
-            with _named(name):
-                _build(calibrator, quantizer, f"calibration:{role}")
+            with naming_quantizer(name):
+                build_calibrator(calibrator, quantizer.spec, f"calibration:{role}")
 
 
 def _in_words(result: type[CalibrationResult]) -> str:
@@ -82,7 +78,8 @@ def calibrate_network(
     """Set up all quantizers of a network from its weights and its full-precision activations.
 
     While activations are observed, all quantizers pass their input through, so every statistic is one of the
-    full-precision network, as in the released 2DQuant. Where layers scale their inputs, the factors are chosen first. Bounds depend on `batch_size` only where a calibrator averages over batches.
+    full-precision network, as in the released 2DQuant. What changes weights without changing what the network computes in full
+    precision comes first: norms are folded, factors of inputs are chosen. Bounds depend on `batch_size` only where a calibrator averages over batches.
 
     Args:
         network: a network with quantizers.
@@ -95,21 +92,22 @@ def calibrate_network(
     Raises:
         QuantizationError: weights or activations are not finite, or give no result; names the quantizer.
     """
+    fold_norms(network, crops, options)
     scale_inputs(network, crops, options)
     weights = quantized_weights(network)
     leaders = {**quantizers_with_same_input(network), **sharing_quantizers(network)}
     calibrators = {
-        name: _build(options.activations, quantizer, "calibration:activations")
+        name: build_calibrator(options.activations, quantizer.spec, "calibration:activations")
         for name, quantizer in named_quantizers(network)
         if name not in weights and name not in leaders
     }
-    _observe(network, crops, calibrators, options.batch_size)
-    found = {name: _finish(name, calibrator) for name, calibrator in calibrators.items()}
+    found = calibrate_inputs(network, crops, calibrators, options.batch_size)
     report = []
     for name, quantizer in named_quantizers(network):
         if name in weights:
-            with _named(name):
-                result = calibrate_tensor(_build(options.weights, quantizer, "calibration:weights"), weights[name])
+            with naming_quantizer(name):
+                calibrator = build_calibrator(options.weights, quantizer.spec, "calibration:weights")
+                result = calibrate_tensor(calibrator, weights[name])
         else:
             result = found[leaders.get(name, name)]
         quantizer.load_calibration(result)
@@ -130,51 +128,6 @@ def _settle(network: nn.Module) -> None:
         by_class.setdefault(type(quantizer), []).append(quantizer)
     for kind, quantizers in by_class.items():
         kind.settle(quantizers)
-
-
-def _finish(name: str, calibrator: Calibrator) -> CalibrationResult:
-    with _named(name):
-        return calibrator.finish()
-
-
-def _build(options: Component, quantizer: Any, where: str) -> Calibrator:
-    return CALIBRATOR_REGISTRY.build(options, quantizer.spec, where=where)
-
-
-def _observe(network: nn.Module, crops: torch.Tensor, calibrators: Mapping[str, Calibrator], batch_size: int) -> None:
-    device = next(network.parameters()).device
-    pending = dict(calibrators)
-    number = 0
-    while pending:
-        number += 1
-        batches = tqdm(
-            crops.split(batch_size), desc=f"calibration pass {number}", disable=None if dist.is_main() else True
-        )
-        callbacks = {name: partial(_update, name, calibrator) for name, calibrator in pending.items()}
-        with torch.no_grad(), observe_quantizer_inputs(network, callbacks):
-            for batch in batches:
-                network(batch.to(device))
-        pending = {name: calibrator for name, calibrator in pending.items() if _end_pass(name, calibrator)}
-        release_freed_memory()
-
-
-def _end_pass(name: str, calibrator: Calibrator) -> bool:
-    with _named(name):
-        return calibrator.end_pass()
-
-
-def _update(name: str, calibrator: Calibrator, tensor: torch.Tensor) -> None:
-    with _named(name):
-        calibrator.update(tensor)
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Say at which quantizer a calibration failed."""
-    try:
-        yield
-    except QuantizationError as error:
-        raise QuantizationError(f"The quantizer '{name}' cannot be calibrated. {error}") from error
 
 
 def describe_errors(report: Sequence[CalibratedQuantizer]) -> str:

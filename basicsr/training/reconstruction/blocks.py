@@ -48,6 +48,28 @@ def choose_blocks(network: nn.Module, names: Sequence[str] | None) -> list[str]:
     return list(names)
 
 
+def check_norms_inside(network: nn.Module, blocks: Sequence[str]) -> None:
+    """Raise an OptionsError for a block that may begin between a folded norm and the layers behind it: linear layers without any norm.
+
+    What it gets in the full-precision network would not be what it gets behind the folded norm.
+    """
+    if not _holds_norm(network):
+        return
+    for name in blocks:
+        block = network.get_submodule(name)
+        linear = any(w.dim() == 2 for w in quantized_weights(block).values())
+        if linear and not _holds_norm(block):
+            raise OptionsError(
+                f"The block '{name}' holds no LayerNorm and would get inputs of the full-precision network, but with "
+                "'calibration:fold_norms' its norm stands before it and is changed. Set 'calibration:fold_norms' to 0, or 'train:blocks' to "
+                "blocks that hold their norms."
+            )
+
+
+def _holds_norm(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.LayerNorm) for part in module.modules())
+
+
 def check_learnable(network: nn.Module, blocks: Sequence[str]) -> None:
     """Raise an OptionsError if the rounding of a weight in one of the blocks cannot be learned, what an activation quantizer
     learns has no quantization step to move by, or a block has nothing to learn.

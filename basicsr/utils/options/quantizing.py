@@ -75,6 +75,8 @@ class CalibrationOptions(Section):
     """How the bounds of weights are found."""
     activations: Component = {"type": "MinMax"}
     """How the bounds of activations are found."""
+    fold_norms: Annotated[int, pydantic.Field(ge=0)] = 0
+    """Crops on which first of all the channels behind each LayerNorm get one range, which it and the linear layers that read it carry; 0 for none."""
     by_output: list[str] = []
     """Quantizers of activations (globs) whose bounds then go to where the output of their module has the smallest squared error: softmax maps."""
     by_gradient: Annotated[int, pydantic.Field(ge=0)] = 0
@@ -95,3 +97,8 @@ class CalibrationOptions(Section):
     """Crops in one forward pass: changes memory and time, and the bounds only where a calibrator averages over batches."""
     sensitivity: Annotated[Annotated[int, pydantic.Field(ge=0)], NOT_RECIPE] = 0
     """Crops on which the error of each layer's quantization alone is then measured, into sensitivity.json; 0 for none. One pass a layer."""
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether calibration changes weights, so that the quantized network needs its own."""
+        return self.fold_norms > 0 or self.weight_fit > 0

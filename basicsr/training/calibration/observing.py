@@ -1,0 +1,82 @@
+"""Calibrators that look on while crops go through a network in full precision, and say at which quantizer they failed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from basicsr.quant.calibration import CalibrationResult
+from basicsr.quant.calibrators.base import Calibrator
+from basicsr.quant.observe.capture import observe_quantizer_inputs
+from basicsr.quant.spec import QuantizationError, QuantSpec
+from basicsr.utils import dist
+from basicsr.utils.memory import release_freed_memory
+from basicsr.utils.options import Component
+from basicsr.utils.registry import CALIBRATOR_REGISTRY
+
+
+def build_calibrator(options: Component, spec: QuantSpec, where: str) -> Calibrator[Any]:
+    """Return the calibrator that an option, whose path is `where`, names for a quantizer."""
+    return CALIBRATOR_REGISTRY.build(options, spec, where=where)
+
+
+def calibrate_inputs(
+    network: nn.Module, crops: torch.Tensor, calibrators: Mapping[str, Calibrator[Any]], batch_size: int
+) -> dict[str, CalibrationResult]:
+    """Show calibrators what quantizers get in the network in full precision, in as many passes as they ask for.
+
+    Args:
+        network: a network with quantizers, all of which are bypassed meanwhile.
+        crops: LR crops (N, 3, h, w) in 0..1.
+        calibrators: by the name of the quantizer whose input they look at.
+        batch_size: crops that go through the network together.
+
+    Returns:
+        What they found, by the same names.
+
+    Raises:
+        QuantizationError: a calibrator cannot use what it sees; names the quantizer.
+    """
+    device = next(network.parameters()).device
+    pending = dict(calibrators)
+    number = 0
+    while pending:
+        number += 1
+        batches = tqdm(
+            crops.split(batch_size), desc=f"calibration pass {number}", disable=None if dist.is_main() else True
+        )
+        callbacks = {name: partial(_update, name, calibrator) for name, calibrator in pending.items()}
+        with torch.no_grad(), observe_quantizer_inputs(network, callbacks):
+            for batch in batches:
+                network(batch.to(device))
+        pending = {name: calibrator for name, calibrator in pending.items() if _end_pass(name, calibrator)}
+        release_freed_memory()
+    return {name: _finish(name, calibrator) for name, calibrator in calibrators.items()}
+
+
+@contextmanager
+def naming_quantizer(name: str) -> Iterator[None]:
+    """Say at which quantizer a calibration failed."""
+    try:
+        yield
+    except QuantizationError as error:
+        raise QuantizationError(f"The quantizer '{name}' cannot be calibrated. {error}") from error
+
+
+def _update(name: str, calibrator: Calibrator[Any], tensor: torch.Tensor) -> None:
+    with naming_quantizer(name):
+        calibrator.update(tensor)
+
+
+def _end_pass(name: str, calibrator: Calibrator[Any]) -> bool:
+    with naming_quantizer(name):
+        return calibrator.end_pass()
+
+
+def _finish(name: str, calibrator: Calibrator[Any]) -> CalibrationResult:
+    with naming_quantizer(name):
+        return calibrator.finish()
