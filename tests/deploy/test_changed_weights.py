@@ -11,7 +11,6 @@ from basicsr.quant.observe.capture import count_codes
 from basicsr.utils.options import load_options
 from tests import tiny
 
-
 QUICK = [*(f"calibration:{role}={{type: MinMax}}" for role in ("weights", "activations")), "calibration:by_output=[]"]
 
 
