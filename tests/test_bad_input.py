@@ -377,7 +377,9 @@ OWN_GROUP = "import os\nos.setpgid(0, 0)\n"
 
 def test_ctrl_c_in_a_terminal_with_loading_processes(tmp_path):
     """A terminal sends the signal to all processes of the group, the workers that load images included."""
-    process = tiny.run_train(tmp_path, "train:num_workers=2", "train:total_iter=100", prelude=tiny.SLOW + OWN_GROUP)
+    process = tiny.run_train_anew(
+        tmp_path, "train:num_workers=2", "train:total_iter=100", prelude=tiny.SLOW + OWN_GROUP
+    )
     tiny.wait_for(tmp_path / "started", process)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=tiny.PATIENCE)

@@ -11,6 +11,7 @@ import torch
 
 from basicsr.archs import build_network
 from faults.small_runs import SMALL_NETWORKS, small_network, small_training
+from tests.forked import ForkedProgram
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "options/train/demo_2DQuant.yml"
@@ -67,20 +68,28 @@ def train_overrides(
     )
 
 
-def run_train(folder: Path, *more: str, resume: bool = False, opt: Path = TRAIN, prelude: str = "") -> subprocess.Popen:
-    """Start basicsr/train.py as a process of its own; `prelude` is Python that runs in it first."""
-    arguments = ["-opt", str(opt), "--root", str(folder), *(["--auto_resume"] if resume else [])]
-    arguments += ["--force_yml", *train_overrides(folder, *more)]
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{prelude}\nfrom basicsr.train import main\nsys.exit(main())"
-    command = (
-        [sys.executable, "-c", code, *arguments]
-        if prelude
-        else [sys.executable, str(ROOT / "basicsr/train.py"), *arguments]
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def run_train(folder: Path, *more: str, resume: bool = False, prelude: str = "") -> ForkedProgram:
+    """Start basicsr/train.py in a forked process; `prelude` is Python that runs in it first."""
+    return ForkedProgram(["basicsr/train.py", *_train_arguments(folder, more, resume)], folder, prelude=prelude)
+
+
+def run_train_anew(folder: Path, *more: str, prelude: str = "") -> subprocess.Popen:
+    """Start basicsr/train.py as a user does, with a Python of its own."""
+    program = str(ROOT / "basicsr/train.py")
+    code = f"import runpy, sys\n{prelude}\nsys.argv[0] = {program!r}\nrunpy.run_path({program!r}, run_name='__main__')"
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *(["-c", code] if prelude else [program]), *_train_arguments(folder, more)],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+
+
+def _train_arguments(folder: Path, more: Sequence[str], resume: bool = False) -> list[str]:
+    arguments = ["-opt", str(TRAIN), "--root", str(folder), *(["--auto_resume"] if resume else [])]
+    return [*arguments, "--force_yml", *train_overrides(folder, *more)]
 
 
 SLOW = """
