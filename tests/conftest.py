@@ -1,5 +1,6 @@
 """What all tests share: the reference data beside the checkout, one thread for each worker, warnings that come once, what the markers mean."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def _deterministic() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warn_once.cache_clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_reports(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave out the page that ends a run, which takes as long as a tiny training, but where a module is about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("reports"):
+            patch.setattr("basicsr.pipeline.leave_report", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ Signals, exit codes, locks and files are those of any process. What differs betw
 imports what it needs, and that no result depends on the hashes of a process. A test of that starts its program anew.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -51,8 +52,9 @@ class ForkedProgram:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process."""
-        os.kill(self.pid, number)
+        """Send a signal to the process, if it still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End the process at once."""

@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 
-from basicsr import pipeline
 from basicsr import train as train_command
 from basicsr.models.ptq_model import PTQModel
 from tests import tiny
@@ -22,11 +21,6 @@ def train(folder, *more, resume=True, opt=tiny.TRAIN, **kind):
     overrides = tiny.train_overrides(folder, *SHORT, *more, **kind)
     arguments = ["-opt", str(opt), "--root", str(folder), *(["--auto_resume"] if resume else [])]
     return train_command.main([*arguments, "--force_yml", *overrides])
-
-
-@pytest.fixture(autouse=True)
-def _without_report(monkeypatch):
-    monkeypatch.setattr(pipeline, "leave_report", lambda *_: None)  # which takes longer than the training
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from basicsr import train as train_command
 from basicsr.utils.image import read_image, write_image
 from tests import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.reports]
 
 NETWORK = {"architecture": "EDSR"}
 

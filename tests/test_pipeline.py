@@ -11,7 +11,7 @@ from basicsr import train as train_command
 from basicsr.models.ptq_model import PTQModel
 from tests import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.reports]
 
 DEMO_TEST = tiny.ROOT / "datasets/demo/test/HR"
 

@@ -11,7 +11,7 @@ from basicsr import train as train_command
 from basicsr.utils.image import read_image
 from tests import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.reports]
 
 EDSR = tiny.ROOT / "options/train/demo_train_EDSR.yml"
 VAL = f"datasets:val={{type: PairedImageDataset, name: demo_val, dataroot_gt: {tiny.ROOT / 'datasets/demo/val/HR'}, num_images: 2}}"

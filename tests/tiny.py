@@ -69,8 +69,9 @@ def train_overrides(
 
 
 def run_train(folder: Path, *more: str, resume: bool = False, prelude: str = "") -> ForkedProgram:
-    """Start basicsr/train.py in a forked process; `prelude` is Python that runs in it first."""
-    return ForkedProgram(["basicsr/train.py", *_train_arguments(folder, more, resume)], folder, prelude=prelude)
+    """Start basicsr/train.py in a forked process, without its report; `prelude` is Python that runs in it first."""
+    words = ["basicsr/train.py", *_train_arguments(folder, more, resume)]
+    return ForkedProgram(words, folder, prelude=f"{WITHOUT_REPORT}\n{prelude}")
 
 
 def run_train_anew(folder: Path, *more: str, prelude: str = "") -> subprocess.Popen:
@@ -92,6 +93,7 @@ def _train_arguments(folder: Path, more: Sequence[str], resume: bool = False) ->
     return [*arguments, "--force_yml", *train_overrides(folder, *more)]
 
 
+WITHOUT_REPORT = "from basicsr import pipeline\npipeline.leave_report = lambda *_: None"
 SLOW = """
 import pathlib, time
 from basicsr.models.ptq_model import PTQModel

@@ -21,6 +21,7 @@ from basicsr.utils.logger import warn_once
 from basicsr.utils.options import load_options
 from tests import tiny, tiny_grid
 
+pytestmark = pytest.mark.reports
 OURS = ("basicsr.reporting.", "basicsr.training.diagnostic_figures", "torch.utils.tensorboard")
 SIDE_PRODUCTS = ("tensorboard", "matplotlib", "jinja2")
 
