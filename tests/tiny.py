@@ -76,10 +76,10 @@ def run_train(folder: Path, *more: str, resume: bool = False, prelude: str = "")
 
 def run_train_anew(folder: Path, *more: str, prelude: str = "") -> subprocess.Popen:
     """Start basicsr/train.py as a user does, with a Python of its own."""
-    program = str(ROOT / "basicsr/train.py")
-    code = f"import runpy, sys\n{prelude}\nsys.argv[0] = {program!r}\nrunpy.run_path({program!r}, run_name='__main__')"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{prelude}\nfrom basicsr.train import main\nsys.exit(main())"
+    program = ["-c", code] if prelude else [str(ROOT / "basicsr/train.py")]
     return subprocess.Popen(
-        [sys.executable, *(["-c", code] if prelude else [program]), *_train_arguments(folder, more)],
+        [sys.executable, *program, *_train_arguments(folder, more)],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
