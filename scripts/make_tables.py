@@ -1,7 +1,8 @@
-"""Write docs/results/README.md from the records of all sweeps under docs/results.
+"""Write docs/results/README.md from the records of all sweeps under docs/results, and the figure of the README.
 
     python scripts/make_tables.py
 
+The figure, docs/images/methods_bit2.svg, is drawn where matplotlib is installed.
 Needs no experiments: a record holds all that the tables say. The tables and plots of one sweep are made by sweep.py --tables-only.
 """
 
@@ -13,11 +14,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.sweep.overview import FOLDER, overview, read_sweeps
 from basicsr.sweep.plan import REPOSITORY
+from basicsr.sweep.time_plot import draw_time
 from basicsr.utils.arguments import command_parser
 from basicsr.utils.errors import UserError
+from basicsr.utils.extras import usable
 from basicsr.utils.files import atomic_path
 
 UNUSABLE = 2
+FIGURE = Path("docs/images/methods_bit2.svg")
+SHOWN = {"arch": "EDSR-baseline", "scale": 4, "w_bits": 2, "a_bits": 2}
+"""The network and the bits of the figure: those of the README's table of methods."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNUSABLE
     with atomic_path(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    rows = [
+        row
+        for sweep in sweeps
+        if sweep.name == "benchmarks"
+        for row in sweep.rows
+        if all(row[key] == value for key, value in SHOWN.items())
+    ]
+    if rows and usable(["matplotlib"]):
+        draw_time(rows, "Set5", root / FIGURE)
     print(f"{file}: {sum(sweep.number for sweep in sweeps)} runs of {len(sweeps)} sweeps.")
     return 0
 

@@ -12,6 +12,17 @@ from basicsr.sweep.rows import Row
 METRIC = "fidelity"
 _WIDTH, _HEIGHT = 6.5, 4.2  # inches of a panel
 _ON_FRONT, _BEHIND = COLOURS[0], "#888888"
+_DOT = 3  # pixels from the centre of a point to its edge
+_PLACES = (
+    (7, 0, "left"),
+    (-7, 0, "right"),
+    (4, 9, "left"),
+    (4, -9, "left"),
+    (-4, 9, "right"),
+    (-4, -9, "right"),
+    (7, 0, "left"),
+)
+"""Where a name may stand beside its point, in points, best first; the last one is taken where all are covered."""
 
 
 class Spent(NamedTuple):
@@ -64,13 +75,19 @@ def draw_time(rows: Sequence[Row], dataset: str, file: Path) -> None:
     widths = sorted({(row["w_bits"], row["a_bits"]) for row in own}, reverse=True)
     size = (_WIDTH * len(widths), _HEIGHT * len(networks))
     figure, panels = pyplot.subplots(len(networks), len(widths), figsize=size, squeeze=False, layout="constrained")
+    named = []
     for line, (arch, scale) in enumerate(networks):
         for panel, (w_bits, a_bits) in zip(panels[line], widths, strict=True):
             place = (arch, scale, w_bits, a_bits)
             shown = [row for row in own if (row["arch"], row["scale"], row["w_bits"], row["a_bits"]) == place]
-            _panel(panel, spent(shown))
+            points = spent(shown)
+            _panel(panel, points)
             bits = str(w_bits) if w_bits == a_bits else f"{w_bits}/{a_bits}"
             panel.set_title(f"{arch} x{scale}, {dataset}, {bits} bits", fontsize=10)
+            named.append((panel, points))
+    figure.draw_without_rendering()
+    for panel, points in named:
+        _name_points(panel, points)
     save_figure(figure, file)
     pyplot.close(figure)
 
@@ -82,11 +99,34 @@ def _panel(panel: Any, points: Sequence[Spent]) -> None:
         colour = _ON_FRONT if point in on_front else _BEHIND
         inside = "none" if point.dynamic else colour
         panel.plot(point.seconds / 60, point.value, "o", color=colour, markerfacecolor=inside, markersize=5)
-        offset = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": colour}
-        panel.annotate(point.method, (point.seconds / 60, point.value), **offset)
     panel.set_xscale("log")
+    panel.xaxis.set_major_formatter("{x:g}")
     panel.margins(x=0.18, y=0.08)
     panel.set_xlabel("minutes of calibration and training (hollow: dynamic ranges)")
     panel.set_ylabel("fidelity to FP (dB)")
     panel.grid(color="#dddddd", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _name_points(panel: Any, points: Sequence[Spent]) -> None:
+    """Write each name beside its point, where it covers no other name and no point; those on the front choose first.
+
+    To be called when the layout is done, since it looks at pixels.
+    """
+    from matplotlib.transforms import Bbox
+
+    on_front = front(points)
+    centres = panel.transData.transform([(p.seconds / 60, p.value) for p in points]) if points else []
+    taken = [Bbox.from_extents(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in centres]
+    for point in sorted(points, key=lambda p: p not in on_front):
+        colour = _ON_FRONT if point in on_front else _BEHIND
+        for last, (x, y, side) in enumerate(_PLACES, start=1):
+            text = panel.annotate(
+                point.method, (point.seconds / 60, point.value), (x, y), textcoords="offset points", ha=side,
+                va="center", fontsize=8, color=colour,
+            )  # fmt: skip
+            box = text.get_window_extent()
+            if last == len(_PLACES) or not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()

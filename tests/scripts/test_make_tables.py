@@ -1,5 +1,6 @@
 """scripts/make_tables.py as a program, from another folder."""
 
+import re
 import shutil
 
 import pytest
@@ -18,6 +19,9 @@ def test_it_writes_what_is_committed(script_command, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"{file}: " in done.stdout and " sweeps." in done.stdout
     assert file.read_text() == (tiny.ROOT / "docs/results/README.md").read_text()
+    figures = [folder / "docs/images/methods_bit2.svg" for folder in (tmp_path, tiny.ROOT)]
+    made, committed = (re.findall("<!-- (.*) -->", figure.read_text()) for figure in figures)
+    assert made == committed and "QAD fitted" in made and "MinMax" in made
 
 
 def test_what_is_wrong_is_said_in_a_sentence(script_command, tmp_path):

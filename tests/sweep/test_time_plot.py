@@ -1,7 +1,12 @@
 """Accuracy against time: which methods are on the front, and the figure."""
 
+import itertools
+from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+from basicsr.sweep import time_plot
 from basicsr.sweep.published import PublishedResults
 from basicsr.sweep.rows import rows_of
 from basicsr.sweep.time_plot import Spent, draw_time, front, spent
@@ -37,3 +42,19 @@ def test_equal_rows_make_equal_figures_that_name_every_method(tmp_path):
     assert text == (tmp_path / "second.svg").read_text()
     ElementTree.fromstring(text)
     assert "<!-- QAD -->" in text and "<!-- MinMax -->" in text and "minutes of calibration and training" in text
+
+
+def test_names_of_points_that_lie_close_together_do_not_cover_each_other(monkeypatch):
+    pytest.importorskip("matplotlib")
+    boxes = []
+
+    def look(figure, _file):
+        figure.draw_without_rendering()
+        boxes.extend(text.get_window_extent() for text in figure.axes[0].texts)
+
+    monkeypatch.setattr(time_plot, "save_figure", look)
+    close = [timed(method, 10.0, 50.0, 45.0 + 0.02 * i) for i, method in enumerate(("QAD", "ODM", "LSQ", "QDrop"))]
+    rows = rows_of([record("FP"), *close, timed("MinMax", 3.0, None, 30.0)], PublishedResults.load())
+    draw_time(rows, "Set5", Path("unused.svg"))
+    assert len(boxes) == 5
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
