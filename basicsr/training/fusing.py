@@ -1,7 +1,7 @@
 """Whether the quantizers of a training run as compiled loops."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
@@ -21,18 +21,18 @@ def compiled_quantizers(wanted: Fusing, device: torch.device) -> Iterator[None]:
     Raises:
         OptionsError: they are wanted for certain, and cannot be compiled.
     """
-    with fused_quantizers() if wanted and device.type == "cpu" and _compiles(wanted) else nullcontext():
+    with ExitStack() as loops:
+        if wanted and device.type == "cpu":
+            _enter(loops, wanted)
         yield
 
 
-def _compiles(wanted: Fusing) -> bool:
+def _enter(loops: ExitStack, wanted: Fusing) -> None:
     try:
-        with fused_quantizers():
-            return True
+        loops.enter_context(fused_quantizers())
     except NotCompiledError as error:
         if wanted is True:
             raise OptionsError(
                 f"Option 'train:fused_quantizers' is true, but the loops cannot be compiled. {error} Install a C compiler, or set it to auto."
             ) from error
         get_logger().info("Quantizers run as operators of torch, which takes a third longer. %s", error)
-        return False
