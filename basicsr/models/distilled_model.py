@@ -10,7 +10,7 @@ from basicsr.losses.base import total_of
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.quant.observe.capture import tap_outputs
 from basicsr.training.not_finite import LossWatch
-from basicsr.training.teacher import Teacher, TeacherAutocast, choose_feature_layers
+from basicsr.training.teacher import Teacher, TeacherAutocast, choose_feature_layers, computes_in_bfloat16
 from basicsr.utils import dist
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import Component, Options
@@ -32,6 +32,8 @@ class DistilledModel(QuantizedModel):
         feature_gradient: False lets the feature loss be reported without training anything.
         teacher_autocast: run the teacher in bfloat16: `auto` where the hardware computes it natively, `bf16` always,
             `off` never, see `Teacher`.
+        autocast: the same for the quantized network. Grids of quantizers, gradients and losses stay float32, and the network is
+            measured in float32.
 
     Attributes:
         parameters: what the next step trains.
@@ -55,6 +57,7 @@ class DistilledModel(QuantizedModel):
         feature_layers: list[str] | None,
         feature_gradient: bool = True,
         teacher_autocast: TeacherAutocast = "off",
+        autocast: TeacherAutocast = "off",
     ) -> None:
         super().__init__(network, options, device, share_weights=True)
         self.pixel_loss = LOSS_REGISTRY.build(pixel_loss, where="train:pixel_loss") if pixel_loss else None
@@ -68,6 +71,7 @@ class DistilledModel(QuantizedModel):
             )
         layers = choose_feature_layers(network, feature_layers) if self.feature_loss else []
         self.teacher = Teacher(self.full_precision, layers, teacher_autocast)
+        self._bfloat16 = computes_in_bfloat16(autocast, device)
         self._feature_gradient = feature_gradient
         self._watch = LossWatch()
 
@@ -108,8 +112,12 @@ class DistilledModel(QuantizedModel):
     def distillation_losses(self, lq: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the losses of the quantized network against the full-precision one on LR crops (N, 3, h, w)."""
         target, target_features = self.teacher(lq)
-        with tap_outputs(self.network, self.teacher.feature_layers) as features:
+        with (
+            tap_outputs(self.network, self.teacher.feature_layers) as features,
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16),
+        ):
             output = self.network(lq)
+        output, features = output.float(), {name: feature.float() for name, feature in features.items()}
         losses = {}
         if self.pixel_loss is not None:
             losses["l_pix"] = self.pixel_loss(output, target)

@@ -63,6 +63,7 @@ class PacModel(DistilledModel):
         feature_layers: modules whose outputs are the features.
         feature_gradient: False lets the feature loss train nothing, as in the released code, which detaches the features.
         teacher_autocast: run the teacher in bfloat16.
+        autocast: run the quantized network in bfloat16.
 
     Raises:
         OptionsError: a component or a feature layer does not exist, there is no loss to train with, or there are no
@@ -88,6 +89,7 @@ class PacModel(DistilledModel):
         feature_layers: list[str] | None = None,
         feature_gradient: bool = True,
         teacher_autocast: TeacherAutocast = "off",
+        autocast: TeacherAutocast = "off",
     ) -> None:
         super().__init__(
             network,
@@ -98,6 +100,7 @@ class PacModel(DistilledModel):
             feature_layers=feature_layers,
             feature_gradient=feature_gradient,
             teacher_autocast=teacher_autocast,
+            autocast=autocast,
         )
         self.gradient_scale = gradient_scale
         first = round(activation_share * self.total_iter)

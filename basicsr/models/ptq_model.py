@@ -32,6 +32,7 @@ class PTQModel(DistilledModel):
         feature_loss: loss between intermediate features.
         feature_layers: modules whose outputs are the features.
         teacher_autocast: run the teacher in bfloat16.
+        autocast: run the quantized network in bfloat16.
 
     Raises:
         OptionsError: a component or a feature layer does not exist, or there is no loss.
@@ -54,6 +55,7 @@ class PTQModel(DistilledModel):
         feature_loss: Component | None = None,
         feature_layers: list[str] | None = None,
         teacher_autocast: TeacherAutocast = "off",
+        autocast: TeacherAutocast = "off",
     ) -> None:
         super().__init__(
             network,
@@ -63,6 +65,7 @@ class PTQModel(DistilledModel):
             feature_loss=feature_loss,
             feature_layers=feature_layers,
             teacher_autocast=teacher_autocast,
+            autocast=autocast,
         )
         self.parameters = quantizer_parameters(self.network)
         self.optimizer = build_optimizer(optim_bound, self.parameters, "train:optim_bound")

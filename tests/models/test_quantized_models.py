@@ -135,6 +135,26 @@ def test_a_teacher_in_bfloat16_is_near_the_one_in_float32(network, options, crop
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], abs=0.01)
 
 
+@pytest.mark.slow
+def test_in_bfloat16_the_passes_of_distillation_are_and_losses_are_near_those_of_float32(network, options, crops):
+    """The network is measured in float32, and its bounds stay float32."""
+    features = {"type": "NormalizedFeatureLoss"}
+    found, seen = [], []
+    for autocast in ("off", "bf16"):
+        model = PTQModel(network, options, torch.device("cpu"), feature_loss=features, autocast=autocast)
+        model.calibrate(crops)
+        hook = model.network.conv_after_body.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
+        found.append({name: float(loss) for name, loss in model.optimize_parameters({"lq": crops}).items()})
+        hook.remove()
+    assert seen == [torch.float32, torch.bfloat16]
+    for name, loss in found[0].items():
+        assert found[1][name] != loss and found[1][name] == pytest.approx(loss, rel=0.2, abs=0.002), (
+            name
+        )  # outputs have 8 significant bits
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in model.parameters)
+    assert model.network_for_evaluation()(crops).dtype == torch.float32
+
+
 def test_a_quantizer_that_does_not_clamp_is_found(network, options, crops):
     quantized, _ = calibrated(network, options, crops)
     assert check_levels(quantized, crops[0]) <= 16
