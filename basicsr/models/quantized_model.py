@@ -90,6 +90,7 @@ class QuantizedModel(Model):
         report: list[CalibratedQuantizer] = []
         if translation.needs_data:
             report = [row for row in self.calibrate(crops) if row.name in translation.needs_data]
+            load_weights_of(self.network, start)  # which calibration may have changed
             translation = translate_quantizers(self.network, self.quantization_map, start, of_start)
         dist.broadcast_tensors(self.network.state_dict().values())
         return translation, report

@@ -14,7 +14,7 @@ from tests import tiny
 QUICK = [*(f"calibration:{role}={{type: MinMax}}" for role in ("weights", "activations")), "calibration:by_output=[]"]
 
 
-@pytest.mark.parametrize("change", ["fold_norms=2"])
+@pytest.mark.parametrize("change", ["fold_norms=2", "conditioning=0.01"])
 def test_a_changed_network_learns_and_packs_as_it_computes(change, tmp_path):
     description = {"type": "SwinIR", "upscale": 4, **tiny.NETWORK}
     network = build_network(description).eval()

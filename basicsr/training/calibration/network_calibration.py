@@ -19,6 +19,7 @@ from basicsr.training.calibration.input_scaling import scale_inputs
 from basicsr.training.calibration.norm_folding import check_norm_folding, fold_norms
 from basicsr.training.calibration.observing import build_calibrator, calibrate_inputs, naming_quantizer
 from basicsr.training.calibration.output_calibration import calibrate_by_output, quantizers_by_output
+from basicsr.training.calibration.weight_conditioning import condition_weights
 from basicsr.training.calibration.weight_fitting import check_weight_fit, fit_weights
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
@@ -78,8 +79,8 @@ def calibrate_network(
     """Set up all quantizers of a network from its weights and its full-precision activations.
 
     While activations are observed, all quantizers pass their input through, so every statistic is one of the
-    full-precision network, as in the released 2DQuant. What changes weights without changing what the network computes in full
-    precision comes first: norms are folded, factors of inputs are chosen. Bounds depend on `batch_size` only where a calibrator averages over batches.
+    full-precision network, as in the released 2DQuant. What changes weights and hardly or not at all what the network computes in
+    full precision comes first: weights are conditioned, norms are folded, factors of inputs are chosen. Bounds depend on `batch_size` only where a calibrator averages over batches.
 
     Args:
         network: a network with quantizers.
@@ -92,6 +93,7 @@ def calibrate_network(
     Raises:
         QuantizationError: weights or activations are not finite, or give no result; names the quantizer.
     """
+    condition_weights(network, crops, options)
     fold_norms(network, crops, options)
     scale_inputs(network, crops, options)
     weights = quantized_weights(network)

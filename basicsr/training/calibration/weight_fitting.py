@@ -1,7 +1,6 @@
 """Weights that fit the quantized inputs of their layers, found layer by layer in the order of execution, without training."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,9 +12,9 @@ from basicsr.quant.calibrators.base import calibrate_tensor
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.quant.observe.module_calls import first_inputs
-from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.search.weight_fit import InputMoments, compensated_rounding, fitted_weight
 from basicsr.quant.spec import QuantizationError
+from basicsr.training.calibration.weight_parts import WeightPart, weight_parts
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.memory import release_freed_memory
@@ -24,18 +23,6 @@ from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 DAMPING = 0.01
 """Share of the mean variance of a layer's inputs that is added to each, as in GPTQ."""
-_WEIGHT, _ACTIVATION = "weight_quantizer", "act_quantizer"
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Rows of a layer's weight that have a quantizer of their own, and the quantizer of their input."""
-
-    path: str
-    weight: Tensor
-    bias: Tensor | None
-    quantizer: Quantizer
-    of_input: nn.Module
 
 
 def fit_weights(network: nn.Module, crops: Tensor, options: CalibrationOptions) -> dict[str, CalibrationResult]:
@@ -61,7 +48,7 @@ def fit_weights(network: nn.Module, crops: Tensor, options: CalibrationOptions) 
     if not options.weight_fit:
         return {}
     chosen = crops[: options.weight_fit].to(next(network.parameters()).device)
-    layers = {n: m for n, m in network.named_modules() if isinstance(m, QModule) and _parts(m)}
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, QModule) and weight_parts(m)}
     found: dict[str, CalibrationResult] = {}
     with torch.no_grad():
         with bypass_quantizers(network):
@@ -88,7 +75,7 @@ def check_weight_fit(network: nn.Module, options: CalibrationOptions) -> None:
         OptionsError: names the layer: its grid is not uniform, or follows from the weight.
     """
     for name, module in network.named_modules() if options.weight_fit else ():
-        for part in _parts(module) if isinstance(module, QModule) else ():
+        for part in weight_parts(module) if isinstance(module, QModule) else ():
             try:
                 part.quantizer.affine_bounds()
             except QuantizationError as error:
@@ -98,25 +85,12 @@ def check_weight_fit(network: nn.Module, options: CalibrationOptions) -> None:
                 ) from error
 
 
-def _parts(layer: QModule) -> list[_Part]:
-    weights = layer.weights()
-    bias = layer._parameters.get("bias")
-    biases = [None] * len(weights) if bias is None else bias.detach().chunk(len(weights))
-    parts = []
-    for (path, weight), of_part in zip(weights.items(), biases, strict=True):
-        quantizer = layer.get_submodule(path)
-        if isinstance(quantizer, Quantizer) and path.endswith(_WEIGHT):
-            of_input = layer.get_submodule(path.removesuffix(_WEIGHT) + _ACTIVATION)
-            parts.append(_Part(path, weight.detach(), of_part, quantizer, of_input))
-    return parts
-
-
 def _fit_layer(
     name: str, layer: QModule, x: Tensor, z: Tensor, options: CalibrationOptions
 ) -> dict[str, CalibrationResult]:
     """Fit the weights of a layer to its input z from the quantized network, given x from the one in full precision."""
     found: dict[str, CalibrationResult] = {}
-    for part in _parts(layer):
+    for part in weight_parts(layer):
         moments = _moments(layer, part, x, z)
         if moments is None or not all(one.vary for one in moments):
             continue
@@ -127,7 +101,7 @@ def _fit_layer(
     return found
 
 
-def _moments(layer: QModule, part: _Part, x: Tensor, z: Tensor) -> list[InputMoments] | None:
+def _moments(layer: QModule, part: WeightPart, x: Tensor, z: Tensor) -> list[InputMoments] | None:
     """Return the moments of each group's inputs, crop by crop; None where the layer does not say what its weight is multiplied with."""
     moments: list[InputMoments] = []
     for of_x, of_z in zip(x.split(1), z.split(1), strict=True):
@@ -141,7 +115,7 @@ def _moments(layer: QModule, part: _Part, x: Tensor, z: Tensor) -> list[InputMom
     return moments
 
 
-def _fit_part(part: _Part, moments: list[InputMoments], options: CalibrationOptions) -> CalibrationResult:
+def _fit_part(part: WeightPart, moments: list[InputMoments], options: CalibrationOptions) -> CalibrationResult:
     """Replace the rows of a weight, and their biases, and calibrate their quantizer for them."""
     rows = part.weight.flatten(1)
     before = rows.chunk(len(moments))

@@ -1,0 +1,43 @@
+"""The parts of a layer's weight that are quantized apart, each with its bias and the quantizer of its input."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from basicsr.quant.modules.base import QModule
+from basicsr.quant.quantizers.base import Quantizer
+
+_WEIGHT, _ACTIVATION = "weight_quantizer", "act_quantizer"
+
+
+@dataclass(frozen=True)
+class WeightPart:
+    """Rows of a layer's weight that have a quantizer of their own, and the quantizer of their input.
+
+    Attributes:
+        path: name of the quantizer of the weight inside the layer.
+        weight: the rows, which share memory with the layer.
+        bias: their biases, likewise; None where the layer has none.
+        quantizer: that of the weight.
+        of_input: that of the input; an `nn.Identity` where it stays in full precision.
+    """
+
+    path: str
+    weight: Tensor
+    bias: Tensor | None
+    quantizer: Quantizer
+    of_input: nn.Module
+
+
+def weight_parts(layer: QModule) -> list[WeightPart]:
+    """Return the parts of a layer whose weight is quantized; none of a layer without such."""
+    weights = layer.weights()
+    bias = layer._parameters.get("bias")
+    biases = [None] * len(weights) if bias is None else bias.detach().chunk(len(weights))
+    parts = []
+    for (path, weight), of_part in zip(weights.items(), biases, strict=True):
+        quantizer = layer.get_submodule(path)
+        if isinstance(quantizer, Quantizer) and path.endswith(_WEIGHT):
+            of_input = layer.get_submodule(path.removesuffix(_WEIGHT) + _ACTIVATION)
+            parts.append(WeightPart(path, weight.detach(), of_part, quantizer, of_input))
+    return parts
