@@ -34,6 +34,7 @@ class DistilledModel(QuantizedModel):
             `off` never, see `Teacher`.
         autocast: the same for the quantized network. Grids of quantizers, gradients and losses stay float32, and the network is
             measured in float32.
+        share_weights: see `QuantizedModel`.
 
     Attributes:
         parameters: what the next step trains.
@@ -58,8 +59,9 @@ class DistilledModel(QuantizedModel):
         feature_gradient: bool = True,
         teacher_autocast: TeacherAutocast = "off",
         autocast: TeacherAutocast = "off",
+        share_weights: bool = True,
     ) -> None:
-        super().__init__(network, options, device, share_weights=True)
+        super().__init__(network, options, device, share_weights=share_weights)
         self.pixel_loss = LOSS_REGISTRY.build(pixel_loss, where="train:pixel_loss") if pixel_loss else None
         self.feature_loss = LOSS_REGISTRY.build(feature_loss, where="train:feature_loss") if feature_loss else None
         if self.pixel_loss is None and self.feature_loss is None:
