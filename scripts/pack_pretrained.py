@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,6 +22,7 @@ from basicsr.utils.cards import Card
 from basicsr.utils.errors import UserError
 from basicsr.utils.files import atomic_path, sha256_of, write_json
 from basicsr.utils.options import load_options
+from basicsr.utils.safetensors_bytes import to_safetensors
 from basicsr.utils.stated_network import ENTRY, plain
 from basicsr.utils.weights import load_weights_file
 from check_pretrained import FOLDER, ROOT, tested
@@ -59,7 +59,7 @@ def pack(arguments: argparse.Namespace) -> Card:
     file = arguments.folder / f"{arguments.name}.safetensors"
     file.with_suffix(".json").unlink(missing_ok=True)  # of other weights
     with atomic_path(file) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"format": "pt", ENTRY: json.dumps(network)}))
+        temporary.write_bytes(to_safetensors(tensors, {"format": "pt", ENTRY: json.dumps(network)}))
     with tempfile.TemporaryDirectory() as folder:
         results = tested(file, ROOT / arguments.options, Path(folder), arguments.force_yml)
     card = Card(

@@ -20,12 +20,13 @@ from typing import Any, Literal
 import pydantic
 import safetensors
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.files import atomic_path, why_no_file
+from basicsr.utils.safetensors_bytes import to_safetensors
 
 FORMAT = "basicsr-quantized"
 FORMAT_VERSION = 1
@@ -71,7 +72,7 @@ def write_packed(path: str | Path, description: Description, tensors: Mapping[st
     text = zlib.compress(description.model_dump_json().encode(), 9)
     everything = {**tensors, "description": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
     everything = {name: tensor.contiguous().cpu() for name, tensor in sorted(everything.items())}
-    content = save(everything, metadata=_metadata(description, everything))
+    content = to_safetensors(everything, _metadata(description, everything))
     failure = f"The packed network '{path}' cannot be written"
     with explained(CheckpointError, failure), atomic_path(Path(path)) as temporary:
         temporary.write_bytes(content)

@@ -10,7 +10,7 @@ from typing import Any
 
 from faults.jobs import Inputs, Job
 from faults.processes import Ended
-from faults.results import difference
+from faults.results import difference, half_written
 
 SAME, TOLD, TAKEN, FAULT, LEFT_OUT = "same bits", "told", "taken as written", "fault", "not possible here"
 """Outcomes; text without a checksum is taken as it is written, where it can be read."""
@@ -89,12 +89,16 @@ class Campaign:
     def finish(self, job: Job, root: Path, log: Path, stopped: bool = False) -> str | None:
         """Run a job to its end where it was disturbed; return what is wrong then, None where its bits are the expected ones.
 
+        Before it runs, no file of a final name may be half written: what reads it meanwhile must find all of it.
+
         Args:
             job: the job.
             root: where it was disturbed.
             log: takes what it prints.
             stopped: whether a training may have saved the iteration at which it ended, beside those of every run.
         """
+        if problem := half_written(root):
+            return problem
         problem = problem_of(job.run(self.inputs, root, True, log).wait(), told=())
         expected, found = self.reference(job).results, job.results(root)
         if stopped:

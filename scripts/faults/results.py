@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+import safetensors.torch
 import torch
 
 _NO_RESULTS = {"seconds", "milliseconds", "commit", "command", "started", "file_sha256"}
@@ -18,6 +21,28 @@ _LEFT_OUT = (
     ".md",
     ".svg",
 )  # what names the time of the run, and what is made of the rest
+
+
+def _read_tensors(file: Path) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _read_picture(file: Path) -> None:
+    with PIL.Image.open(file) as picture:
+        picture.load()
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".pth": _read_tensors,
+    ".state": _read_tensors,
+    ".json": _read_json,
+    ".safetensors": safetensors.torch.load_file,
+    ".png": _read_picture,
+}
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -39,13 +64,28 @@ def difference(expected: dict[str, str], found: dict[str, str]) -> str | None:
     return "; ".join(f"{what}: {', '.join(names[:3])}" for what, names in parts if names) or None
 
 
+def half_written(folder: Path) -> str | None:
+    """Return a file that cannot be read though it has its final name, and why; None where there is none.
+
+    Lines are added to records at their end, so that half of a line is none; files of temporary names are nobody's.
+    """
+    for file in sorted(folder.rglob("*")):
+        reader = _READERS.get(file.suffix)
+        if reader is not None and file.is_file() and not file.name.startswith("."):
+            try:
+                reader(file)
+            except Exception as error:  # readers meet damaged files with errors of any kind
+                return f"half written: {file.relative_to(folder)}: {error}"
+    return None
+
+
 def _normal(file: Path) -> bytes:
     """Return what is compared of a file: values without times, and of pictures and packed files all bytes."""
     try:
         if file.suffix in (".pth", ".state"):
-            return _bytes_of(torch.load(file, map_location="cpu", weights_only=True))
+            return _bytes_of(_read_tensors(file))
         if file.suffix == ".json":
-            return _bytes_of(json.loads(file.read_text(encoding="utf-8")))
+            return _bytes_of(_read_json(file))
         if file.suffix == ".jsonl":
             return _bytes_of([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
     except Exception as error:  # a damaged file is not the one that was expected

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from faults.results import contents, difference
+from faults.results import contents, difference, half_written
 
 
 def folder(place, seconds=1.0, file_sha256="a", psnr=30.0, weight=0.5):
@@ -28,3 +28,17 @@ def test_values_are(tmp_path, change, file):
     assert difference(folder(tmp_path / "one"), found) == f"other bits: {file}"
     (tmp_path / "two" / file).unlink()
     assert difference(folder(tmp_path / "three"), contents(tmp_path / "two")) == f"missing: {file}"
+
+
+@pytest.mark.parametrize(
+    ("file", "told"), [("net.pth", True), ("calibration_set.json", True), ("metrics.jsonl", False), ("run.log", False)]
+)
+def test_files_that_are_half_written_are_named_but_those_that_lines_are_added_to(tmp_path, file, told):
+    folder(tmp_path / "run", seconds=1.25)
+    assert half_written(tmp_path) is None
+    whole = (tmp_path / "run" / file).read_bytes()
+    (tmp_path / "run" / f".tmp-0{file}").write_bytes(whole[: len(whole) // 2])
+    assert half_written(tmp_path) is None
+    (tmp_path / "run" / file).write_bytes(whole[: len(whole) // 2])
+    said = half_written(tmp_path)
+    assert said.startswith(f"half written: run/{file}: ") if told else said is None
