@@ -182,7 +182,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise OptionsError(f"The options file '{path}' does not exist. The shipped ones are under options/.") from error
+        begin = "" if path.is_absolute() else f" Its path begins at the current folder, '{Path.cwd()}'."
+        raise OptionsError(
+            f"The options file '{path}' does not exist.{begin} The shipped ones are under options/ of the checkout."
+        ) from error
     except UnicodeDecodeError as error:
         raise OptionsError(f"The options file '{path}' is no text in UTF-8. Give a YAML file.") from error
     except OSError as error:
