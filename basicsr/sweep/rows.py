@@ -13,7 +13,7 @@ from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
 from basicsr.sweep.published import PublishedResults
 from basicsr.utils.files import atomic_path
 
-BY_OUTPUT, BY_GRADIENT, FITTED = " by output", " by gradient", " fitted"
+BY_OUTPUT, BY_GRADIENT, FOLDED, FITTED = " by output", " by gradient", " folded", " fitted"
 """End the name of a search whose bounds are then chosen by the output of their module or of the network, or whose weights are fitted."""
 
 Row = dict[str, Any]
@@ -114,7 +114,7 @@ def _search(calibration: Mapping[str, Any]) -> str | None:
     """Return how activations were searched, as one word or two for what is compared."""
     activations = calibration.get("activations", {})
     search = activations.get("search") or activations.get("selection")
-    steps = (("weight_fit", FITTED), ("by_gradient", BY_GRADIENT), ("by_output", BY_OUTPUT))
+    steps = (("weight_fit", FITTED), ("fold_norms", FOLDED), ("by_gradient", BY_GRADIENT), ("by_output", BY_OUTPUT))
     suffix = next((name for option, name in steps if calibration.get(option)), "")
     return f"{search}{suffix}" if search else None
 

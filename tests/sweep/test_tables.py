@@ -126,6 +126,7 @@ def test_csv_holds_every_row(records, tmp_path):
         ({}, "auto"),
         ({"by_output": ["*.av.a_quantizer"]}, "auto by output"),
         ({"by_output": ["*.av.a_quantizer"], "by_gradient": 32}, "auto by gradient"),
+        ({"by_output": ["*.av.a_quantizer"], "fold_norms": 8}, "auto folded"),
         ({"by_gradient": 32, "weight_fit": 8}, "auto fitted"),
     ],
 )
