@@ -10,6 +10,8 @@ from tests import tiny
 from tests.quant.quantizers import test_every_quantizer as quantizers
 
 pytestmark = pytest.mark.slow
+NETWORKS = tiny.NETWORKS | {"SwinIR": {"embed_dim": 12, "depths": [2], "num_heads": [2]}}
+"""One group with a layer of each kind, for graphs of SwinIR take the longest."""
 FIRST = {name: spec for name, spec in reversed(quantizers.CASES)}
 
 
@@ -18,9 +20,9 @@ def graph_of(module):
     return torch.compile(module, fullgraph=True, backend="eager")
 
 
-@pytest.mark.parametrize("architecture", tiny.NETWORKS)
+@pytest.mark.parametrize("architecture", NETWORKS)
 def test_networks_are_one_graph_with_quantizers_and_without(architecture):
-    network = build_network({"type": architecture, "upscale": 2, **tiny.NETWORKS[architecture]}).eval()
+    network = build_network({"type": architecture, "upscale": 2, **NETWORKS[architecture]}).eval()
     lr = torch.rand(1, 3, 16, 16)
     torch.testing.assert_close(graph_of(network)(lr), network(lr), rtol=0, atol=1e-5)
     insert_quantizers(network, "2dquant" if architecture == "SwinIR" else "body", 4, 4)
@@ -44,7 +46,7 @@ def test_quantizers_are_one_graph(name):
 
 
 def test_all_that_is_registered_is_among_them():
-    assert set(tiny.NETWORKS) == set(ARCH_REGISTRY.names())
+    assert set(NETWORKS) == set(ARCH_REGISTRY.names())
     assert set(FIRST) == set(QUANTIZER_REGISTRY.names())
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from basicsr import train as train_command
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -17,14 +18,15 @@ SHORT = ["train:total_iter=4", "train:batch_size=4", "datasets:val:num_images=2"
 
 
 def run(folder, processes, *more, opt=tiny.TRAIN, **network):
-    arguments = ["-opt", str(opt), "--root", str(folder)]
-    command = [sys.executable, str(tiny.ROOT / "basicsr/train.py"), *arguments]
-    if processes > 1:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [*launcher, *command[1:], "--launcher", "pytorch"]
+    """Train in this process, or in as many as torchrun starts."""
     changes = tiny.train_overrides(folder, *SHORT, *more, **network)
+    arguments = ["-opt", str(opt), "--root", str(folder), "--force_yml", *changes]
+    if processes == 1:
+        assert train_command.main(arguments) == 0
+        return folder / "experiments/tiny"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     done = subprocess.run(
-        [*command, "--force_yml", *changes],
+        [*launcher, str(tiny.ROOT / "basicsr/train.py"), "--launcher", "pytorch", *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
