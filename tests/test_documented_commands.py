@@ -111,7 +111,9 @@ def run_once_anew():
     seen = set()
 
     def run_command(words, folder):
-        if words[0] != "python" or words[1] not in seen:
+        if (
+            not words[1].startswith("basicsr/") or words[1] not in seen
+        ):  # scripts start processes by a name of their own
             seen.add(words[1])
             run(words, folder)
             return
