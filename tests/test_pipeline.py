@@ -196,7 +196,10 @@ def test_accumulation_gives_the_same_step(tmp_path):
 
 BAD_RUNS = {
     "missing training folder": (["datasets:train:dataroot_gt=absent"], "absent"),
-    "missing weights": (["path:pretrain_network_FP=absent.pth"], "absent.pth"),
+    "missing weights": (
+        ["path:pretrain_network_FP=absent.pth"],
+        "'absent.pth' of option 'path:pretrain_network_FP' does not exist",
+    ),
     "no weights": (["path:pretrain_network_FP=null"], "pretrain_network_FP"),
     "missing calibration set": (["calibration:data=absent.json"], "absent.json"),
     "coverage": (["quantization:coverage=body"], "body"),

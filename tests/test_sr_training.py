@@ -196,7 +196,10 @@ REFUSED = {
     "crops larger than the images": (["datasets:train:lq_size=128"], "lq_size 128"),
     "images larger than memory": (["train:data_memory_mb=1", "datasets:train:num_images=20"], "data_in_memory"),
     "quantization": (["quantization={coverage: body}", "bit=4"], "trains in full precision"),
-    "no such start": (["path:pretrain_network_g=absent.pth"], "absent.pth"),
+    "no such start": (
+        ["path:pretrain_network_g=absent.pth"],
+        "'absent.pth' of option 'path:pretrain_network_g' does not exist",
+    ),
     "no such entry": (["path:pretrain_network_g={folder}/fp_x4.pth", "path:param_key_g=params_best"], "params_best"),
     "another loss": (["train:pixel_loss={type: L3Loss}"], "L3Loss"),
     "unknown option": (["train:ema=0.9"], "Did you mean 'ema_decay'"),

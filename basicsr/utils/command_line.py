@@ -110,14 +110,17 @@ def _require_weights(options: Options) -> None:
     Raises:
         CheckpointError: there is no such file.
     """
-    path = options.path
+    measures = options.train is None
     if options.quantization is not None:
-        needed = [path.pretrain_network_FP, path.pretrain_network_Q if options.train is None else None]
+        needed = ["pretrain_network_FP", *(["pretrain_network_Q"] if measures else [])]
+    elif options.path.pretrain_network_g is None and measures:
+        needed = ["pretrain_network_FP"]
     else:
-        needed = [path.pretrain_network_g or (path.pretrain_network_FP if options.train is None else None)]
-    for file in needed:
+        needed = ["pretrain_network_g"]
+    for option in needed:
+        file = getattr(options.path, option)
         if file is not None:
-            require_weights(file)
+            require_weights(file, f"path:{option}")
 
 
 def guarded(work: Callable[[], int]) -> int:

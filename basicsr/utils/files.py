@@ -144,14 +144,19 @@ def complete_lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
-def require_weights(path: str | Path) -> None:
+def require_weights(path: str | Path, option: str | None = None) -> None:
     """Refuse a file of weights that is not there.
+
+    Args:
+        path: of the file.
+        option: what names it, for the message.
 
     Raises:
         CheckpointError: there is no such file.
     """
     if (problem := why_no_file(Path(path))) is not None:
-        raise CheckpointError(f"The file of weights '{path}' {problem}; correct the path or put the file there.")
+        named = "" if option is None else f" of option '{option}'"
+        raise CheckpointError(f"The file of weights '{path}'{named} {problem}; correct the path or put the file there.")
 
 
 def sha256_of(path: Path) -> str:
