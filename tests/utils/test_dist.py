@@ -34,17 +34,17 @@ LEFT = """
 import os, pathlib, torch
 from basicsr.utils import dist
 
-def threads():
-    return sorted(p.joinpath("comm").read_text().strip() for p in pathlib.Path("/proc/self/task").iterdir())
+def threads():  # not by their names, which they give themselves some time after their start
+    return len(list(pathlib.Path("/proc/self/task").iterdir()))
 
 before = threads()
 dist.init_distributed("pytorch", torch.device("cpu"))
 dist.barrier()
-assert any("gloo" in name for name in threads()), threads()
+assert threads() > before
 import torch._dynamo  # as an optimizer does in its first step
 dist.close_distributed()
 after = threads()
-assert after == before, after
+assert after == before, (after, before)
 """
 
 
