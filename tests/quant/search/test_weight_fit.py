@@ -86,22 +86,30 @@ def test_two_inputs_by_hand():
     torch.testing.assert_close(found, torch.tensor([[1 / 3, -1 / 3]]).double())
 
 
-@given(seed=st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
-def test_all_values_lie_on_the_grid_and_errors_are_compensated_on_average(seed):
+def rounded_and_error(seed):
+    """Return compensated roundings, and their error as a share of that of the nearest values."""
     x, _ = correlated(seed, 5)
     _, zz = moments_of(x, x).second(0.01)
     weight = torch.randn(40, 5, generator=torch.Generator().manual_seed(seed)) * 0.4
     found = compensated_rounding(weight, zz, LOWER, UPPER, MAX_CODE)
+    nearest = ((weight.double() + 1) * 1.5).round().clamp(0, 3) / 1.5 - 1
+    changes = (rounded - weight.double() for rounded in (found, nearest))
+    compensated, plain = (float(((change @ zz) * change).sum()) for change in changes)
+    return found, compensated / plain
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_all_values_lie_on_the_grid(seed):
+    found, _ = rounded_and_error(seed)
     grid = torch.tensor([-1, -1 / 3, 1 / 3, 1], dtype=torch.float64)
     assert float((found.unsqueeze(-1) - grid).abs().amin(-1).max()) < 1e-7
-    nearest = ((weight.double() + 1) * 1.5).round().clamp(0, 3) / 1.5 - 1
 
-    def error(rounded):
-        d = rounded - weight.double()
-        return float(((d @ zz) * d).sum())
 
-    assert error(found) <= error(nearest) * 1.05  # greedy: now and then a little worse
+def test_errors_are_compensated_on_average():
+    """It is greedy, so that it is a little worse now and then, as with the seed 905."""
+    shares = [rounded_and_error(seed)[1] for seed in (*range(30), 905)]
+    assert sum(shares) / len(shares) < 0.7 and max(shares) < 1.2
 
 
 def test_it_is_near_the_best_of_all_roundings():
