@@ -11,7 +11,7 @@ from basicsr.quant.observe.module_calls import first_inputs
 from basicsr.quant.search.conditioning import condition_number, conditioned_weight
 from basicsr.quant.search.weight_fit import InputMoments
 from basicsr.quant.spec import QuantizationError
-from basicsr.training.calibration.weight_parts import WeightPart, weight_parts
+from basicsr.training.calibration.weight_parts import WeightPart, updated_moments, weight_parts
 from basicsr.utils.logger import get_logger
 from basicsr.utils.memory import release_freed_memory
 from basicsr.utils.options import CalibrationOptions
@@ -72,9 +72,7 @@ def _moments(
         for name in list(inputs):
             patches = layers[name].patches(layers[name].scaled(inputs.pop(name)))
             if patches is not None:
-                moments = found.setdefault(name, [InputMoments(patches.shape[2]) for _ in range(patches.shape[1])])
-                for one, x in zip(moments, patches.unbind(1), strict=True):
-                    one.update(x, x)
+                found[name] = updated_moments(found.get(name, []), patches, patches)
     return found
 
 
@@ -87,8 +85,6 @@ def _condition(name: str, part: WeightPart, moments: list[InputMoments], strengt
         raise QuantizationError(f"The weight of '{name}' cannot be conditioned. {error}") from error
     after = [conditioned_weight(w, h, strength, STEPS) for w, h in zip(before, second, strict=True)]
     numbers = tuple(max(map(condition_number, of_groups)) for of_groups in (before, after))
-    if part.bias is not None:
-        lost = [(old.double() - new) @ one.means[1] for old, new, one in zip(before, after, moments, strict=True)]
-        part.bias.add_(torch.cat(lost).to(part.bias))
-    part.weight.copy_(torch.cat(after).to(part.weight).view_as(part.weight))
+    lost = [(old.double() - new) @ one.means[1] for old, new, one in zip(before, after, moments, strict=True)]
+    part.replace(after, lost)
     return numbers[0], numbers[1]

@@ -14,12 +14,12 @@ from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.quant.observe.module_calls import first_inputs
 from basicsr.quant.search.weight_fit import InputMoments, compensated_rounding, fitted_weight
 from basicsr.quant.spec import QuantizationError
-from basicsr.training.calibration.weight_parts import WeightPart, weight_parts
+from basicsr.training.calibration.observing import build_calibrator
+from basicsr.training.calibration.weight_parts import WeightPart, updated_moments, weight_parts
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.memory import release_freed_memory
 from basicsr.utils.options import CalibrationOptions
-from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 DAMPING = 0.01
 """Share of the mean variance of a layer's inputs that is added to each, as in GPTQ."""
@@ -108,10 +108,7 @@ def _moments(layer: QModule, part: WeightPart, x: Tensor, z: Tensor) -> list[Inp
         full, quantized = layer.patches(layer.scaled(of_x)), layer.patches(part.of_input(layer.scaled(of_z)))
         if full is None or quantized is None:
             return None
-        groups = range(full.shape[1])
-        moments = moments or [InputMoments(full.shape[2]) for _ in groups]
-        for group in groups:
-            moments[group].update(full[:, group], quantized[:, group])
+        moments = updated_moments(moments, full, quantized)
     return moments
 
 
@@ -121,17 +118,14 @@ def _fit_part(part: WeightPart, moments: list[InputMoments], options: Calibratio
     before = rows.chunk(len(moments))
     second = [one.second(DAMPING, central=part.bias is not None) for one in moments]
     fitted = torch.cat([fitted_weight(w, *matrices) for w, matrices in zip(before, second, strict=True)])
-    calibrator = CALIBRATOR_REGISTRY.build(options.weights, part.quantizer.spec, where="calibration:weights")
+    calibrator = build_calibrator(options.weights, part.quantizer.spec, "calibration:weights")
     result = calibrate_tensor(calibrator, fitted.to(part.weight).view_as(part.weight))
     part.quantizer.load_calibration(result)
     lower, upper = (bound.double().reshape(-1, 1).expand(len(rows), 1) for bound in part.quantizer.affine_bounds())
     grids = zip(fitted.chunk(len(moments)), lower.chunk(len(moments)), upper.chunk(len(moments)), second, strict=True)
     after = [compensated_rounding(w, zz, low, high, part.quantizer.spec.max_code) for w, low, high, (_, zz) in grids]
-    if part.bias is not None:
-        left = [
-            old.double() @ one.means[0] - new @ one.means[1]
-            for old, new, one in zip(before, after, moments, strict=True)
-        ]
-        part.bias.add_(torch.cat(left).to(part.bias))
-    part.weight.copy_(torch.cat(after).to(part.weight).view_as(part.weight))
+    left = [
+        old.double() @ one.means[0] - new @ one.means[1] for old, new, one in zip(before, after, moments, strict=True)
+    ]
+    part.replace(after, left)
     return result
