@@ -20,9 +20,8 @@ _PLACES = (
     (4, -9, "left"),
     (-4, 9, "right"),
     (-4, -9, "right"),
-    (7, 0, "left"),
 )
-"""Where a name may stand beside its point, in points, best first; the last one is taken where all are covered."""
+"""Where a name may stand beside its point, in points, best first; the first one is taken where all are covered."""
 
 
 class Spent(NamedTuple):
@@ -120,13 +119,13 @@ def _name_points(panel: Any, points: Sequence[Spent]) -> None:
     taken = [Bbox.from_extents(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in centres]
     for point in sorted(points, key=lambda p: p not in on_front):
         colour = _ON_FRONT if point in on_front else _BEHIND
-        for last, (x, y, side) in enumerate(_PLACES, start=1):
-            text = panel.annotate(
-                point.method, (point.seconds / 60, point.value), (x, y), textcoords="offset points", ha=side,
-                va="center", fontsize=8, color=colour,
-            )  # fmt: skip
+        where = (point.seconds / 60, point.value)
+        text = panel.annotate(
+            point.method, where, (0, 0), textcoords="offset points", va="center", fontsize=8, color=colour
+        )
+        for x, y, side in (*_PLACES, _PLACES[0]):
+            text.set(position=(x, y), horizontalalignment=side)
             box = text.get_window_extent()
-            if last == len(_PLACES) or not any(box.overlaps(other) for other in taken):
-                taken.append(box)
+            if not any(box.overlaps(other) for other in taken):
                 break
-            text.remove()
+        taken.append(box)
