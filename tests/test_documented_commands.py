@@ -111,9 +111,8 @@ def run_once_anew():
     seen = set()
 
     def run_command(words, folder):
-        if (
-            not words[1].startswith("basicsr/") or words[1] not in seen
-        ):  # scripts start processes by a name of their own
+        is_script = not words[1].startswith("basicsr/")  # scripts start processes by a name of their own
+        if is_script or words[1] not in seen:
             seen.add(words[1])
             run(words, folder)
             return

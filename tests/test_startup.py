@@ -29,7 +29,7 @@ WRONG = {
     "unknown calibrator": (["train.py", "-opt", "options/train/train_2DQuant_x4.yml", "--force_yml", "calibration:weights:type=Dobi"], "DOBI"),
     "unknown option of a model": (["train.py", "-opt", "options/train/demo_train_EDSR.yml", "--force_yml", "train:ema_decy=0"], "ema_decay"),
     "absent file of options": (["test.py", "-opt", "options/test/nothing.yml"], "nothing.yml' does not exist"),
-    "absent weights": (["test.py", "-opt", OPTIONS, "--force_yml", "path:pretrain_network_FP=no.pth"], "'path:pretrain_network_FP' does not exist"),
+    "absent weights": (["test.py", "-opt", OPTIONS, "--force_yml", "path:pretrain_network_FP=no.pth"], "'no.pth' of option 'path:pretrain_network_FP' does not exist"),
     "absent model": (["upscale.py", "-i", "a.png", "-o", "out", "--model", "no.pth"], "'no.pth' does not exist"),
     "absent grid": (["sweep/__main__.py", "-grid", "no.yml"], "no.yml' does not exist"),
 }  # fmt: skip

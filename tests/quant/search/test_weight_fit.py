@@ -109,7 +109,7 @@ def test_all_values_lie_on_the_grid(seed):
 def test_errors_are_compensated_on_average():
     """It is greedy, so that it is a little worse now and then, as with the seed 905."""
     shares = [rounded_and_error(seed)[1] for seed in (*range(30), 905)]
-    assert sum(shares) / len(shares) < 0.7 and max(shares) < 1.2
+    assert sum(shares) / len(shares) < 0.7 and max(shares) < 1.07
 
 
 def test_it_is_near_the_best_of_all_roundings():
