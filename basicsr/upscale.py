@@ -17,7 +17,7 @@ from basicsr.utils.command_line import guarded
 from basicsr.utils.device_names import KNOWN_DEVICES, is_device_name
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import require_weights
-from basicsr.utils.options import load_options
+from basicsr.utils.options import load_network_options
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if not is_device_name(arguments.device):
         raise OptionsError(f"--device is '{arguments.device}', but must be {KNOWN_DEVICES}.")
     if arguments.opt is not None:
-        load_options(arguments.opt, arguments.force_yml, tell=False)
+        load_network_options(arguments.opt, arguments.force_yml, tell=False)
     if arguments.model.suffix.lower() != ONNX_SUFFIX:
         require_weights(arguments.model)
 

@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import re
 
 import pytest
 import torch
+import yaml
 
 from basicsr.archs import build_network
 from basicsr.export import main as export_main
@@ -21,6 +23,7 @@ from basicsr.utils.image_folders import image_files
 from basicsr.utils.options import load_options
 from basicsr.utils.registry import ALL_REGISTRIES
 from tests import tiny
+from tests.forked import ForkedProgram
 from tests.sweep.test_tables import record
 
 pytestmark = pytest.mark.slow
@@ -325,3 +328,19 @@ def test_its_graph_is_the_network(root):
     assert report["datasets"]["test"]["8-bit integers in PyTorch"]["fidelity"] > 40
     for runtime in report["onnx"]["runtimes"].values():
         assert runtime["largest_difference"] < 0.02
+
+
+def test_the_component_of_the_documentation_runs_as_it_stands(tmp_path):
+    page = (tiny.ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^```(python|yaml)\n# \S+, .*?\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL))
+    (tmp_path / "mine").mkdir()
+    for folder in ("datasets", "keydata"):
+        (tmp_path / folder).symlink_to(tiny.ROOT / folder)
+    (tmp_path / "mine/my_calibrator.py").write_text(blocks["python"])
+    (tmp_path / "my.yml").write_text(blocks["yaml"].replace("base: ", f"base: {tiny.ROOT}/"))
+    words = ["basicsr/train.py", "-opt", "my.yml", "--force_yml", "bit=4", "name=mine", *tiny.overrides(tmp_path)]
+    run = ForkedProgram(words, tmp_path)
+    text, _ = run.communicate(timeout=tiny.PATIENCE)
+    assert run.returncode == 0, text[-2000:]
+    resolved = yaml.safe_load((tmp_path / "experiments/mine/options.yml").read_text())
+    assert resolved["calibration"]["activations"] == {"type": "Mine", "share": 0.8}

@@ -41,6 +41,11 @@ def test_a_folder_that_holds_nothing_ends_with_a_sentence(tmp_path, capsys):
     assert "holds neither metrics.json" in message and "Traceback" not in message
 
 
+def test_a_folder_that_is_not_there_is_told_so(tmp_path, capsys):
+    assert report.main([str(tmp_path / "absent"), "-o", str(tmp_path / "report.html")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
+
+
 def test_a_folder_is_required():
     with pytest.raises(SystemExit):
         report.main([])

@@ -23,7 +23,7 @@ from basicsr.utils.extras import require
 from basicsr.utils.image import Picture, image_to_tensor, tensor_to_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.network_size import SMALL, USUAL, Bound
-from basicsr.utils.options import load_options
+from basicsr.utils.options import load_network_options
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.resize import upscale_image
 from basicsr.utils.signature import options_of
@@ -50,7 +50,7 @@ def load_model(
 
     Args:
         path: a packed network, or weights of a known architecture.
-        options_file: options of a run, whose section `network_g` says what full-precision weights belong to, and whose `plugins`
+        options_file: options whose section `network_g` says what full-precision weights belong to, and whose `plugins`
             hold what a packed network is made of beyond the package. Without it the file tells, or names and shapes; options that leave no trace there, such as EDSR's `res_scale`, are the usual ones.
         overrides: of these options, such as `network=rdn_small`.
         param_key: entry of the file that holds full-precision weights; by default a usual one.
@@ -67,7 +67,7 @@ def load_model(
             f"The graph '{path}' is run by a runtime: choose one with --runtime openvino or onnxruntime."
         )
     given = (
-        load_options(options_file, list(overrides)) if options_file else None
+        load_network_options(options_file, list(overrides)) if options_file else None
     )  # with the plugins that the options name
     if is_packed(path):
         return load_packed(path)[0]

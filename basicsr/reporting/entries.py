@@ -105,13 +105,15 @@ def read_folder(folder: Path) -> list[Entry]:
     """Read `results/<name>/`, which gives one entry, or `experiments/<name>/`, which gives one for each stage of the run.
 
     Raises:
-        DataError: the folder holds neither metrics.json nor metrics.jsonl, or a file of it is damaged.
+        DataError: there is no such folder, it holds neither metrics.json nor metrics.jsonl, or a file of it is damaged.
     """
     metrics = read_json(folder / "metrics.json")
     if metrics is not None:
         return [entry_of_results(folder, metrics)]
     training = read_training(folder)
     if not training.history:
+        if not folder.is_dir():
+            raise DataError(f"There is no folder '{folder}'. Name a folder of results/ or of experiments/.")
         raise DataError(
             f"The folder '{folder}' holds neither metrics.json, which basicsr/test.py leaves, nor metrics.jsonl, which "
             "basicsr/train.py leaves. Name a folder of results/ or of experiments/."

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import OptionsError, suggestion
 
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
@@ -173,6 +173,14 @@ def rest_of_yaml(text: str) -> str:
     return text.strip() if empty else (text[: node.start_mark.index] + text[node.end_mark.index :]).strip()
 
 
+def _where_instead(path: Path) -> str:
+    """Return what may have been meant by a path where no file is."""
+    if path.parent.is_dir() and (beside := [file.name for file in path.parent.glob("*.y*ml")]):
+        return f"In '{path.parent}': {suggestion(path.name, beside)}"
+    begin = "" if path.is_absolute() else f"Its path begins at the current folder, '{Path.cwd()}'. "
+    return f"{begin}The shipped ones are under options/ of the checkout."
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
@@ -182,10 +190,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        begin = "" if path.is_absolute() else f" Its path begins at the current folder, '{Path.cwd()}'."
-        raise OptionsError(
-            f"The options file '{path}' does not exist.{begin} The shipped ones are under options/ of the checkout."
-        ) from error
+        raise OptionsError(f"The options file '{path}' does not exist. {_where_instead(path)}") from error
     except UnicodeDecodeError as error:
         raise OptionsError(f"The options file '{path}' is no text in UTF-8. Give a YAML file.") from error
     except OSError as error:

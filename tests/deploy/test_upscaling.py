@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from basicsr import upscale
@@ -147,6 +148,9 @@ def test_a_model_is_found_from_its_file_alone(packed, tmp_path):
     weights = tiny.save_network(tmp_path / "fp.pth", scale=3)
     full_precision = load_model(weights)
     assert full_precision.scale == 3 and not full_precision.training
+    own = tmp_path / "own.yml"
+    own.write_text(yaml.safe_dump({"scale": 3, "network_g": {"type": "SwinIR", **tiny.NETWORK}}))
+    assert load_model(weights, own).scale == 3  # the network is all that is asked for
     with pytest.raises(CheckpointError, match="embed_dim"):  # the options of a file come before what shapes tell
         load_model(weights, tiny.ROOT / "options/test/test_FP.yml", ["scale=3"])
     torch.save({"params": {"a": torch.zeros(2)}}, tmp_path / "other.pth")

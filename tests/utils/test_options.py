@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.options import apply_override, load_options, merge, read_with_bases
+from basicsr.utils.options import apply_override, load_network_options, load_options, merge, read_with_bases
 from basicsr.utils.options.merging import read_layers
 from basicsr.utils.provenance import write_options
 from basicsr.utils.registry import ALL_REGISTRIES, LOSS_REGISTRY
 from basicsr.utils.yaml_loader import guessed, parse_yaml
+from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "options/train/train_2DQuant_x4.yml"
@@ -57,9 +58,23 @@ def test_yaml_that_is_refused(tmp_path, text, message):
         read_with_bases(write(tmp_path / "a.yml", text))
 
 
+def test_a_network_alone_needs_no_name_and_no_data(tmp_path):
+    file = write(tmp_path / "own.yml", "scale: 2\nnetwork_g: {type: EDSR, num_block: 3}")
+    assert load_network_options(file).network_g["num_block"] == 3
+    with pytest.raises(OptionsError, match="Option 'name' is required but missing"):
+        load_options(file)
+    with pytest.raises(OptionsError, match="Unknown option 'network_g:num_blocks'"):
+        load_network_options(file, ["network_g:num_blocks=4"])
+
+
 def test_missing_and_binary_files(tmp_path):
-    with pytest.raises(OptionsError, match="does not exist"):
+    with pytest.raises(OptionsError, match=r"none\.yml' does not exist\. The shipped ones are under options/"):
         load_options(tmp_path / "none.yml")
+    with pytest.raises(OptionsError, match=r"current folder, '.*'\. The shipped ones are under options/"):
+        load_options("no_such_folder/none.yml")
+    grid = tiny.ROOT / "options/sweep/benchmark.yml"
+    with pytest.raises(OptionsError, match=r"does not exist\. In '.*options/sweep': Did you mean 'benchmarks\.yml'\?"):
+        load_options(grid)
     (tmp_path / "b.yml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OptionsError, match=r"b\.yml' is no text in UTF-8\. Give a YAML file\."):
         load_options(tmp_path / "b.yml")

@@ -5,7 +5,7 @@ written.py reads a value by the type of its option, old_names.py knows earlier n
 
 from basicsr.utils.options.chaining import ARROW
 from basicsr.utils.options.checking import check_components, check_method, metric_arguments
-from basicsr.utils.options.loading import first_of_chain, load_options, translated_options
+from basicsr.utils.options.loading import first_of_chain, load_network_options, load_options, translated_options
 from basicsr.utils.options.merging import apply_override, by_path, merge, read_with_bases
 from basicsr.utils.options.names import FolderName
 from basicsr.utils.options.old_names import with_new_names
@@ -34,6 +34,7 @@ __all__ = [
     "check_components",
     "check_method",
     "first_of_chain",
+    "load_network_options",
     "load_options",
     "merge",
     "metric_arguments",

@@ -29,13 +29,30 @@ def load_options(path: str | Path, overrides: list[str] | None = None, tell: boo
     Raises:
         OptionsError: with the path of the key, the value and the nearest known name.
     """
+    return _checked(fill_placeholders(translated_options(path, overrides, tell)), overrides or [])
+
+
+def load_network_options(path: str | Path, overrides: list[str] | None = None, tell: bool = True) -> Options:
+    """Read options of which the network and the plugins are asked for: `name` and `datasets`, which a run needs, may be absent.
+
+    Args:
+        path, overrides, tell: see `load_options`.
+
+    Raises:
+        OptionsError: see `load_options`.
+    """
     raw = fill_placeholders(translated_options(path, overrides, tell))
+    return _checked({"name": "network", "datasets": {}, **raw}, overrides or [])
+
+
+def _checked(raw: dict[str, Any], overrides: list[str]) -> Options:
+    """Return the options with defaults, those of a run that comes first too; see `load_options`."""
     after = raw.pop("after", None)
     raw.pop("provenance", None)  # of the options.yml that a run leaves, which can be run again
     options = validate_model(Options, raw, "")
     check_components(options)
     if after is not None and (options.train is not None or options.quantization is not None):
-        _add_first(options, after, overrides or [])
+        _add_first(options, after, overrides)
     return options
 
 
