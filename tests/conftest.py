@@ -1,8 +1,9 @@
-"""What all tests share: the reference data beside the checkout, one thread for each worker, warnings that come once, what the markers mean."""
+"""What all tests share: the reference data beside the checkout, one thread for each worker, warnings that come once, the same examples in every run, what the markers mean."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -10,6 +11,9 @@ from basicsr.utils.logger import warn_once
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REFERENCE = SHARED / "reference"
+
+hypothesis.settings.register_profile("repeatable", derandomize=True)  # --hypothesis-profile default draws others
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
