@@ -1,6 +1,6 @@
 """Low-bit quantization of image super-resolution networks, in the manner of BasicSR.
 
-For notebooks: `basicsr.quantize`, `choose_bits`, `distill`, `evaluate`, `export`, `load` and `draw_crops`, see `basicsr.interface`. What they need is
+For notebooks: `basicsr.quantize`, `distill`, `evaluate`, `export`, `load` and `draw_crops`, see `basicsr.interface`. What they need is
 imported when one of them is used.
 """
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from basicsr.interface import (
         QuantizedNetwork,
-        choose_bits,
         distill,
         draw_crops,
         evaluate,
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "QuantizedNetwork",
-    "choose_bits",
     "distill",
     "draw_crops",
     "evaluate",

@@ -1,7 +1,6 @@
 """What `train.py` and `test.py` do, stage by stage: build, quantize and calibrate where asked for, optimise, evaluate."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ from basicsr.data import (
     hold_in_memory,
     training_batches,
 )
-from basicsr.data.base import PairedDataset
 from basicsr.data.sampler import check_batch_size
 from basicsr.evaluation.activation_statistics import activation_statistics
-from basicsr.evaluation.dataset_result import DatasetResult
 from basicsr.evaluation.evaluator import Evaluator, report_levels
 from basicsr.evaluation.inference import check_tiles
 from basicsr.evaluation.results import write_results
+from basicsr.evaluation.stages import StageEvaluation
 from basicsr.metrics.complexity_metric import measure_complexity
 from basicsr.models.base_model import Model, model_class_of, restore
 from basicsr.models.quantized_model import QuantizedModel
@@ -33,6 +31,7 @@ from basicsr.networks.description import log_network
 from basicsr.reporting.attempt import PACKAGES, attempt
 from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import describe_errors
+from basicsr.training.chosen_bits import with_chosen_bits
 from basicsr.training.fusing import compiled_quantizers
 from basicsr.training.loop import TrainingLoop
 from basicsr.training.sensitivity import report_sensitivity
@@ -46,7 +45,7 @@ from basicsr.utils.logger import configure_logger, get_logger, run_log
 from basicsr.utils.options import Options
 from basicsr.utils.provenance import write_options
 from basicsr.utils.registry import MODEL_REGISTRY
-from basicsr.utils.saved_images import FileOf, result_files, validation_files
+from basicsr.utils.saved_images import result_files
 
 
 def train(options: Options, root: Path, device: torch.device, auto_resume: bool = False) -> None:
@@ -79,7 +78,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     needs_crops = issubclass(model_class, QuantizedModel) or model_class.trains_on == "crops"
     chosen = calibration_set(options) if needs_crops else None
     crops = None if chosen is None else chosen.lq
-    model = build_model(options, device)
+    model = build_model(options, device, crops, _folder_before(options, root, auto_resume))
     check_tiles(model.network, options.val.tile, options.val.tile_overlap)
     if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
@@ -109,46 +108,6 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
                 report_levels(model.network, crops[0])
         if dist.is_main():
             leave_report(experiment.folder, options.name)
-
-
-@dataclass(frozen=True)
-class StageEvaluation:
-    """Evaluates the networks of a run, stage by stage, and records the results.
-
-    Attributes:
-        experiment: takes the results and, with `val:save_img`, the images of all stages but `fp`.
-        evaluator: measures a network on a data set.
-        validation: data sets of every stage.
-        tests: data sets of all stages but those in the middle of a training.
-    """
-
-    experiment: Experiment
-    evaluator: Evaluator
-    validation: list[PairedDataset]
-    tests: list[PairedDataset]
-
-    def __call__(
-        self, stage: str, network: nn.Module, iteration: int, seconds: float | None = None
-    ) -> list[DatasetResult]:
-        """Evaluate at `fp`, `calibrated`, `train` or `final`; `seconds` is what the stage took, by default the evaluation."""
-        results = []
-        for dataset in self.validation if stage == "train" else self.validation + self.tests:
-            result = self.evaluator.evaluate(network, dataset, self._files(stage, dataset, iteration))
-            taken = result.seconds if seconds is None else seconds
-            self.experiment.record(stage, iteration, result.name, result.means, taken)
-            get_logger().info("%s, iteration %d, %s", stage, iteration, result.describe())
-            results.append(result)
-        return results
-
-    def _files(self, stage: str, dataset: PairedDataset, iteration: int) -> FileOf | None:
-        """Return where the images of a data set are saved, or None for those that are not."""
-        val, folder = self.experiment.options.val, self.experiment.visualization
-        if stage == "final":
-            saves = val.save_img or not dataset.has_gt
-            return result_files(folder, dataset.name, val.suffix) if saves else None
-        if stage == "fp" or not val.save_img or dataset not in self.validation:
-            return None
-        return validation_files(folder, dataset.name if len(self.validation) > 1 else None, iteration)
 
 
 def begin(
@@ -200,12 +159,30 @@ def calibration_set(options: Options) -> CalibrationCrops:
     return calibration_crops(options.calibration, options.datasets.get("train"), options.scale, options.manual_seed)
 
 
-def build_model(options: Options, device: torch.device) -> Model:
-    """Build the model that `model_type` names, on the network to quantize or to train."""
+def build_model(
+    options: Options, device: torch.device, crops: torch.Tensor | None = None, before: Path | None = None
+) -> Model:
+    """Build the model that `model_type` names, on the network to quantize or to train.
+
+    Args:
+        options: of the run.
+        device: where networks live.
+        crops: the calibration set (N, 3, h, w), by which bits are chosen where the options ask for it.
+        before: folder of the run that is continued, whose bits stay; None for a new one.
+    """
     arguments = (options.train.model_extra if options.train is not None else None) or {}
     quantizes = issubclass(model_class_of(options), QuantizedModel)
     network = full_precision_network(options) if quantizes else trainable_network(options)
+    if quantizes and crops is not None:
+        options = with_chosen_bits(network.to(device).eval(), options, crops, before)
     return MODEL_REGISTRY.build({"type": options.model_type, **arguments}, network, options, device, where="train")
+
+
+def _folder_before(options: Options, root: Path, auto_resume: bool) -> Path | None:
+    """Return the folder of the run that is continued, which may be another one (`path:resume_state`); None for a new run."""
+    if options.path.resume_state is not None:
+        return Path(options.path.resume_state).parent.parent
+    return root / "experiments" / options.name if auto_resume else None
 
 
 def calibrate(model: QuantizedModel, crops: torch.Tensor, experiment: Experiment) -> float:

@@ -444,22 +444,21 @@ def test_chosen_bits_have_the_average_and_come_nearer(crops):
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, 1, 1), Block(), Block(), Block(), nn.Conv2d(8, 12, 3, 1, 1), nn.PixelShuffle(2)
     )
-    bits = basicsr.choose_bits(network, crops, 3.5, "DOBI", coverage="full")
-    assert len({one.get("w_bits", one.get("a_bits")) for one in bits}) > 1
-    mixed = basicsr.quantize(network, crops, 3, "DOBI", coverage="full", options={"quantization": {"overrides": bits}})
+    mixed = basicsr.quantize(network, crops, method="DOBI", coverage="full", average_bits=3.5)
     alike = basicsr.quantize(network, crops, 3, "DOBI", coverage="full")
     with torch.no_grad():
         errors = [float((one(crops) - network(crops)).square().mean()) for one in (alike, mixed)]
     assert errors[1] < 0.8 * errors[0]
-    chosen = {one["match"] for one in bits}
-    ends = {name for name, entry in mixed.quantization_map.quantizers.items() if name not in chosen}
-    assert ends == {"0.weight_quantizer", "0.act_quantizer", "4.weight_quantizer", "4.act_quantizer"}
+    entries = mixed.quantization_map.quantizers
+    ends = {"0.weight_quantizer", "0.act_quantizer", "4.weight_quantizer", "4.act_quantizer"}
+    assert {entries[name].spec.bits for name in ends} == {8}, "the coverage gives them bits of their own"
+    assert len({entry.spec.bits for name, entry in entries.items() if name not in ends}) > 1
 
 
 @pytest.mark.parametrize("average", [1.9, 8.5, float("nan")])
 def test_averages_out_of_reach_are_refused(crops, average):
     with pytest.raises(OptionsError, match="average_bits is .* but must be a number from 2 to 8"):
-        basicsr.choose_bits(nn.Conv2d(3, 3, 3, 1, 1), crops, average)
+        basicsr.quantize(nn.Conv2d(3, 3, 3, 1, 1), crops, average_bits=average)
 
 
 @pytest.mark.slow

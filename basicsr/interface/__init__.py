@@ -3,7 +3,6 @@
 `import basicsr` reaches all of it, and imports torch only when something of it is used. May import everything below the commands.
 """
 
-from basicsr.interface.choosing import choose_bits
 from basicsr.interface.crops import draw_crops
 from basicsr.interface.distilling import distill
 from basicsr.interface.evaluating import evaluate
@@ -14,7 +13,6 @@ from basicsr.interface.storing import export, load
 
 __all__ = [
     "QuantizedNetwork",
-    "choose_bits",
     "distill",
     "draw_crops",
     "evaluate",

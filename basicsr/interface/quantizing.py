@@ -24,7 +24,9 @@ from basicsr.quant.insertion.coverage import AUTOMATIC, PRESETS, find_preset
 from basicsr.quant.insertion.selection import select_modules
 from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.quant.spec import FULL_PRECISION_BITS, MAX_BITS, MIN_BITS, QuantizationError
+from basicsr.training.bit_choice import check_average
 from basicsr.training.calibration.network_calibration import calibrate_network, check_calibrators
+from basicsr.training.chosen_bits import with_chosen_bits
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import Options, merge
@@ -42,6 +44,7 @@ def quantize(
     coverage: str = AUTO,
     w_bits: int | None = None,
     a_bits: int | None = None,
+    average_bits: float | None = None,
     exclude: tuple[str, ...] | list[str] = (),
     size_multiple: int | None = None,
     options: Mapping[str, Any] | None = None,
@@ -62,6 +65,9 @@ def quantize(
             preset of networks that this package knows, and `full` for all others.
         w_bits: bits of the weights, where they differ from `bits`; 32 for full precision.
         a_bits: bits of the activations, likewise.
+        average_bits: give each quantizer from 2 to 8 bits, so that the expected error of the output is smallest and this is their average, see
+            `training.bit_choice`; it takes the place of `bits`, and needs scipy. Layers to which the coverage gives bits of their own, such
+            as the first and the last one of `full`, keep them.
         exclude: globs on the names of layers, or of single quantizers, that stay in full precision.
         size_multiple: heights and widths of images must be multiples of this; by default the network's attribute, or 1.
         options: changes of the recipe in the sections and names of the YAML files, such as
@@ -72,9 +78,7 @@ def quantize(
         DataError: shape, type or range of the crops.
         QuantizationError: no layer can be quantized, or a layer's values are not finite.
     """
-    for name, value in {"bits": bits, "w_bits": w_bits, "a_bits": a_bits}.items():
-        if value != FULL_PRECISION_BITS or name == "bits":
-            _check_bits(name, value)
+    w_bits, a_bits = _bits_of_both(bits if average_bits is None else check_average(average_bits), w_bits, a_bits)
     check_changes(options)
     recipe = read_recipe(method)
     full_precision = plain_copy(network)
@@ -83,12 +87,13 @@ def quantize(
     seen = probe(full_precision, lr[:1])
     coverage = _choose_coverage(full_precision, coverage)
     left_out = layers_left_out(full_precision, seen.calls)
-    w_bits, a_bits = w_bits or bits, a_bits or bits
-    section = {"coverage": coverage, "w_bits": w_bits, "a_bits": a_bits, "exclude": list(exclude)}
+    section = {
+        "coverage": coverage, "w_bits": w_bits, "a_bits": a_bits, "average_bits": average_bits, "exclude": list(exclude),
+    }  # fmt: skip
     changes = merge({"quantization": section}, dict(options or {}))
     if coverage == "full":
         changes["quantization"] = _corrected(full_precision, seen, changes["quantization"])
-    resolved = resolve_options(recipe, type(full_precision).__name__, changes)
+    resolved = with_chosen_bits(full_precision, resolve_options(recipe, type(full_precision).__name__, changes), lr)
     quantized, quantization_map = quantized_copy(full_precision, resolved, share_weights=False)
     check_calibrators(quantized, resolved.calibration)
     _check_twin(quantized, lr[:1], seen)
@@ -106,6 +111,18 @@ def quantize(
         left_out=left_out,
         smallest_side=min(lr.shape[-2:]),
     )
+
+
+def _bits_of_both(bits: int, w_bits: int | None, a_bits: int | None) -> tuple[int, int]:
+    """Return the bits of weights and of activations.
+
+    Raises:
+        OptionsError: a number of bits is out of range.
+    """
+    for name, value in {"bits": bits, "w_bits": w_bits, "a_bits": a_bits}.items():
+        if value != FULL_PRECISION_BITS or name == "bits":
+            _check_bits(name, value)
+    return w_bits or bits, a_bits or bits
 
 
 def _check_bits(name: str, bits: Any) -> None:

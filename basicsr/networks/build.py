@@ -3,7 +3,7 @@
 from torch import nn
 
 from basicsr.archs import build_network
-from basicsr.networks.quantized import load_quantized, quantized_copy
+from basicsr.networks.quantized import load_quantized, quantized_copy, with_bits_of_file
 from basicsr.quant.insertion.depth import blocks_beyond, leave_out
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.utils.errors import OptionsError
@@ -79,10 +79,12 @@ def quantized_network(full_precision: nn.Module, options: Options) -> tuple[nn.M
         CheckpointError: it cannot be read, or belongs to another network.
         QuantizationError: its bits are not those of the options.
     """
-    if options.path.pretrain_network_Q is None:
+    file = options.path.pretrain_network_Q
+    if file is None:
         raise OptionsError("Option 'path:pretrain_network_Q' is required: the quantized network to evaluate.")
+    options = with_bits_of_file(options, file)
     network, quantization_map = quantized_copy(full_precision, options, share_weights=False)
-    load_quantized(network, options.path.pretrain_network_Q)
+    load_quantized(network, file)
     if options.quantization is not None and options.quantization.depth < 1:
         leave_out(network, blocks_beyond(network, options.quantization.depth, "quantization:depth"))
     return network, quantization_map

@@ -1,8 +1,9 @@
 """From a full-precision network and options to a quantized one, and from a checkpoint into it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,9 +14,12 @@ from basicsr.quant.insertion.insert import insert_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap
 from basicsr.quant.insertion.released import convert_released_2dquant, is_released_2dquant
 from basicsr.quant.insertion.sharing import check_shared, share_inputs
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.options import Options, RuleOptions
+from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.options import Options, OverrideOptions, RuleOptions
 from basicsr.utils.weights import load_network_weights, load_weights_file
+
+_BITS = ".bits"
+"""Ending of the entries of a state dict that hold the bits of a quantizer."""
 
 
 def quantized_copy(network: nn.Module, options: Options, *, share_weights: bool) -> tuple[nn.Module, QuantizationMap]:
@@ -35,12 +39,39 @@ def quantized_copy(network: nn.Module, options: Options, *, share_weights: bool)
         raise OptionsError(f"Section 'quantization' is required with 'model_type: {options.model_type}'.")
     shared = {id(parameter): parameter for parameter in network.parameters()} if share_weights else {}
     quantized = copy.deepcopy(network, memo=dict(shared))
-    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits", "depth", "shared_inputs"})
+    arguments = chosen.model_dump(exclude={"coverage", "w_bits", "a_bits", "depth", "shared_inputs", "average_bits"})
     coverage = chosen.coverage if isinstance(chosen.coverage, str) else [_rule(rule) for rule in chosen.coverage]
     quantization_map = insert_quantizers(quantized, coverage, *options.required_bits(), **arguments)
     if chosen.shared_inputs:
         share_inputs(quantized, joined_inputs_of(network))
     return quantized.eval(), quantization_map
+
+
+def with_overrides(options: Options, overrides: Sequence[Mapping[str, Any]]) -> Options:
+    """Return options whose quantizers have bits by these overrides, and no average that is still to be met."""
+    assert options.quantization is not None
+    given = [OverrideOptions(**one) for one in overrides]
+    section = options.quantization.model_copy(update={"overrides": given, "average_bits": None})
+    return options.model_copy(update={"quantization": section})
+
+
+def with_bits_of_file(options: Options, path: str | Path) -> Options:
+    """Return options whose quantizers have the bits that a checkpoint states, where the options ask for an average of bits.
+
+    Raises:
+        CheckpointError: the file cannot be read, or states no bits.
+    """
+    if options.quantization is None or options.quantization.average_bits is None:
+        return options
+    bits = {
+        key.removesuffix(_BITS): int(value) for key, value in load_weights_file(path).items() if key.endswith(_BITS)
+    }
+    if not bits:
+        raise CheckpointError(
+            f"The quantized network '{path}' does not say how many bits its quantizers have. Leave out "
+            "'quantization:average_bits', or name a network that this project trained with it."
+        )
+    return with_overrides(options, [{"match": name, "w_bits": b, "a_bits": b} for name, b in bits.items()])
 
 
 def _rule(rule: RuleOptions) -> CoverageRule:

@@ -20,6 +20,7 @@ from basicsr.utils.signature import validate_fields, validate_model
 from basicsr.utils.tiles import default_overlap
 
 _WINDOW = 8  # LR pixels, of which tiles and their overlaps are multiples where the network has windows
+_FULL_PRECISION_BITS = 32
 
 
 def check_components(options: Options) -> None:
@@ -42,7 +43,7 @@ def check_components(options: Options) -> None:
 def check_method(options: Options) -> None:
     """Check the components of quantization, calibration and training, and fill in their defaults."""
     if options.quantization is not None:
-        options.required_bits()
+        _check_average(options.quantization.average_bits, options.required_bits())
         rules = options.quantization.coverage
         for index, rule in enumerate(() if isinstance(rules, str) else rules):
             QMODULE_REGISTRY.check_name(rule.type, f"quantization:coverage:{index}:type")
@@ -58,6 +59,15 @@ def check_method(options: Options) -> None:
             if key not in known:
                 raise OptionsError(f"Unknown option 'train:{key}'. {suggestion(key, known)}")
         extras.update(dict(validate_model(schema, extras, "train")))
+
+
+def _check_average(average: float | None, bits: tuple[int, int]) -> None:
+    """Check that the bits of a run are the whole number of an average, by which tables then name it."""
+    if average is not None and set(bits) - {int(average), _FULL_PRECISION_BITS}:
+        raise OptionsError(
+            f"Option 'quantization:average_bits' is {average:g}, but the run has {bits[0]} bits for weights and {bits[1]} for "
+            f"activations. Give bit={int(average)}."
+        )
 
 
 def metric_arguments(val: ValOptions, scale: int, name: str) -> dict[str, Any]:

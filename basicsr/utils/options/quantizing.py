@@ -57,6 +57,8 @@ class QuantizationOptions(Section):
     """One grid for all features of a dense block (RDN), so that each is rounded once and joined as codes; graphs for runtimes are faster."""
     overrides: list[OverrideOptions] = []
     """Other bits for single layers."""
+    average_bits: Annotated[float, pydantic.Field(ge=2, le=8)] | None = None
+    """Choose 2 to 8 bits for each quantizer, so that the output of the network errs least and the average over all weights, and over all elements of activations, is this; `bit` must be its whole number. Quantizers with bits by overrides or coverage keep them. Needs scipy."""
     depth: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     """Share of the blocks with a learned factor of their skip connection that are computed; the others give their scaled input: QuantSR."""
     exclude: list[str] = []
