@@ -11,6 +11,7 @@ from basicsr.sweep.plan import plan
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import first_of_chain, load_options
 from basicsr.utils.recipe import recipe
+from basicsr.utils.weights import load_weights_file
 from tests import tiny
 
 CHAIN = tiny.ROOT / "options/train/demo_chain.yml"
@@ -58,6 +59,16 @@ def test_the_label_names_both_and_so_does_the_recipe(tmp_path):
     assert alone.method_name == "DOBI > DQC > ODM" and "after" not in recipe(alone)  # the label of the file
     longer = load_options(CHAIN, [*given, "after:train:total_iter=4"])
     assert recipe(longer) != recipe(unnamed) == recipe(load_options(CHAIN, given))
+
+
+@pytest.mark.slow
+def test_all_runs_have_the_bits_that_the_first_one_chose(tmp_path):
+    assert run(tmp_path, "quantization:average_bits=3.5") == 0
+    found = []
+    for name in ("tiny_start", "tiny"):
+        weights = load_weights_file(tmp_path / f"experiments/{name}/models/net_Q_latest.pth")
+        found.append({key: int(value) for key, value in weights.items() if key.endswith(".bits")})
+    assert found[0] == found[1] and len(set(found[0].values())) > 1
 
 
 @pytest.mark.slow

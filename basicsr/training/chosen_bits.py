@@ -45,6 +45,9 @@ def with_chosen_bits(network: nn.Module, options: Options, crops: Tensor, before
     if options.quantization is None or options.quantization.average_bits is None:
         return options
     if options.path.pretrain_network_Q is not None:
+        get_logger().info(
+            "Quantizers have the bits of '%s', from which the run starts.", options.path.pretrain_network_Q
+        )
         return with_bits_of_file(options, options.path.pretrain_network_Q)
     for file in () if before is None else _networks_in(before):
         try:

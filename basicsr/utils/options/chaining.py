@@ -12,7 +12,7 @@ ARROW = " > "
 """Between the methods of a chain in its label."""
 _SHARED = (
     "network", "scale", "bit", "manual_seed", "device", "debug", "num_threads", "plugins", "network_g", "datasets",
-    "val", "logger", "path", "quantization:coverage", "quantization:w_bits", "quantization:a_bits",
+    "val", "logger", "path", "quantization:coverage", "quantization:w_bits", "quantization:a_bits", "quantization:average_bits",
     "quantization:overrides", "quantization:exclude", "calibration:data", "calibration:dataroot_gt",
     "calibration:dataroot_lq", "calibration:num_images", "calibration:crop_size", "calibration:batch_size",
 )  # fmt: skip
