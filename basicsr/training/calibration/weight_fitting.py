@@ -26,9 +26,9 @@ DAMPING = 0.01
 
 
 def fit_weights(network: nn.Module, crops: Tensor, options: CalibrationOptions) -> dict[str, CalibrationResult]:
-    """Change weights and biases so that each layer makes of its quantized inputs what it made of those in full precision.
+    """Change weights and biases so that each layer makes of its quantized inputs what `options.weight_fit_target` asks for.
 
-    Each layer is looked at once, in the order of execution, when all layers before it have their new weights. Its weight becomes that of
+    By default that is what it made of those in full precision. Each layer is looked at once, in the order of execution, when all layers before it have their new weights. Its weight becomes that of
     the least squares of `search.weight_fit`; its bounds are searched anew for that one; then it is rounded with compensated errors, and
     the bias takes the mean of what is left. So weights lie on their grids afterwards. Layers whose weights are not quantized, that do
     not say what their weights are multiplied with, or whose inputs are constant stay as they are.
@@ -91,7 +91,7 @@ def _fit_layer(
     """Fit the weights of a layer to its input z from the quantized network, given x from the one in full precision."""
     found: dict[str, CalibrationResult] = {}
     for part in weight_parts(layer):
-        moments = _moments(layer, part, x, z)
+        moments = _moments(layer, part, x, z, options.weight_fit_target)
         if moments is None or not all(one.vary for one in moments):
             continue
         try:
@@ -101,14 +101,17 @@ def _fit_layer(
     return found
 
 
-def _moments(layer: QModule, part: WeightPart, x: Tensor, z: Tensor) -> list[InputMoments] | None:
-    """Return the moments of each group's inputs, crop by crop; None where the layer does not say what its weight is multiplied with."""
+def _moments(layer: QModule, part: WeightPart, x: Tensor, z: Tensor, target: float) -> list[InputMoments] | None:
+    """Return the moments of each group's inputs, crop by crop; None where the layer does not say what its weight is multiplied with.
+
+    In the place of inputs in full precision is their mean with the quantized ones, which count 1 - `target`.
+    """
     moments: list[InputMoments] = []
     for of_x, of_z in zip(x.split(1), z.split(1), strict=True):
         full, quantized = layer.patches(layer.scaled(of_x)), layer.patches(part.of_input(layer.scaled(of_z)))
         if full is None or quantized is None:
             return None
-        moments = updated_moments(moments, full, quantized)
+        moments = updated_moments(moments, torch.lerp(quantized, full, target), quantized)
     return moments
 
 

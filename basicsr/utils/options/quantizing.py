@@ -87,6 +87,8 @@ class CalibrationOptions(Section):
     """Crops on which the bounds of all activations are then chosen by the output of the network, through its derivatives; 0 for none."""
     weight_fit: Annotated[int, pydantic.Field(ge=0)] = 0
     """Crops on which weights are then fitted to their quantized inputs, layer by layer and in closed form; 0 leaves weights as they are."""
+    weight_fit_target: Annotated[float, pydantic.Field(ge=0, le=1)] = 1.0
+    """What fitted weights aim at: 1 for what their layer made of inputs in full precision, 0 for what its own weights make of the quantized ones, so that only the rounding of weights is made up for; values between are a mean of both."""
     data: str | list[str] | None = None
     """A calibration set (.json, or .pth as 2DQuant's script saves it), or several, of which the first that is there counts; by default
     crops are drawn from datasets:train."""

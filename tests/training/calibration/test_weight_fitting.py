@@ -91,6 +91,30 @@ def test_the_output_keeps_its_mean(crops):
         torch.testing.assert_close(student(crops).mean((0, 2, 3)), network(crops).mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
 
 
+def test_errors_of_inputs_make_weights_smaller_unless_the_target_leaves_them_out(crops):
+    slopes = []
+    for target in (0.0, 0.5, 1.0):
+        network = Mixed()
+        student = quantized(network, weight_granularity="per_channel")
+        calibrate_network(student, crops, options(6, weight_fit_target=target))
+        before, after = network.last.weight.detach().flatten(), student.last.weight.flatten()
+        slopes.append(float(before @ after / before.square().sum()))
+    assert 1.05 > slopes[0] > slopes[1] > slopes[2]
+
+
+def test_without_errors_of_inputs_in_the_target_fine_weights_stay(crops):
+    largest = {}
+    for target in (0.0, 1.0):
+        network = Mixed()
+        student = copy.deepcopy(network)
+        insert_quantizers(student, RULES, 8, 2, exclude=["unused"], weight_granularity="per_channel")
+        calibrate_network(student.requires_grad_(False).eval(), crops, options(6, weight_fit_target=target))
+        before, after = network.last.weight.detach(), student.last.weight
+        steps = (before.amax(1) - before.amin(1)) / 255
+        largest[target] = float(((after - before).abs().amax(1) / steps).max())
+    assert largest[0.0] < 3 < 10 < largest[1.0]
+
+
 def test_no_crops_leave_weights_as_they_are(crops):
     network = Mixed()
     student = quantized(network)
