@@ -1,11 +1,13 @@
 """How the README and the pages of the site are written, and that what they name exists."""
 
 import csv
+import json
 import re
 import textwrap
 
 import pytest
 
+from basicsr.utils.files import sha256_of
 from basicsr.utils.registry import CALIBRATOR_REGISTRY, GRADIENT_RULE_REGISTRY, MODEL_REGISTRY, QUANTIZER_REGISTRY
 from tests import tiny
 
@@ -107,6 +109,19 @@ def test_the_guide_to_methods_follows_from_the_records():
             seconds = sum(float(bits["4"][f"{stage}_seconds"]) for stage in ("calibration", "training"))
             line = f"| {method} | {losses} | {seconds:.0f} | {float(bits['4']['bytes']) / 1000:,.0f} |"
             assert line in section
+
+
+def test_records_are_of_the_networks_that_are_shipped():
+    shipped = {
+        str(f.relative_to(tiny.ROOT)): sha256_of(f)
+        for f in tiny.ROOT.glob("experiments/pretrained_models/*.safetensors")
+    }
+    others = []
+    for file in sorted(tiny.ROOT.glob("docs/results/*/runs/*.json")):
+        weights = json.loads(file.read_text(encoding="utf-8")).get("full_precision") or {}
+        if weights.get("file") in shipped and weights["sha256"] != shipped[weights["file"]]:
+            others.append(str(file.relative_to(tiny.ROOT)))
+    assert others == [], "these records are of a network that is not shipped any more: remove them, or run them again"
 
 
 def test_the_readme_shows_the_records_too():
