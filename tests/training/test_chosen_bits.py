@@ -134,7 +134,7 @@ def test_the_summary_says_what_was_chosen():
 
 
 @pytest.mark.slow
-def test_a_run_is_killed_goes_on_and_is_tested(tmp_path):
+def test_a_run_that_goes_on_from_its_middle_ends_in_the_same_network(tmp_path):
     more = [*AVERAGE, "train:total_iter=4"]
     whole = tiny.run_train(tmp_path, *more)
     text, _ = whole.communicate(timeout=tiny.PATIENCE)

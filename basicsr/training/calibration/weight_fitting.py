@@ -28,10 +28,11 @@ DAMPING = 0.01
 def fit_weights(network: nn.Module, crops: Tensor, options: CalibrationOptions) -> dict[str, CalibrationResult]:
     """Change weights and biases so that each layer makes of its quantized inputs what `options.weight_fit_target` asks for.
 
-    By default that is what it made of those in full precision. Each layer is looked at once, in the order of execution, when all layers before it have their new weights. Its weight becomes that of
-    the least squares of `search.weight_fit`; its bounds are searched anew for that one; then it is rounded with compensated errors, and
-    the bias takes the mean of what is left. So weights lie on their grids afterwards. Layers whose weights are not quantized, that do
-    not say what their weights are multiplied with, or whose inputs are constant stay as they are.
+    By default that is what it made of those in full precision. Each layer is looked at once, in the order of execution, when all
+    layers before it have their new weights. Its weight becomes that of the least squares of `search.weight_fit`; its bounds are
+    searched anew for that one; then it is rounded with compensated errors, and the bias takes the mean of what is left. So
+    weights lie on their grids afterwards. Layers whose weights are not quantized, that do not say what their weights are
+    multiplied with, or whose inputs are constant stay as they are.
 
     Args:
         network: a network whose quantizers are calibrated; its weights are changed in place.
