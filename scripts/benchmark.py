@@ -39,19 +39,12 @@ def hardware() -> str:
     """Return one line: processor, threads, accelerator if there is one, versions."""
     import torch
 
-    parts = [_processor(), f"{torch.get_num_threads()} threads"]
+    from basicsr.utils.hardware import processor
+
+    parts = [processor(), f"{torch.get_num_threads()} threads"]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return ", ".join([*parts, f"torch {torch.__version__}", f"Python {platform.python_version()}"])
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _load(name: str, file: Path):

@@ -22,7 +22,7 @@ COLUMNS = (
     "psnr_change", "error_correlation", "published_psnr", "published_psnr_change", "published_source", "coverage", "activation_ranges",
     "activation_granularity", "weight_granularity", "activation_calibrator", "activation_search", "weights_error",
     "activations_error", "iterate", "iterations", "batch_size", "share", "calibration_seconds", "training_seconds", "bytes",
-    "crop_border", "on_y", "pad", "self_ensemble", "full_precision", "commit", "run",
+    "crop_border", "on_y", "pad", "self_ensemble", "full_precision", "commit", "processor", "threads", "run",
 )  # fmt: skip
 DIGITS = {"psnr_change": 4, "error_correlation": 4, "published_psnr_change": 2}
 
@@ -104,7 +104,7 @@ def _row(record: Mapping[str, Any], dataset: str, means: Mapping[str, Any]) -> R
         "pad": protocol.get("pad"),
         "self_ensemble": protocol.get("self_ensemble", False),
         "full_precision": (record["full_precision"] or {}).get("file"),
-        "commit": metrics["provenance"]["commit"],
+        **{key: metrics["provenance"].get(key) for key in ("commit", "processor", "threads")},
         "run": record["run"],
     }
     return {**dict.fromkeys(COLUMNS), **values}

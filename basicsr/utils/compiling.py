@@ -11,6 +11,7 @@ from pathlib import Path
 
 from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.files import atomic_path
+from basicsr.utils.hardware import processor_flags, processor_name
 
 _CACHE = "basicsr-quant"
 _SECONDS = 300
@@ -62,11 +63,7 @@ def _compiled(compiler: str, main: Path, flags: Sequence[str], headers: Sequence
 
 def _processor() -> bytes:
     """Return what tells processors apart for a compiler, since homes are shared between machines."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else [platform.processor()]
-    return "\n".join(
-        [platform.machine(), *(line for line in lines[:40] if line.startswith(("model name", "flags")))]
-    ).encode()
+    return "\n".join([platform.machine(), processor_name(), *sorted(processor_flags())]).encode()
 
 
 def _cache() -> Path:

@@ -10,6 +10,7 @@ import yaml
 
 import basicsr
 from basicsr.utils.files import atomic_path
+from basicsr.utils.hardware import processor
 from basicsr.utils.options import Options
 
 
@@ -25,7 +26,7 @@ def write_options(options: Options, folder: Path) -> None:
 
 
 def provenance() -> dict[str, str]:
-    """Return what a reader needs to repeat a run: version, git commit, command, versions of Python and torch."""
+    """Return what a reader needs to repeat a run and to understand its times: versions, git commit, command, processor, threads."""
     try:
         folder = Path(__file__).resolve().parents[2]
         commit = subprocess.run(
@@ -43,5 +44,8 @@ def provenance() -> dict[str, str]:
         "command": " ".join(sys.argv),
         "python": sys.version.split()[0],
         "torch": str(torch.__version__),
+        "processor": processor(),
+        "threads": str(torch.get_num_threads()),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from basicsr.utils.hardware import INFORMATION, processor_flags
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMIT = "ONEDNN_MAX_CPU_ISA"
 FLAGS = {
@@ -23,16 +25,9 @@ FLAGS = {
 """Values of the limit, from few to many instructions, with the flag of a processor that has them."""
 
 
-def instruction_sets(information: Path = Path("/proc/cpuinfo")) -> list[str]:
+def instruction_sets(information: Path = INFORMATION) -> list[str]:
     """Return the sets that this processor has; none where it does not tell."""
-    if not information.is_file():
-        return []
-    flags = {
-        flag
-        for line in information.read_text(encoding="utf-8").splitlines()
-        if line.startswith("flags")
-        for flag in line.partition(":")[2].split()
-    }
+    flags = processor_flags(information)
     return [name for name, flag in FLAGS.items() if flag in flags]
 
 
