@@ -1,4 +1,4 @@
-"""Write docs/results/README.md from the records of all sweeps under docs/results, and the figure of the README.
+"""Write docs/results/README.md and the tables of docs/which-method.md from the records under docs/results, and the figure of the README.
 
     python scripts/make_tables.py
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from basicsr.sweep import guide
 from basicsr.sweep.overview import FOLDER, overview, read_sweeps
 from basicsr.sweep.plan import REPOSITORY
 from basicsr.sweep.time_plot import draw_time
@@ -27,21 +28,25 @@ SHOWN = {"arch": "EDSR-baseline", "scale": 4, "w_bits": 2, "a_bits": 2}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the file; return the exit status."""
+    """Write the files; return the exit status."""
     parser = command_parser(__doc__)
     parser.add_argument(
         "--root", default=REPOSITORY, type=Path, metavar="FOLDER", help="folder that holds docs/results/"
     )
     root = parser.parse_args(argv).root
-    file = root / FOLDER / "README.md"
+    file, guide_file = root / FOLDER / "README.md", root / guide.FILE
     try:
         sweeps = read_sweeps(root)
-        text = overview(sweeps, root)
+        texts = {file: overview(sweeps, root)}
+        if guide_file.is_file():
+            before = guide_file.read_text(encoding="utf-8")
+            texts[guide_file] = guide.with_tables(before, {sweep.name: sweep.rows for sweep in sweeps})
     except UserError as error:
         print(error, file=sys.stderr)
         return UNUSABLE
-    with atomic_path(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    for written, text in texts.items():
+        with atomic_path(written) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     rows = [
         row
         for sweep in sweeps

@@ -1,0 +1,82 @@
+"""The tables of docs/which-method.md: what each method loses at each number of bits, and what it costs, from the records of sweeps."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
+from basicsr.sweep.rows import Row
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.markdown import markdown_table
+
+FILE = Path("docs/which-method.md")
+DATASET = "Set5"
+_PLACE = re.compile(r"(<!-- from (?P<sweep>\S+): (?P<arch>\S+) x(?P<scale>\d) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(text: str, rows: Mapping[str, Sequence[Row]]) -> str:
+    """Return a text with its tables made anew: each stands between `<!-- from SWEEP: NETWORK xSCALE -->` and `<!-- end -->`.
+
+    Args:
+        text: a page in Markdown.
+        rows: see rows.py, by the name of their sweep.
+
+    Raises:
+        OptionsError: a place asks for a sweep or a network that has no records.
+    """
+
+    def made(place: re.Match[str]) -> str:
+        arch, scale = place["arch"], int(place["scale"])
+        of_network = [
+            row
+            for row in rows.get(place["sweep"], ())
+            if (row["arch"], row["scale"], row["dataset"]) == (arch, scale, DATASET)
+        ]
+        if not of_network:
+            raise OptionsError(
+                f"A table of the guide is to be made from records of '{place['sweep']}' for {arch} x{scale} on {DATASET}, "
+                "and there are none. Run that sweep, or take the table out."
+            )
+        return f"{place[1]}\n{guide_table(of_network)}\n\n{place[5]}"
+
+    return _PLACE.sub(made, text)
+
+
+def guide_table(rows: Sequence[Row]) -> str:
+    """Return what full precision has, and a line for each method: loss at each number of bits, time and size at the most bits.
+
+    A column names the processors that the times are of, where some record says so.
+
+    Args:
+        rows: those of one network on one data set, in the order of methods and bits.
+    """
+    methods = dict.fromkeys(row["method"] for row in rows if row["method"] not in (FULL_PRECISION, BICUBIC))
+    bits = sorted({row["w_bits"] for row in rows if row["method"] in methods}, reverse=True)
+    head = ["method", "ranges", f"loss at {bits[0]} bits (dB)", *(f"{b} bits" for b in bits[1:])]
+    lines = [[*head, "time (s)", "size (KB)", "processor"]]
+    for method in methods:
+        own = [row for row in rows if row["method"] == method]
+        losses = [_mean([row["psnr_change"] for row in own if row["w_bits"] == b], "+.2f") for b in bits]
+        first = [row for row in own if row["w_bits"] == bits[0]]
+        seconds = [(row["calibration_seconds"] or 0) + (row["training_seconds"] or 0) for row in first]
+        size = _mean([row["bytes"] / 1000 for row in first if row["bytes"]], ",.0f")
+        lines.append([method, own[0]["activation_ranges"], *losses, _mean(seconds, ".0f"), size, _processor(first)])
+    if not any(line[-1] for line in lines[1:]):
+        lines = [line[:-1] for line in lines]
+    full = next((row for row in rows if row["method"] == FULL_PRECISION), None)
+    return (f"{_sentence(full)}\n\n" if full else "") + markdown_table(lines)
+
+
+def _sentence(full: Row) -> str:
+    return f"Full precision has {full['psnr']:.2f} dB and {full['bytes'] / 1000:,.0f} KB."
+
+
+def _mean(values: Sequence[float], form: str) -> str:
+    return f"{fmean(values):{form}}" if values else ""
+
+
+def _processor(rows: Sequence[Row]) -> str:
+    """Return the names of the processors that made rows, without their instructions; empty where records do not say."""
+    names = [row["processor"].partition(",")[0] for row in rows if row["processor"]]
+    return ", ".join(dict.fromkeys(name.replace("(R)", "") for name in names))

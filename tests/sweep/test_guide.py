@@ -1,0 +1,90 @@
+"""The tables of docs/which-method.md: the committed ones follow from the committed records, and small ones by hand."""
+
+import re
+
+import pytest
+
+from basicsr.sweep.guide import DATASET, FILE, guide_table, with_tables
+from basicsr.sweep.overview import read_sweeps
+from basicsr.sweep.plan import FULL_PRECISION
+from basicsr.utils.errors import OptionsError
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return {sweep.name: sweep.rows for sweep in read_sweeps()}
+
+
+def test_the_committed_page_follows_from_the_committed_records(committed):
+    text = (tiny.ROOT / FILE).read_text(encoding="utf-8")
+    assert text == with_tables(text, committed), "run python scripts/make_tables.py and commit docs/which-method.md"
+
+
+def test_every_network_of_the_benchmarks_has_its_table(committed):
+    text = (tiny.ROOT / FILE).read_text(encoding="utf-8")
+    networks = {row["arch"] for row in committed["benchmarks"] if row["scale"] == 4 and row["arch"]}
+    placed = set(re.findall(r"<!-- from benchmarks: (\S+) x4 -->", text))
+    assert networks == placed and len(placed) >= 3
+
+
+@pytest.mark.parametrize("sweep", ["benchmarks", "msrresnet"])
+def test_methods_of_the_tables_have_all_their_bits(committed, sweep):
+    rows = [row for row in committed[sweep] if (row["scale"], row["dataset"]) == (4, DATASET) and row["coverage"]]
+    for arch in {row["arch"] for row in rows}:
+        of_method = {}
+        for row in rows:
+            if row["arch"] == arch and row["method"] != FULL_PRECISION:
+                of_method.setdefault(row["method"], set()).add(row["w_bits"])
+        most = set.union(*of_method.values())
+        assert [name for name, bits in of_method.items() if bits != most] == [], arch
+
+
+def row(method, bits, change, seed=0, **more):
+    values = {
+        "arch": "EDSR", "scale": 4, "dataset": "Set5", "method": method, "w_bits": bits, "psnr_change": change, "seed": seed,
+        "psnr": 31.234, "activation_ranges": "static", "calibration_seconds": 1.6, "training_seconds": None, "bytes": 1234567.0,
+        "processor": None,
+    }  # fmt: skip
+    return values | more
+
+
+@pytest.fixture
+def rows():
+    return [
+        row(FULL_PRECISION, 32, None),
+        row("MinMax", 4, -1.0),
+        row("MinMax", 2, -8.0, processor="Other"),
+        row("DOBI", 4, -0.2, training_seconds=2.0, processor="Intel(R) Xeon(R) Processor, AVX2, AMX"),
+        row("DOBI", 4, -0.4, seed=1, training_seconds=6.0, activation_ranges="dynamic"),
+    ]
+
+
+def test_a_line_has_means_over_seeds_and_leaves_out_what_was_not_run(rows):
+    assert guide_table(rows).splitlines() == [
+        "Full precision has 31.23 dB and 1,235 KB.",
+        "",
+        "| method | ranges | loss at 4 bits (dB) | 2 bits | time (s) | size (KB) | processor |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| MinMax | static | -1.00 | -8.00 | 2 | 1,235 |  |",
+        "| DOBI | static | -0.30 |  | 6 | 1,235 | Intel Xeon Processor |",
+    ]
+
+
+def test_no_column_of_processors_where_no_record_names_one(rows):
+    text = guide_table([row | {"processor": None} for row in rows])
+    assert "processor" not in text and "| MinMax | static | -1.00 | -8.00 | 2 | 1,235 |" in text
+
+
+def test_only_what_stands_between_the_marks_is_made_anew(rows):
+    text = "before\n<!-- from a: EDSR x4 -->\nold\n<!-- end -->\nbetween <!-- end -->\n"
+    made = with_tables(text, {"a": rows})
+    assert made == f"before\n<!-- from a: EDSR x4 -->\n\n{guide_table(rows)}\n\n<!-- end -->\nbetween <!-- end -->\n"
+    assert with_tables(made, {"a": rows}) == made
+
+
+@pytest.mark.parametrize("place", ["b: EDSR x4", "a: RDN x4", "a: EDSR x2"])
+def test_a_place_without_records_is_told(rows, place):
+    sweep, network = place.split(": ")
+    with pytest.raises(OptionsError, match=f"records of '{sweep}' for {network} on Set5"):
+        with_tables(f"<!-- from {place} -->\n<!-- end -->", {"a": rows})
