@@ -94,6 +94,12 @@ def test_every_room_is_on_the_page_of_the_house():
     assert [name for name in [*named, *layers] if f"`{name}`" not in text] == []
 
 
+def test_every_benchmark_is_on_the_page_for_contributors():
+    text = (tiny.ROOT / "docs/contributing.md").read_text(encoding="utf-8").split("## Benchmarks")[1]
+    names = [file.stem.removesuffix("_benchmark") for file in tiny.ROOT.glob("scripts/benchmarks/*_benchmark.py")]
+    assert len(names) > 10 and [name for name in names if f"| `{name}` |" not in text] == []
+
+
 def test_records_are_of_the_networks_that_are_shipped():
     shipped = {
         str(f.relative_to(tiny.ROOT)): sha256_of(f)

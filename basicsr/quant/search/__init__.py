@@ -1,4 +1,4 @@
 """Searches for bounds and points: histograms, candidates, their errors, subset selection.
 
-May import quant.ops and quant.spec.
+May import quant.kernels, quant.ops and quant.spec.
 """

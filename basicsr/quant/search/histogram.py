@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from basicsr.quant.kernels.counting import count_aligned
+
 _CHUNK = 2**16  # elements; what is computed from a chunk stays in the cache
 _SMALLEST_EXPONENT = -149  # of the smallest positive float32
 _MERGE_STEP = 30  # halvings at once; keeps integers below 2**53
@@ -73,6 +75,8 @@ class AlignedHistogram:
 
     def add(self, values: Tensor) -> None:
         """Count float32 values, one axis, inside the covered range."""
+        if count_aligned(values, self.exponent, self.first_bin, self.counts, self.fraction_sums, self.fraction_squares):
+            return
         ones = self.counts.new_ones(min(len(values), _CHUNK))
         for bins, fractions in self.locate(values):
             self.counts.scatter_add_(0, bins, ones[: len(bins)])

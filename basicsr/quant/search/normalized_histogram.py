@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from basicsr.quant.kernels.counting import count_normalized
 from basicsr.quant.ops.universal_set import UniversalSet
 
 _MIN_BINS = 2**12
@@ -35,6 +36,8 @@ class NormalizedHistogram:
 
     def add(self, rows: Tensor) -> None:
         """Count float32 values from -1 to 1, (N, C, elements)."""
+        if count_normalized(rows, self.counts, self.sums, self.squares):
+            return
         values = rows.transpose(0, 1).flatten(1)  # N, C, elements -> C, N * elements
         bins = values.mul(self.num_bins // 2).floor_().long().add_(self.num_bins // 2).clamp_(0, self.num_bins - 1)
         self.counts.scatter_add_(1, bins, torch.ones_like(bins))

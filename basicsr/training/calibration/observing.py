@@ -1,7 +1,7 @@
 """Calibrators that look on while crops go through a network in full precision, and say at which quantizer they failed."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -49,13 +49,45 @@ def calibrate_inputs(
         batches = tqdm(
             crops.split(batch_size), desc=f"calibration pass {number}", disable=None if dist.is_main() else True
         )
-        callbacks = {name: partial(_update, name, calibrator) for name, calibrator in pending.items()}
-        with torch.no_grad(), observe_quantizer_inputs(network, callbacks):
+        passes = _Passes({name: partial(_update, name, calibrator) for name, calibrator in pending.items()})
+        with torch.no_grad(), observe_quantizer_inputs(network, passes.looks):
             for batch in batches:
-                network(batch.to(device))
+                passes.run(network, batch.to(device))
         pending = {name: calibrator for name, calibrator in pending.items() if _end_pass(name, calibrator)}
         release_freed_memory()
     return {name: _finish(name, calibrator) for name, calibrator in calibrators.items()}
+
+
+class _Passes:
+    """Forward passes that end when all has been looked at: what comes behind, such as the upsampling of EDSR, is a third of a network.
+
+    The first pass that comes to every quantizer goes to its end and counts the looks. A later one that has fewer goes to its end as well.
+    """
+
+    def __init__(self, looks: Mapping[str, Callable[[torch.Tensor], None]]) -> None:
+        self.looks = {name: self._counting(name, look) for name, look in looks.items()}
+        self._done: list[str] = []
+        self._enough: int | None = None
+
+    def run(self, network: nn.Module, batch: torch.Tensor) -> None:
+        self._done.clear()
+        with suppress(_AllSeenError):
+            network(batch)
+        if self._enough is None and set(self._done) == set(self.looks):
+            self._enough = len(self._done)
+
+    def _counting(self, name: str, look: Callable[[torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+        def counted(tensor: torch.Tensor) -> None:
+            look(tensor)
+            self._done.append(name)
+            if len(self._done) == self._enough:
+                raise _AllSeenError
+
+        return counted
+
+
+class _AllSeenError(Exception):
+    """Ends a forward pass."""
 
 
 @contextmanager
