@@ -1,6 +1,8 @@
 """What an ONNX graph says of its pictures: written with every graph, checked before a graph is run."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from basicsr.utils.errors import CheckpointError
@@ -11,6 +13,7 @@ INPUT, OUTPUT = "lr", "sr"
 _CONVENTIONS = {"layout": "NCHW", "channels": "RGB", "range": "0..1"}
 _REMEDY = "Export the network with basicsr/export.py --onnx."
 _MOST_DIGITS = 9
+_CHECKSUM, _WITHOUT = "sha256", b"0" * 64
 _OF_QUANTIZATION = {"QuantizeLinear", "DequantizeLinear", "Round", "SwinLayer"}
 
 
@@ -35,13 +38,46 @@ def add_metadata(graph: Any, metadata: GraphMetadata) -> None:
         graph.metadata_props.add(key=key, value=str(value))
 
 
+def sealed(graph: Any) -> bytes:
+    """Return an `onnx.ModelProto`, which gets one more entry for it, as bytes of a file that holds its checksum."""
+    place = hashlib.sha256(graph.SerializeToString()).hexdigest()  # what the bytes hold only where it is put
+    graph.metadata_props.add(key=_CHECKSUM, value=place)
+    content = graph.SerializeToString()
+    return content.replace(place.encode(), _checksum(content, place).encode())
+
+
+def check_seal(graph: Any, content: bytes, path: str | Path) -> None:
+    """Refuse a graph that was changed after `sealed` wrote it: runtimes take damaged numbers as they are, or break at them.
+
+    Args:
+        graph: the `onnx.ModelProto` of the content; one that is of another format is left to `read_metadata`.
+        content: of the file.
+        path: of the file, for the error.
+
+    Raises:
+        CheckpointError: the checksum differs, or there is none.
+    """
+    entries = _entries(graph)
+    if entries.get("format") != FORMAT:
+        return
+    found = entries.get(_CHECKSUM)
+    if found is None:
+        raise CheckpointError(
+            f"The ONNX graph '{path}' has no checksum: an older version of this program wrote it, or it was changed since. {_REMEDY}"
+        )
+    if len(found) != len(_WITHOUT) or found != _checksum(content, found):
+        raise CheckpointError(
+            f"The ONNX graph '{path}' was changed after it was written: its checksum differs. Copy it again. {_REMEDY}"
+        )
+
+
 def read_metadata(graph: Any) -> GraphMetadata:
     """Return what an `onnx.ModelProto` says of itself.
 
     Raises:
         CheckpointError: it was not written by this package, or takes pictures in another way than graphs of this package do.
     """
-    entries = {_text(entry.key): _text(entry.value) for entry in graph.metadata_props}
+    entries = _entries(graph)
     if entries.get("format") != FORMAT:
         raise CheckpointError(
             "The ONNX graph was not written by this package, so that nothing tells its scale factor, nor the order and range of "
@@ -64,6 +100,15 @@ def read_metadata(graph: Any) -> GraphMetadata:
 def is_quantized(graph: Any) -> bool:
     """Return whether an `onnx.ModelProto` rounds values or holds codes."""
     return any(node.op_type in _OF_QUANTIZATION for node in graph.graph.node)
+
+
+def _checksum(content: bytes, noted: str) -> str:
+    """Return the checksum of a file in which this one is noted."""
+    return hashlib.sha256(content.replace(noted.encode("utf-8", "replace"), _WITHOUT)).hexdigest()
+
+
+def _entries(graph: Any) -> dict[str, str]:
+    return {_text(entry.key): _text(entry.value) for entry in graph.metadata_props}
 
 
 def _text(value: str | bytes) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from basicsr.archs.base import for_any_size, scale_of, size_multiple_of
 from basicsr.deploy.concat_pass import round_before_concat
-from basicsr.deploy.graph_metadata import INPUT, OUTPUT, GraphMetadata, add_metadata
+from basicsr.deploy.graph_metadata import INPUT, OUTPUT, GraphMetadata, add_metadata, sealed
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.shuffle_passes import convolve_before_shuffle, shuffle_whole_pixels
@@ -34,7 +34,7 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, sm
     """Write a network as an ONNX graph from `lr` (1, 3, h, w), RGB in 0..1, to `sr` (1, 3, h * scale, w * scale), not clipped.
 
     h and w are any multiples of the network's `size_multiple`. The metadata of the graph say all this and the scale
-    factor, see `graph_metadata`.
+    factor, and hold a checksum, see `graph_metadata`.
 
     Args:
         network: a full-precision network, or a calibrated quantized one, which is exported as `eight_bit_network` has it.
@@ -53,7 +53,7 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, sm
     model = to_onnx(network, integer_linear=integer_linear, smallest_side=smallest_side)
     onnx.checker.check_model(model)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(sealed(model))
     return path.stat().st_size
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr.deploy.graph_metadata import INPUT, is_quantized, read_metadata
+from basicsr.deploy.graph_metadata import INPUT, check_seal, is_quantized, read_metadata
 from basicsr.deploy.openvino_operators import read_model
 from basicsr.deploy.runtime_names import Precision, RuntimeName
 from basicsr.utils.errors import CheckpointError, OptionsError
@@ -70,7 +70,8 @@ class RuntimeNetwork(nn.Module):
 
     Raises:
         OptionsError: the runtime is not installed, or does not know the precision.
-        CheckpointError: the graph cannot be read or run, or is not of the kind that this package writes, see `read_metadata`.
+        CheckpointError: the graph cannot be read or run, is not of the kind that this package writes, see `read_metadata`, or
+            its file was changed, see `check_seal`.
     """
 
     def __init__(
@@ -143,11 +144,14 @@ def _read(path: str | Path) -> Any:
     if (problem := why_no_file(Path(path))) is not None:
         raise CheckpointError(f"The ONNX graph '{path}' {problem}. Correct the path, or export it again.")
     try:
-        return onnx.load(str(path))
+        content = Path(path).read_bytes()
+        graph = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf and file errors of several libraries
         raise CheckpointError(
             f"The ONNX graph '{path}' cannot be read: {error}. Correct the path, or export it again."
         ) from error
+    check_seal(graph, content, path)
+    return graph
 
 
 @functools.cache

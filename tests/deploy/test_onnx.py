@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from basicsr.archs import build_network
+from basicsr.deploy import runtimes
 from basicsr.deploy.onnx_export import save_onnx, to_onnx
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.runtimes import RuntimeNetwork
@@ -102,7 +103,9 @@ def test_linear_layers_multiply_integers(runtime, graphs):
 def test_a_graph_says_what_it_is_and_nothing_else(graphs):
     model = onnx.load(graphs("SwinIR 2dquant"))
     onnx.checker.check_model(model, full_check=True)
-    assert {entry.key: entry.value for entry in model.metadata_props} == {
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    assert len(said.pop("sha256")) == 64
+    assert said == {
         "format": "basicsr-quant",
         "layout": "NCHW",
         "channels": "RGB",
@@ -136,6 +139,31 @@ def test_foreign_and_broken_graphs_are_refused(tmp_path, graphs):
         RuntimeNetwork(tmp_path / "cut.onnx", "onnxruntime")
     with pytest.raises(CheckpointError, match=r"absent\.onnx' does not exist"):
         RuntimeNetwork(tmp_path / "absent.onnx", "onnxruntime")
+
+
+def test_a_graph_that_was_changed_never_reaches_a_runtime(tmp_path, graphs, monkeypatch):
+    """Runtimes compute with damaged weights, and OpenVINO ends the process at some damaged graphs."""
+    file = tmp_path / "a.onnx"
+    monkeypatch.setattr(runtimes, "_opened", lambda *_: "opened")
+    whole = graphs("EDSR FP").read_bytes()
+    file.write_bytes(whole)
+    assert RuntimeNetwork(file, "onnxruntime")._infer == "opened"
+    weights = onnx.load(graphs("EDSR FP")).graph.initializer[0].raw_data[:16]
+    place = whole.index(weights)
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(CheckpointError, match=r"a\.onnx' was changed after it was written: its checksum differs"):
+        RuntimeNetwork(file, "onnxruntime")
+    model = onnx.load(graphs("EDSR FP"))
+    (entry,) = [entry for entry in model.metadata_props if entry.key == "sha256"]
+    for text in ("", "0", entry.value.upper(), "é" * 64):
+        entry.value = text
+        onnx.save(model, file)
+        with pytest.raises(CheckpointError, match="its checksum differs"):
+            RuntimeNetwork(file, "onnxruntime")
+    model.metadata_props.remove(entry)
+    onnx.save(model, file)
+    with pytest.raises(CheckpointError, match=r"has no checksum: an older version .*basicsr/export.py --onnx"):
+        RuntimeNetwork(file, "onnxruntime")
 
 
 def test_runtimes_and_precisions_that_do_not_exist_are_refused(graphs):
