@@ -47,10 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     import_everything()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="fault_campaign_", dir=_memory()))
-    campaign = Campaign(folder, make_inputs(folder / "inputs"), random.Random(options.seed), options.trials)
+    campaign = Campaign(folder, make_inputs(folder / "inputs"), random.Random(options.seed), trials=0)
     trials = []
     started = time.monotonic()
-    for trial in _trials(campaign, options.kinds, options.targets):
+    more = dict(options.more)
+    numbers = {kind: more.get(kind, options.trials) for kind in options.kinds}
+    for trial in _trials(campaign, numbers, options.targets):
         trials.append(trial)
         if trial.outcome in (FAULT, LEFT_OUT):
             print(f"{trial.kind}, {trial.target}: {trial.outcome}: {trial.details}", file=sys.stderr, flush=True)
@@ -64,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(broken)
 
 
-def _trials(campaign: Campaign, kinds: Sequence[str], targets: Sequence[str]) -> Iterator[Trial]:
-    for kind in kinds:
+def _trials(campaign: Campaign, numbers: Mapping[str, int], targets: Sequence[str]) -> Iterator[Trial]:
+    """Try each kind of fault as often as the numbers say."""
+    for kind, number in numbers.items():
+        campaign.trials = number
         for name, target in TARGETS[kind].items():
             if name in targets:
                 yield from KINDS[kind](campaign, target)
@@ -88,6 +92,13 @@ def table(trials: Sequence[Trial]) -> str:
     return "\n".join(lines)
 
 
+def _number_of_kind(text: str) -> tuple[str, int]:
+    kind, _, number = text.partition("=")
+    if kind not in KINDS:
+        raise argparse.ArgumentTypeError(f"'{kind}' is none of {', '.join(KINDS)}")
+    return kind, integer_from(1)(number)
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="faults, by default all")
@@ -101,6 +112,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"commands and files: {', '.join(names)}",
     )
     parser.add_argument("--trials", type=integer_from(1), default=10, help="of each kind for each job, by default 10")
+    parser.add_argument(
+        "--more",
+        nargs="+",
+        type=_number_of_kind,
+        default=[],
+        metavar="KIND=N",
+        help="another number of trials for a fault, such as kill=11",
+    )
     parser.add_argument("--minutes", type=integer_from(1), help="end after this time with what was tried")
     parser.add_argument("--seed", type=integer_from(0), default=0, help="chooses moments and places")
     parser.add_argument("--folder", type=Path, help="for everything that is written; by default a temporary one")

@@ -17,15 +17,15 @@ sys.path.insert(0, {scripts!r})
 import fault_campaign, prepare_data
 from basicsr.utils import checkpoint, image
 
-def campaign(kinds, targets, trials=1):
-    return fault_campaign.main(["--kinds", *kinds, "--trials", str(trials), "--targets", *targets])
+def campaign(kinds, targets, trials=1, more=()):
+    return fault_campaign.main(["--kinds", *kinds, "--trials", str(trials), "--more", "twice=1", *more, "--targets", *targets])
 
 @contextlib.contextmanager
 def in_place(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     yield path
 
-kept = campaign(["kill", "full", "short", "read_only", "twice", "clock"], ["train, QAT", "prepare_data"])
+kept = campaign(["kill", "full", "short", "read_only", "twice", "clock"], ["train, QAT", "prepare_data"], more=["kill=2"])
 kept += campaign(["damage"], ["packed network (.safetensors)", "metrics.jsonl, continued"])
 kept += campaign(["worker"], ["train, full precision"])
 image.atomic_path = prepare_data.atomic_path = in_place
@@ -46,6 +46,7 @@ def test_promises_are_kept_and_a_write_that_is_not_atomic_is_found():
         timeout=tiny.PATIENCE,
     )
     assert "kept 0 broken 2" in done.stdout, done.stdout[-4000:] + done.stderr[-4000:]
-    assert "| SIGKILL | train, QAT | 1 | 1 | 0 | 0 | 0 |" in done.stdout
+    assert "| SIGKILL | train, QAT | 2 | 2 | 0 | 0 | 0 |" in done.stdout
+    assert "| clock set back | train, QAT | 1 | 1 | 0 | 0 | 0 |" in done.stdout
     assert "length of files limited, prepare_data: fault: " in done.stderr
     assert re.search(r"length of files limited, train, QAT: fault: half written: .*\.(pth|state): ", done.stderr)
