@@ -12,6 +12,7 @@ from basicsr.models.distilled_model import DistilledModel
 from basicsr.quant.insertion.insert import quantizer_parameters
 from basicsr.training.low_rank import LowRankCorrections
 from basicsr.training.optimizers import build_optimizer, build_scheduler
+from basicsr.training.parameter_turns import ParameterTurns
 from basicsr.training.relative_steps import RelativeSteps, checked_units
 from basicsr.training.teacher import TeacherAutocast
 from basicsr.utils.errors import OptionsError
@@ -40,9 +41,13 @@ class PTQModel(DistilledModel):
         autocast: run the quantized network in bfloat16.
         correction_rank: learn a correction of this rank for each quantized weight, too, see `LowRankCorrections`; 0 for none.
         correction_lr_ratio: rate of the corrections, as a multiple of that of the bounds.
+        parameter_turns: globs on the names of what is trained, a group each, which are trained in turns, see `ParameterTurns`. By
+            default all bounds are trained together.
+        turns: in the whole training.
 
     Raises:
-        OptionsError: a component or a feature layer does not exist, there is no loss, or rates of corrections are not relative.
+        OptionsError: a component or a feature layer does not exist, there is no loss, rates of corrections are not relative, or groups
+            do not fit what is trained.
         QuantizationError: the coverage does not fit the network.
     """
 
@@ -65,6 +70,8 @@ class PTQModel(DistilledModel):
         autocast: TeacherAutocast = "off",
         correction_rank: Annotated[int, Field(ge=0)] = 0,
         correction_lr_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3,
+        parameter_turns: list[str] | None = None,
+        turns: Annotated[int, Field(gt=0)] = 9,
     ) -> None:
         if correction_rank and not relative_lr:
             raise OptionsError(
@@ -92,12 +99,19 @@ class PTQModel(DistilledModel):
             self.optimizer.add_param_group({"params": factors, "lr": rate})
             self.parameters = [*self.parameters, *factors]
             units.append(self._corrections.units)
+        self._turns = None
+        if parameter_turns:
+            learned = {id(parameter) for parameter in self.parameters}
+            trained = {name: p for name, p in self.network.named_parameters() if id(p) in learned}
+            self._turns = ParameterTurns(trained, parameter_turns, turns, self.total_iter)
         self.scheduler = build_scheduler(scheduler, self.optimizer, self.total_iter, "train:scheduler")
         if relative_lr:
             self._relative_steps = RelativeSteps(self.optimizer, *units)
 
     def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Take one step, see `DistilledModel.optimize_parameters`; the weights then hold their corrections."""
+        if self._turns is not None:
+            self._turns.begin(self.scheduler.last_epoch)
         if self._corrections is None:
             return super().optimize_parameters(batch)
         self._corrections.begin()

@@ -111,3 +111,18 @@ class VaryingBounds(Bounds):
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for the calibration report, a JSON file."""
         return {**super().as_dict(), "range_variance": self.range_variance}
+
+
+@dataclass(frozen=True)
+class OutlierBounds(Bounds):
+    """Bounds of all values, and where outliers begin.
+
+    Attributes:
+        breakpoint: the magnitude above which a value counts as an outlier, above 0; float32, in the shape of the bounds.
+    """
+
+    breakpoint: Tensor = field(kw_only=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {**super().as_dict(), "breakpoint": self.breakpoint.tolist()}

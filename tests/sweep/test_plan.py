@@ -90,6 +90,7 @@ def test_the_benchmarks_take_one_share_of_the_published_iterations(monkeypatch, 
     blocks = {"SwinIR-light": 24, "EDSR-baseline": 16, "RDN-small": 4}
     recipes = {"DBDC+Pac": "DBDC_Pac", "2DQuant revised": "2DQuant_as_published", "2DQuant as published": "2DQuant_as_published",
                "CondiQuant revised": "2DQuant_as_published", "SPR2Q without routing": "2DQuant_as_published",
+               "Outlier-aware revised": "2DQuant_as_published",
                "2DQuant as released": "2DQuant_as_released", "LSQ": "QAT", "ODM": "QAT",
                "QAD": "QAD", "QAD fitted": "QAD"}  # fmt: skip
     whole = {label: read_with_bases(Path(f"options/methods/{name}.yml"))["train"] for label, name in recipes.items()}
