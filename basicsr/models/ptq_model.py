@@ -99,14 +99,15 @@ class PTQModel(DistilledModel):
             self.optimizer.add_param_group({"params": factors, "lr": rate})
             self.parameters = [*self.parameters, *factors]
             units.append(self._corrections.units)
-        self._turns = None
-        if parameter_turns:
-            learned = {id(parameter) for parameter in self.parameters}
-            trained = {name: p for name, p in self.network.named_parameters() if id(p) in learned}
-            self._turns = ParameterTurns(trained, parameter_turns, turns, self.total_iter)
+        self._turns = self._build_turns(parameter_turns, turns) if parameter_turns else None
         self.scheduler = build_scheduler(scheduler, self.optimizer, self.total_iter, "train:scheduler")
         if relative_lr:
             self._relative_steps = RelativeSteps(self.optimizer, *units)
+
+    def _build_turns(self, groups: list[str], turns: int) -> ParameterTurns:
+        learned = {id(parameter) for parameter in self.parameters}
+        trained = {name: parameter for name, parameter in self.network.named_parameters() if id(parameter) in learned}
+        return ParameterTurns(trained, groups, turns, self.total_iter)
 
     def optimize_parameters(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Take one step, see `DistilledModel.optimize_parameters`; the weights then hold their corrections."""

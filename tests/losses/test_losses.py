@@ -36,6 +36,20 @@ def test_feature_loss_is_zero_for_scaled_features_and_for_zeros():
     assert build("NormalizedFeatureLoss")({"a": torch.zeros(2, 6)}, {"a": torch.zeros(2, 6)}) == 0
 
 
+def test_sensitivity_feature_loss_by_hand():
+    """Standard deviations 1 and 3 are 1/2 and 3/2 of their mean: weights e^0.5 and e^1.5, divided by their sum."""
+    teacher = {"a": torch.tensor([[-(0.5**0.5), 0.5**0.5]]), "b": torch.tensor([[-3 * 0.5**0.5, 3 * 0.5**0.5]])}
+    student = {"a": torch.tensor([[0.0, 2.0]]), "b": torch.tensor([[4.0, -4.0]])}
+    of_a, of_b = (2 - 2**0.5) ** 0.5, 2.0  # vectors of length 1 at 45 and at 180 degrees
+    share = 1 / (1 + torch.tensor(1.0).exp())
+    expected = 2 * (share * of_a + (1 - share) * of_b)
+    torch.testing.assert_close(build("SensitivityFeatureLoss", loss_weight=2.0)(student, teacher), expected)
+    larger = {name: 255 * feature for name, feature in teacher.items()}
+    torch.testing.assert_close(build("SensitivityFeatureLoss", loss_weight=2.0)(student, larger), expected)
+    zeros = {"a": torch.zeros(1, 2), "b": torch.zeros(1, 2)}
+    assert build("SensitivityFeatureLoss")(zeros, zeros) == 0
+
+
 def test_feature_loss_reaches_the_student(features):
     student, teacher = features
     build("NormalizedFeatureLoss")(student, teacher).backward()

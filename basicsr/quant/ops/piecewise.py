@@ -43,9 +43,7 @@ def regions_of(lower_bound: Tensor, upper_bound: Tensor, breakpoint_: Tensor, st
     )
 
 
-def fake_quantize(
-    x: Tensor, lower_bound: Tensor, upper_bound: Tensor, breakpoint_: Tensor, steps: Tensor
-) -> Tensor:
+def fake_quantize(x: Tensor, lower_bound: Tensor, upper_bound: Tensor, breakpoint_: Tensor, steps: Tensor) -> Tensor:
     """Return the values that the codes of `x` stand for, with gradients to `x`, to the bounds and to the breakpoint.
 
     The backward pass takes each round for the identity (straight-through): a bound gets what is clipped to it, and every region's step

@@ -90,6 +90,7 @@ class PiecewiseQuantizer(Quantizer[OutlierBounds]):
         self.mark_calibrated()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
         steps = state_dict.get(f"{prefix}steps")
         known = [_steps(self.spec.bits, below, above) for below in (True, False) for above in (True, False)]
         if steps is not None and steps.tolist() not in known:
@@ -97,7 +98,6 @@ class PiecewiseQuantizer(Quantizer[OutlierBounds]):
                 f"The checkpoint holds in '{prefix}steps' {steps.tolist()}, but {self.spec.bits} bits have one of {known}. It is damaged or "
                 "not one of this framework; take another one."
             )
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _steps(bits: int, below: bool, above: bool) -> list[int]:

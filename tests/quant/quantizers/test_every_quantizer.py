@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 
-from basicsr.quant.calibration import Bounds, CalibrationResult, SubsetPoints, VaryingBounds
+from basicsr.quant.calibration import Bounds, CalibrationResult, OutlierBounds, SubsetPoints, VaryingBounds
 from basicsr.quant.ops import functional
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -30,6 +30,7 @@ REFUSES = {
     "ODMWeight": lambda spec: not spec.symmetric,
     "PAMS": lambda spec: not spec.symmetric,
     "PAMSWeight": lambda spec: not spec.symmetric,
+    "Piecewise": lambda spec: spec.symmetric or spec.granularity == "per_channel",
     "Subset": lambda spec: spec.symmetric,
 }
 """Specifications that a quantizer cannot have by its nature; one that is not named here has to take all of them."""
@@ -38,6 +39,9 @@ CASES = [(name, spec) for name in NAMES for spec in SPECS if not REFUSES.get(nam
 REFUSED = [(name, spec) for name in NAMES for spec in SPECS if (name, spec) not in CASES]
 WITHOUT_PARAMETERS = {"DAQ", "DAQWeight", "DDTBWeight", "PAMSWeight", "Subset"}
 """Quantizers that learn nothing, because their values follow from the data or from calibration alone."""
+
+NOT_UNIFORM = {"Piecewise"}
+"""Quantizers with a static grid whose steps differ."""
 
 WITHOUT_UNITS = {"CADyQ", "DDTB"}
 """Quantizers that learn what is not measured in quantization steps."""
@@ -63,6 +67,7 @@ RESULTS = {
     Bounds: lambda quantizer: Bounds(**bounds(quantizer)),
     CalibrationResult: lambda quantizer: Bounds(**bounds(quantizer)),
     VaryingBounds: lambda quantizer: VaryingBounds(**bounds(quantizer), range_variance=0.1),
+    OutlierBounds: lambda quantizer: OutlierBounds(**bounds(quantizer), breakpoint=torch.tensor(0.3)),
     SubsetPoints: lambda quantizer: SubsetPoints(**points(quantizer), post_relu=False),
 }
 """By the kind of result that a quantizer takes: one that sets it up."""
@@ -220,10 +225,10 @@ def test_constant_data_give_finite_values(name, spec):
 
 @every_case
 def test_codes_stand_for_values_between_the_affine_bounds(name, spec):
-    """What is frozen into integers is what the network computes with; a grid that depends on the sample is refused."""
+    """What is frozen into integers is what the network computes with; a grid that depends on the sample, or is not uniform, is refused."""
     quantizer = build(name, *spec)
     x = torch.randn(300, 5)
-    if quantizer.dynamic:
+    if quantizer.dynamic or name in NOT_UNIFORM:
         with pytest.raises(QuantizationError, match="no fixed uniform grid"):
             quantizer.affine_bounds(x)
         return
@@ -245,16 +250,21 @@ def test_the_unit_of_a_parameter_moves_the_outermost_value_or_the_thresholds_by_
     assert list(units) == [name for name, _ in quantizer.named_parameters()]
     x = torch.cat([torch.linspace(-20, 20, 20001), torch.tensor([-1e3, 1e3])]).expand(1, 5, -1)  # beyond all bounds
     values = quantizer(x)[0, 0].unique()
-    step = values.diff().max()
+    steps = values.diff()
     for parameter, unit in units.items():
         moved = copy.deepcopy(quantizer)
         assert unit.shape == moved.get_parameter(parameter).shape
         assert not unit.requires_grad
         with torch.no_grad():
-            moved.get_parameter(parameter).add_(unit)
+            outwards = -1 if name in NOT_UNIFORM and parameter == "lower_bound" else 1  # inwards values would meet
+            moved.get_parameter(parameter).add_(outwards * unit)
         if parameter == "shift":
-            torch.testing.assert_close(moved(x), quantizer(x + step))
+            torch.testing.assert_close(moved(x), quantizer(x + steps.max()))
             continue
         after = moved(x)[0, 0].unique()
+        if name in NOT_UNIFORM:
+            distances = ((after - values).abs().max() - steps).abs()
+            torch.testing.assert_close(distances.min(), torch.tensor(0.0), rtol=0, atol=1e-6)
+            continue
         outermost = torch.stack([(after[0] - values[0]).abs(), (after[-1] - values[-1]).abs()])
-        torch.testing.assert_close(outermost.max(), step, rtol=1e-3, atol=0)
+        torch.testing.assert_close(outermost.max(), steps.max(), rtol=1e-3, atol=0)
