@@ -4,14 +4,17 @@ import torch
 from torch import Tensor
 
 from basicsr.quant.calibrators.base import BoundsCalibrator, FoundBounds
-from basicsr.quant.search.bound_search import BoundSearch, SearchOptions
+from basicsr.quant.search.bound_search import BoundSearch, SearchOptions, SearchResult
 from basicsr.quant.search.candidates import OneSidedStep, Search
+from basicsr.quant.search.row_search import search_rows
 from basicsr.quant.search.threads import single_thread
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 _BINS_PER_TENSOR = 2**16
 _BINS_PER_CHANNEL = 2**12
+_SHORT = 2**13  # elements of a channel
+_MANY = 8  # channels; fewer are searched one by one as fast
 
 
 @CALIBRATOR_REGISTRY.register("DOBI")
@@ -20,7 +23,8 @@ class DOBICalibrator(BoundsCalibrator):
 
     The winner is that of an exhaustive search in exact arithmetic, at the cost of one or two passes over the data
     instead of one for each candidate: see `BoundSearch`. `Bounds.mean_squared_error` is right to 0.01 percent, and
-    exact if there was a second pass. Per channel, each channel has its own search, with 4096 bins.
+    exact if there was a second pass. Per channel, each channel has its own search, with 4096 bins. Channels of few elements, as
+    weights have, try all candidates instead: see `search_rows`.
 
     The paper looks at plots to tell which data are one-sided; `auto` looks at the median (`candidates.bulk_side`).
     The code released with the paper always searches symmetrically.
@@ -64,8 +68,20 @@ class DOBICalibrator(BoundsCalibrator):
             one_sided_step=one_sided_step,
         )
         self._searches: list[BoundSearch] = []
+        self._results: list[SearchResult] = []
+        self._short: list[Tensor] | None = None if spec.channel_axis is None or search == "joint" else []
 
     def _observe(self, rows: Tensor) -> None:
+        if self._short is None:
+            self._search(rows)
+            return
+        self._short.append(rows.clone())
+        if len(rows) < _MANY or sum(kept.shape[1] for kept in self._short) > _SHORT:
+            before, self._short = self._short, None
+            for kept in before:
+                self._search(kept)
+
+    def _search(self, rows: Tensor) -> None:
         if not self._searches:
             self._searches = [BoundSearch(self._options, rows.device) for _ in rows]
         ranges = zip(self._lowest.tolist(), self._highest.tolist(), strict=True)
@@ -75,10 +91,13 @@ class DOBICalibrator(BoundsCalibrator):
 
     def _needs_another_pass(self) -> bool:
         with single_thread():
+            if self._short is not None:
+                self._results = search_rows(torch.cat(self._short, dim=1), self._options)
+                return False
             return any([search.narrow() for search in self._searches])
 
     def _find_bounds(self) -> FoundBounds:
-        results = [search.result for search in self._searches if search.result is not None]  # all of them
+        results = self._results or [s.result for s in self._searches if s.result is not None]  # all of them
         pairs = torch.tensor([(result.lower, result.upper) for result in results], dtype=torch.float64)
         lower, upper = pairs.to(self._lowest.device).T  # (C,), (C,)
         return FoundBounds(

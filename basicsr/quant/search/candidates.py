@@ -11,7 +11,7 @@ Search = Literal["auto", "symmetric", "one_sided", "joint"]
 OneSidedStep = Literal["K", "2K"]
 Side = Literal["lower", "upper", "both"]
 
-_BULK_SHARE_OF_RANGE = 1 / 4
+BULK_SHARE_OF_RANGE = 1 / 4
 
 
 def bulk_side(histogram: AlignedHistogram) -> Side:
@@ -24,7 +24,7 @@ def bulk_side(histogram: AlignedHistogram) -> Side:
     boundary counts to the inner part.
     """
     lowest, highest = histogram.position(histogram.lowest), histogram.position(histogram.highest)
-    margin = (highest - lowest) * _BULK_SHARE_OF_RANGE
+    margin = (highest - lowest) * BULK_SHARE_OF_RANGE
     half = (int(histogram.counts.sum()) + 1) // 2
     if int(histogram.counts[: int(lowest + margin)].sum()) >= half:
         return "lower"
