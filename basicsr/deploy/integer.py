@@ -14,4 +14,4 @@ def integer_network(network: nn.Module) -> nn.Module:
     Raises:
         QuantizationError: a quantizer has no such grid, or a layer no integer twin; names the layer.
     """
-    return with_twins(network, lambda layer: layer.behind_input_scale(layer.integer_twin()))
+    return with_twins(network, lambda layer: layer.behind_input_change(layer.integer_twin()))

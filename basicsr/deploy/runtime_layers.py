@@ -18,5 +18,5 @@ def eight_bit_network(network: nn.Module, *, integer_linear: bool = True) -> nn.
             form for runtimes; names the layer.
     """
     return with_twins(
-        network, lambda layer: layer.behind_input_scale(layer.runtime_form(integer_linear=integer_linear))
+        network, lambda layer: layer.behind_input_change(layer.runtime_form(integer_linear=integer_linear))
     )

@@ -72,7 +72,8 @@ def _has_form(block: SwinLayer) -> bool:
     return (
         exact_gelu
         and cast(QSplitLinear, attention.qkv).split == ("q", "k", "v")
-        and not any(cast(QModule, module).input_scale is not None for module in quantized)
+        and all(cast(QModule, module).input_scale is None for module in quantized)
+        and all(cast(QModule, module).input_rotation is None for module in quantized)
         and sum(isinstance(module, Quantizer) for module in block.modules()) == _QUANTIZERS
         and attention.window_tokens == BLOCK
         and block.norm1.normalized_shape[0] // attention.num_heads <= _LARGEST_HEAD

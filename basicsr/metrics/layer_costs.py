@@ -2,7 +2,7 @@
 
 Networks are observed from outside, in one forward pass. What counts how:
 
-- a module with a method `cost` (every quantized layer) states its own cost, and that of all that is inside of it;
+- a module with a method `cost` (every quantized layer) states its own cost, and that of all that is inside of it and states none;
 - `Linear`, `Conv2d`, `MatMul` and `LayerNorm`, known by the names of their classes, have a rule here;
 - a module with a method `own_macs(inputs, output)` states the MACs that it does with its own parameters, without its children;
 - of every other module, products of matrices and convolutions are counted as torch's FLOP counter knows them, in full precision.
@@ -45,7 +45,7 @@ class StatedCost(Protocol):
 
 @runtime_checkable
 class StatesCost(Protocol):
-    """A module that states its cost and that of everything inside of it."""
+    """A module that states its cost and that of everything inside of it that states none."""
 
     def cost(self, inputs: tuple[Tensor, ...], output: Tensor, /) -> StatedCost:
         """Return what a call with these inputs and this output costs."""
@@ -180,10 +180,10 @@ class _Probe:
 
 
 def _modules_to_count(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield a module and those inside of it, but nothing inside of one that states its whole cost."""
+    """Yield a module and those inside of it, but inside of one that states its cost only what states its own besides."""
     yield name or type(module).__name__, module
-    if not isinstance(module, StatesCost):
-        for child_name, child in module.named_children():
+    for child_name, child in module.named_children():
+        if not isinstance(module, StatesCost) or isinstance(child, StatesCost):
             yield from _modules_to_count(child, f"{name}.{child_name}" if name else child_name)
 
 

@@ -52,8 +52,9 @@ class QuantizedModel(Model):
         self.options = options
         self.device = device
         self.full_precision = network.to(device).eval().requires_grad_(False)
-        scales = options.quantization is not None and options.quantization.input_scales
-        changes_weights = scales or options.calibration.changes_weights
+        section = options.quantization
+        changes_inputs = section is not None and (section.input_scales or section.rotate_inputs)
+        changes_weights = changes_inputs or options.calibration.changes_weights
         shares = share_weights and options.path.pretrain_network_Q is None and not changes_weights
         self.network, self.quantization_map = quantized_copy(self.full_precision, options, share_weights=shares)
         self.total_iter = options.train.total_iter if options.train else 0

@@ -11,6 +11,7 @@ from basicsr.networks.quantized import load_quantized
 from basicsr.quant.insertion.insert import apply_quantization_map, named_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap, QuantizerEntry
 from basicsr.quant.insertion.released import convert_released_2dquant, is_released_2dquant
+from basicsr.quant.modules.input_rotation import InputRotation
 from basicsr.quant.modules.input_scale import InputScale
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.errors import CheckpointError, explained
@@ -18,6 +19,11 @@ from basicsr.utils.registry import QUANTIZER_REGISTRY
 from basicsr.utils.weights import load_weights_file
 
 MAP_FILE = "quantization_map.json"
+_CHANGES = {
+    InputScale: ("scales the channels of", "quantization:input_scales"),
+    InputRotation: ("rotates", "quantization:rotate_inputs"),
+}
+"""What layers do with their inputs before they quantize them, and the option for it."""
 
 
 def start_network(full_precision: nn.Module, file: Path, own: QuantizationMap) -> tuple[nn.Module, QuantizationMap]:
@@ -57,19 +63,18 @@ def load_weights_of(network: nn.Module, start: nn.Module) -> None:
     """Give a quantized network the weights and biases of another one of the same architecture, but none of its quantizers.
 
     Raises:
-        QuantizationError: one of them has weights that take back the scales of its inputs, and the other one has not; or the start has
+        QuantizationError: one of them has weights that take back a change of its inputs, and the other one has not; or the start has
             learned what has no place in the network.
     """
-    scaled, scaled_at_start = (
-        {name for name, module in one.named_modules() if isinstance(module, InputScale)} for one in (network, start)
-    )
-    if scaled != scaled_at_start:
-        name = min(scaled ^ scaled_at_start)
-        has, other = ("this run", "the network that it starts from")[:: 1 if name in scaled else -1]
-        raise QuantizationError(
-            f"In {has} the layer '{name.rpartition('.')[0]}' scales the channels of its input, in {other} it does not. Set "
-            f"'quantization:input_scales' to {str(not scaled).lower()}, so that both agree."
-        )
+    for change, (does, option) in _CHANGES.items():
+        own, at_start = ({n for n, m in one.named_modules() if isinstance(m, change)} for one in (network, start))
+        if own != at_start:
+            name = min(own ^ at_start)
+            has, other = ("this run", "the network that it starts from")[:: 1 if name in own else -1]
+            raise QuantizationError(
+                f"In {has} the layer '{name.rpartition('.')[0]}' {does} its input, in {other} it does not. Set "
+                f"'{option}' to {str(not own).lower()}, so that both agree."
+            )
     of_quantizers = tuple(f"{name}." for name, _ in named_quantizers(start))
     weights = {key: value for key, value in start.state_dict().items() if not key.startswith(of_quantizers)}
     left = network.load_state_dict(weights, strict=False).unexpected_keys

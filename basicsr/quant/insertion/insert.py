@@ -1,6 +1,7 @@
 """Put quantizers into a full-precision network, by a coverage preset or by rules, or by replaying a quantization map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,7 @@ def insert_quantizers(
     weight_symmetric: bool = False,
     activation_symmetric: bool = False,
     input_scales: bool = False,
+    rotate_inputs: bool = False,
 ) -> QuantizationMap:
     """Replace modules of `network` by their quantized twins, in place. The quantizers still need calibration.
 
@@ -60,13 +62,15 @@ def insert_quantizers(
         weight_symmetric: the bounds of weights are -u and u.
         activation_symmetric: the bounds of activations are -u and u.
         input_scales: give linear layers and convolutions whose input is quantized factors for its channels, which calibration chooses.
+        rotate_inputs: rotate the inputs of linear layers that are quantized, and their weights alike, see `modules.input_rotation`.
 
     Returns:
         The record of every quantizer; `apply_quantization_map` replays it.
 
     Raises:
         QuantizationError: bits out of range; a preset, rule or override that matches nothing; a module of an unexpected
-            type; a network that has quantizers already; a quantizer of activations for weights.
+            type; a network that has quantizers already; a quantizer of activations for weights; inputs to rotate, but no linear
+            layer that is quantized, or factors of inputs besides.
         OptionsError: an unknown type of quantizer or quantized module, or options that do not fit it.
     """
     _refuse_quantized(network)
@@ -75,8 +79,8 @@ def insert_quantizers(
     weights = partial(_quantizer_entry, weight_quantizer, weight_symmetric, weight_granularity)
     activations = partial(_quantizer_entry, activation_quantizer, activation_symmetric, activation_granularity)
     entry_of_role: _EntryOfRole = {"weight": weights, "activation": activations}
-    entries = (_module_entry(name, module, entry_of_role, input_scales) for name, module in selected.items())
-    quantization_map = QuantizationMap(tuple(entries))
+    entries = tuple(_module_entry(name, module, entry_of_role, input_scales) for name, module in selected.items())
+    quantization_map = QuantizationMap(_rotated(entries, input_scales) if rotate_inputs else entries)
     apply_quantization_map(network, quantization_map)
     return quantization_map
 
@@ -192,6 +196,27 @@ def _module_entry(name: str, module: SelectedModule, entry_of_role: _EntryOfRole
     return ModuleEntry(name, module.rule.type, module.rule.split, quantizers, full_precision, scaled)
 
 
+def _rotated(entries: tuple[ModuleEntry, ...], input_scales: bool) -> tuple[ModuleEntry, ...]:
+    """Return the entries, with a rotation of the input where a linear layer quantizes it."""
+    rotated = tuple(replace(entry, input_rotation=_can_rotate(entry)) for entry in entries)
+    if input_scales:
+        raise QuantizationError(
+            "'quantization:rotate_inputs' and 'quantization:input_scales' are both true, but a layer either rotates its input or divides "
+            "its channels. Set one of them to false."
+        )
+    if not any(entry.input_rotation for entry in rotated):
+        raise QuantizationError(
+            "'quantization:rotate_inputs' is true, but the network has no linear layer whose input is quantized. Set it to false, or "
+            "choose another 'quantization:coverage'."
+        )
+    return rotated
+
+
+def _can_rotate(entry: ModuleEntry) -> bool:
+    quantizes_inputs = any(quantizer.role == "activation" for quantizer in entry.quantizers.values())
+    return quantizes_inputs and QMODULE_REGISTRY.get(entry.type, "coverage").rotates_its_input
+
+
 def _quantizer_entry(
     quantizer: Mapping[str, Any], symmetric: bool, granularity: Granularity, slot: QuantizerSlot, bits: int
 ) -> QuantizerEntry:
@@ -233,7 +258,7 @@ def _source_module(modules: Mapping[str, nn.Module], entry: ModuleEntry) -> nn.M
 
 def _build_module(source: nn.Module, entry: ModuleEntry) -> QModule:
     qmodule = QMODULE_REGISTRY.get(entry.type)
-    slots = {slot.name: slot for slot in qmodule.slots(source, entry.split)}
+    slots = {slot.name: slot.rotated if entry.input_rotation else slot for slot in qmodule.slots(source, entry.split)}
     if slots.keys() != entry.quantizers.keys() | set(entry.full_precision):
         raise QuantizationError(
             f"The quantization map gives '{entry.name}' the quantizers {', '.join(entry.quantizers)}, but a {entry.type} "
@@ -256,4 +281,6 @@ def _build_module(source: nn.Module, entry: ModuleEntry) -> QModule:
                 f"The quantization map scales the input of '{entry.name}', a {entry.type} without channels."
             )
         layer.add_input_scale(channels[0])
+    if entry.input_rotation:
+        layer.add_input_rotation()
     return layer

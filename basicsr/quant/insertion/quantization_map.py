@@ -41,6 +41,7 @@ class ModuleEntry:
         quantizers: by their path inside the module, such as `q.act_quantizer`.
         full_precision: paths of the quantizers that were left out, so that their tensors stay in full precision.
         input_scale: whether the channels of its input are scaled, see `modules.input_scale`.
+        input_rotation: whether its input is rotated, see `modules.input_rotation`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ModuleEntry:
     quantizers: dict[str, QuantizerEntry]
     full_precision: tuple[str, ...] = ()
     input_scale: bool = False
+    input_rotation: bool = False
 
     def bits(self, role: Role) -> str:
         """Return the bits of the quantizers of a role, such as `4`, `4/8` if they differ, `-` if there are none."""
@@ -132,8 +134,9 @@ def activation_ranges(quantizer_types: Iterable[str]) -> ActivationRanges:
 
 def _module_as_dict(module: ModuleEntry) -> dict[str, Any]:
     data = {**asdict(module), "split": list(module.split), "full_precision": list(module.full_precision)}
-    if not module.input_scale:  # so that the records of networks without look as they always did
-        del data["input_scale"]
+    for change in ("input_scale", "input_rotation"):
+        if not data[change]:  # so that the records of networks without look as they always did
+            del data[change]
     return data
 
 

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from basicsr.quant.modules.cost import Cost
+from basicsr.quant.modules.input_rotation import InputRotation, padded_channels
 from basicsr.quant.modules.input_scale import InputScale
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError
@@ -40,6 +41,13 @@ class QuantizerSlot:
             return None
         return Channels(self.num_channels, self.channel_axis)
 
+    @property
+    def rotated(self) -> "QuantizerSlot":
+        """The slot as it is in a layer whose input is rotated, see `InputRotation`."""
+        if self.role == "weight" or self.num_channels is None:
+            return self
+        return replace(self, num_channels=padded_channels(self.num_channels))
+
 
 class QModule(nn.Module, ABC, Generic[SourceT]):
     """A module whose inputs pass through quantizers.
@@ -57,18 +65,23 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
             replaced, because their forward pass may do something else. A name also reaches classes of the
             architectures, which this package does not import.
         scales_its_input: whether `forward` divides its input as `scaled` does, the input channels being axis 1 of the weight.
+        rotates_its_input: whether it can rotate its input: a linear layer, which multiplies the last axis by its weight (rows, channels).
         learns_besides: it has parameters of its own, so that it takes its place even where none of its tensors is quantized.
         input_scale: the factors, where the insertion asked for them; see `add_input_scale`.
+        input_rotation: the rotation, likewise; see `add_input_rotation`. A layer has at most one of both.
     """
 
     source_type: ClassVar[str]
     scales_its_input: ClassVar[bool] = False
+    rotates_its_input: ClassVar[bool] = False
     learns_besides: ClassVar[bool] = False
     input_scale: InputScale | None
+    input_rotation: InputRotation | None
 
     def __init__(self, source: SourceT, quantizers: Mapping[str, nn.Module], /) -> None:
         super().__init__()
         self.input_scale = None
+        self.input_rotation = None
         for name, parameter in source._parameters.items():  # with those that are None, such as an absent bias
             self.register_parameter(name, parameter)
         for name, quantizer in quantizers.items():
@@ -97,9 +110,10 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
             output: what it returned; only shapes matter.
         """
 
-    def behind_input_scale(self, twin: nn.Module) -> nn.Module:
-        """Return a twin of the layer with the factors of the input before it, where there are any."""
-        return twin if self.input_scale is None else nn.Sequential(self.input_scale, twin)
+    def behind_input_change(self, twin: nn.Module) -> nn.Module:
+        """Return a twin of the layer with the factors or the rotation of the input before it, where there is one of both."""
+        change = self.input_rotation if self.input_scale is None else self.input_scale
+        return twin if change is None else nn.Sequential(change, twin)
 
     def integer_twin(self) -> nn.Module:
         """Return a module with the same inputs and outputs that multiplies integer codes and adds them up exactly.
@@ -138,8 +152,27 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
             raise QuantizationError(f"A {type(self).__name__} does not scale its input.")
         self.input_scale = InputScale(channels)
 
+    def add_input_rotation(self) -> None:
+        """Let the layer rotate its input, and give it the rotated weight: a parameter of its own, with a power of two columns.
+
+        Raises:
+            QuantizationError: the layer cannot rotate its input, or has factors of it.
+        """
+        if not self.rotates_its_input or self.input_scale is not None:
+            raise QuantizationError(
+                f"A {type(self).__name__} cannot rotate its input, or scales it: only one of both goes, in a linear layer."
+            )
+        weight = self.get_parameter("weight")
+        rotation = InputRotation(weight.shape[1], weight.device)
+        self.register_parameter(
+            "weight", nn.Parameter(rotation.of_weight(weight.detach()), requires_grad=weight.requires_grad)
+        )
+        self.input_rotation = rotation
+
     def scaled(self, x: Tensor, /) -> Tensor:
-        """Return the input of the layer as its quantizers get it: divided by the factors, where there are any."""
+        """Return the input of the layer as its quantizers get it: divided by the factors, or rotated, where there is one of both."""
+        if self.input_rotation is not None:
+            return self.input_rotation(x)
         return x if self.input_scale is None else self.input_scale(x)
 
     @torch.no_grad()

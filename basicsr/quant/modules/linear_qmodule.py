@@ -22,6 +22,7 @@ class QLinear(QModule[nn.Linear]):
 
     source_type = "Linear"
     scales_its_input = True
+    rotates_its_input = True
     weight: Tensor
     bias: Tensor | None
     weight_quantizer: Quantizer
@@ -77,6 +78,7 @@ class QSplitLinear(QModule[nn.Linear]):
 
     source_type = "Linear"
     scales_its_input = True
+    rotates_its_input = True
     weight: Tensor
     bias: Tensor | None
 

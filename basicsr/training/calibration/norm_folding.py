@@ -113,6 +113,8 @@ def _obstacle(norm: nn.LayerNorm, layers: Mapping[str, QModule], readers: Reader
             return f"'{name}', which reads it, is no linear layer"
         if bias is None:
             return f"'{name}', which reads it, has no bias"
+        if layers[name].input_rotation is not None:
+            return f"'{name}', which reads it, rotates its input"
         if name in readers.shared:
             return f"'{name}', which reads it, reads something else, too"
     return None if quantizer is not None else "none of the layers that read it quantizes its input"

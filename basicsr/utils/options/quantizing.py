@@ -53,6 +53,8 @@ class QuantizationOptions(Section):
     """Bounds of activations lie at the same distance from 0."""
     input_scales: bool = False
     """Even out the channels of a layer's input by factors that its weight takes back, so that one grid serves all of them."""
+    rotate_inputs: bool = False
+    """Rotate the inputs of linear layers by a Hadamard matrix, and their weights alike, so that no channel alone decides the range: CompSRT. Costs a product of matrices a layer."""
     shared_inputs: bool = False
     """One grid for all features of a dense block (RDN), so that each is rounded once and joined as codes; graphs for runtimes are faster."""
     overrides: list[OverrideOptions] = []
