@@ -14,11 +14,13 @@ from tests import tiny
 QUICK = [*(f"calibration:{role}={{type: MinMax}}" for role in ("weights", "activations")), "calibration:by_output=[]"]
 
 
-@pytest.mark.parametrize("change", ["fold_norms=2", "conditioning=0.01"])
+@pytest.mark.parametrize(
+    "change", ["calibration:fold_norms=2", "calibration:conditioning=0.01", "quantization:rotate_inputs=true"]
+)
 def test_a_changed_network_learns_and_packs_as_it_computes(change, tmp_path):
     description = {"type": "SwinIR", "upscale": 4, **tiny.NETWORK}
     network = build_network(description).eval()
-    given = tiny.train_overrides(tmp_path, "bit=3", f"calibration:{change}", *QUICK)
+    given = tiny.train_overrides(tmp_path, "bit=3", change, *QUICK)
     options = load_options(tiny.TRAIN, given)
     crops = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     model = PTQModel(network, options, torch.device("cpu"), feature_layers=["layers.0"])

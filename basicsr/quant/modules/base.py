@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.modules.cost import Cost
+from basicsr.quant.modules.input_change import behind_change
 from basicsr.quant.modules.input_rotation import InputRotation, padded_channels
 from basicsr.quant.modules.input_scale import InputScale
 from basicsr.quant.quantizers.base import Channels
@@ -113,7 +114,7 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
     def behind_input_change(self, twin: nn.Module) -> nn.Module:
         """Return a twin of the layer with the factors or the rotation of the input before it, where there is one of both."""
         change = self.input_rotation if self.input_scale is None else self.input_scale
-        return twin if change is None else nn.Sequential(change, twin)
+        return behind_change(change, twin)
 
     def integer_twin(self) -> nn.Module:
         """Return a module with the same inputs and outputs that multiplies integer codes and adds them up exactly.
