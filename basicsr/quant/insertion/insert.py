@@ -1,7 +1,6 @@
 """Put quantizers into a full-precision network, by a coverage preset or by rules, or by replaying a quantization map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.insertion.coverage import CoverageOverride, CoverageRule
+from basicsr.quant.insertion.entry_changes import refuse_role, with_quantizers_by_name, with_rotations
 from basicsr.quant.insertion.quantization_map import ModuleEntry, QuantizationMap, QuantizerEntry
 from basicsr.quant.insertion.selection import (
     SelectedModule,
@@ -44,6 +44,7 @@ def insert_quantizers(
     activation_symmetric: bool = False,
     input_scales: bool = False,
     rotate_inputs: bool = False,
+    quantizers_by_name: Sequence[Mapping[str, Any]] = (),
 ) -> QuantizationMap:
     """Replace modules of `network` by their quantized twins, in place. The quantizers still need calibration.
 
@@ -63,6 +64,7 @@ def insert_quantizers(
         activation_symmetric: the bounds of activations are -u and u.
         input_scales: give linear layers and convolutions whose input is quantized factors for its channels, which calibration chooses.
         rotate_inputs: rotate the inputs of linear layers that are quantized, and their weights alike, see `modules.input_rotation`.
+        quantizers_by_name: `{match: glob on the names of quantizers, quantizer: {type: ...}}`: others than those of their role; later ones win.
 
     Returns:
         The record of every quantizer; `apply_quantization_map` replays it.
@@ -80,7 +82,8 @@ def insert_quantizers(
     activations = partial(_quantizer_entry, activation_quantizer, activation_symmetric, activation_granularity)
     entry_of_role: _EntryOfRole = {"weight": weights, "activation": activations}
     entries = tuple(_module_entry(name, module, entry_of_role, input_scales) for name, module in selected.items())
-    quantization_map = QuantizationMap(_rotated(entries, input_scales) if rotate_inputs else entries)
+    entries = with_rotations(entries, input_scales=input_scales) if rotate_inputs else entries
+    quantization_map = QuantizationMap(with_quantizers_by_name(entries, quantizers_by_name))
     apply_quantization_map(network, quantization_map)
     return quantization_map
 
@@ -196,37 +199,12 @@ def _module_entry(name: str, module: SelectedModule, entry_of_role: _EntryOfRole
     return ModuleEntry(name, module.rule.type, module.rule.split, quantizers, full_precision, scaled)
 
 
-def _rotated(entries: tuple[ModuleEntry, ...], input_scales: bool) -> tuple[ModuleEntry, ...]:
-    """Return the entries, with a rotation of the input where a linear layer quantizes it."""
-    rotated = tuple(replace(entry, input_rotation=_can_rotate(entry)) for entry in entries)
-    if input_scales:
-        raise QuantizationError(
-            "'quantization:rotate_inputs' and 'quantization:input_scales' are both true, but a layer either rotates its input or divides "
-            "its channels. Set one of them to false."
-        )
-    if not any(entry.input_rotation for entry in rotated):
-        raise QuantizationError(
-            "'quantization:rotate_inputs' is true, but the network has no linear layer whose input is quantized. Set it to false, or "
-            "choose another 'quantization:coverage'."
-        )
-    return rotated
-
-
-def _can_rotate(entry: ModuleEntry) -> bool:
-    quantizes_inputs = any(quantizer.role == "activation" for quantizer in entry.quantizers.values())
-    return quantizes_inputs and QMODULE_REGISTRY.get(entry.type, "coverage").rotates_its_input
-
-
 def _quantizer_entry(
     quantizer: Mapping[str, Any], symmetric: bool, granularity: Granularity, slot: QuantizerSlot, bits: int
 ) -> QuantizerEntry:
     """Return the record of a quantizer, its options checked and completed by their defaults."""
     kind, options = QUANTIZER_REGISTRY.resolve(quantizer, f"{slot.role}_quantizer")
-    if slot.role not in kind.roles:
-        raise QuantizationError(
-            f"A {quantizer['type']} is for the quantization of {kind.roles[0]}s only; choose another "
-            f"'quantization:{slot.role}_quantizer'."
-        )
+    refuse_role(kind, quantizer["type"], slot.role, f"quantization:{slot.role}_quantizer")
     if granularity == "per_channel" and slot.channel_axis is not None:
         spec = QuantSpec(bits, symmetric, "per_channel", slot.channel_axis)
     else:

@@ -61,6 +61,8 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
             tensor has none: for parameters that each channel has, although all channels share one grid.
         dynamic: the values that codes stand for are computed anew for each sample (each index of axis 0), so that 2**bits
             values are meant for each sample apart. Of the class, whether it may be so; of a quantizer, whether it is.
+        own_calibrator: registered name of the calibrator that sets it up, whatever the options name for others; None for that of the
+            options.
         only_gradients: options that change gradients alone: a trained network computes the same with other values of them.
         name: where the quantizer sits in its network, for messages; filled in by the insertion.
         built_from: its registered type and its options; filled in by the insertion.
@@ -73,6 +75,7 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
     takes: ClassVar[type[CalibrationResult]]
     roles: ClassVar[tuple[str, ...]] = ("weight", "activation")
     takes_channels: ClassVar[bool] = False
+    own_calibrator: ClassVar[str | None] = None
     dynamic: bool = False
     only_gradients: ClassVar[tuple[str, ...]] = ()
     bits: Tensor

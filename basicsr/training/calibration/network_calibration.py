@@ -23,7 +23,7 @@ from basicsr.training.calibration.weight_conditioning import condition_weights
 from basicsr.training.calibration.weight_fitting import check_weight_fit, fit_weights
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
-from basicsr.utils.options import CalibrationOptions
+from basicsr.utils.options import CalibrationOptions, Component
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 
@@ -54,7 +54,7 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
     seen = set()
     for name, quantizer in named_quantizers(network):
         role = "weights" if name in weights else "activations"
-        calibrator = getattr(options, role)
+        calibrator = _calibrator_of(quantizer, getattr(options, role))
         gives = CALIBRATOR_REGISTRY.get(calibrator["type"], f"calibration:{role}:type").gives
         if not issubclass(gives, quantizer.takes):
             raise OptionsError(
@@ -62,10 +62,15 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
                 f"'{name}' is a {type(quantizer).__name__} and needs {_in_words(quantizer.takes)}. Change 'calibration:{role}' "
                 f"or 'quantization:{role.removesuffix('s')}_quantizer'."
             )
-        if (role, quantizer.spec) not in seen:
-            seen.add((role, quantizer.spec))
+        if (calibrator["type"], role, quantizer.spec) not in seen:
+            seen.add((calibrator["type"], role, quantizer.spec))
             with naming_quantizer(name):
                 build_calibrator(calibrator, quantizer.spec, f"calibration:{role}")
+
+
+def _calibrator_of(quantizer: Quantizer, of_role: Component) -> Component:
+    """Return the calibrator of a quantizer: its own, or that of the options for its role."""
+    return of_role if quantizer.own_calibrator is None else {"type": quantizer.own_calibrator}
 
 
 def _in_words(result: type[CalibrationResult]) -> str:
@@ -99,7 +104,9 @@ def calibrate_network(
     weights = quantized_weights(network)
     leaders = {**quantizers_with_same_input(network), **sharing_quantizers(network)}
     calibrators = {
-        name: build_calibrator(options.activations, quantizer.spec, "calibration:activations")
+        name: build_calibrator(
+            _calibrator_of(quantizer, options.activations), quantizer.spec, "calibration:activations"
+        )
         for name, quantizer in named_quantizers(network)
         if name not in weights and name not in leaders
     }
@@ -108,7 +115,8 @@ def calibrate_network(
     for name, quantizer in named_quantizers(network):
         if name in weights:
             with naming_quantizer(name):
-                calibrator = build_calibrator(options.weights, quantizer.spec, "calibration:weights")
+                chosen = _calibrator_of(quantizer, options.weights)
+                calibrator = build_calibrator(chosen, quantizer.spec, "calibration:weights")
                 result = calibrate_tensor(calibrator, weights[name])
         else:
             result = found[leaders.get(name, name)]

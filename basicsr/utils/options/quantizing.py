@@ -17,6 +17,15 @@ class OverrideOptions(Section):
     a_bits: BitsOrFull | None = None
 
 
+class NamedQuantizerOptions(Section):
+    """Another quantizer than that of their role for the quantizers whose name matches a glob."""
+
+    match: str
+    """Glob on the names of quantizers, such as `*.attn.av.a_quantizer`."""
+    quantizer: Component
+    """Quantizer there; bits and granularity stay."""
+
+
 class RuleOptions(Section):
     """Layers that get one type of quantized layer."""
 
@@ -43,6 +52,8 @@ class QuantizationOptions(Section):
     """Quantizer of weights."""
     activation_quantizer: Component = {"type": "Affine"}
     """Quantizer of activations."""
+    quantizers_by_name: list[NamedQuantizerOptions] = []
+    """Other quantizers in single places; later ones win."""
     weight_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
     """One pair of bounds for a weight, or one for each output channel."""
     activation_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
