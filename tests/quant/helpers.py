@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.observe.capture import observe_quantizer_inputs
 
@@ -15,7 +16,7 @@ def set_min_max_bounds(network: nn.Module, *inputs: Tensor) -> None:
             axis = quantizer.spec.channel_axis
             rows = x.reshape(1, -1) if axis is None else x.movedim(axis, 0).flatten(1)
             lower, upper = rows.amin(1), rows.amax(1) + 1e-6
-            quantizer.set_bounds(lower.view(quantizer.bounds_shape), upper.view(quantizer.bounds_shape))
+            quantizer.load_calibration(Bounds(lower.view(quantizer.bounds_shape), upper.view(quantizer.bounds_shape)))
 
         return take
 

@@ -27,6 +27,7 @@ REFUSES = {
     "DAQWeight": lambda spec: not spec.symmetric,
     "DDTB": lambda spec: spec.symmetric or spec.granularity == "per_channel",
     "DDTBWeight": lambda spec: spec.symmetric,
+    "LogSqrt2": lambda spec: spec.symmetric or spec.granularity == "per_channel",
     "ODMWeight": lambda spec: not spec.symmetric,
     "PAMS": lambda spec: not spec.symmetric,
     "PAMSWeight": lambda spec: not spec.symmetric,
@@ -40,7 +41,7 @@ REFUSED = [(name, spec) for name in NAMES for spec in SPECS if (name, spec) not 
 WITHOUT_PARAMETERS = {"DAQ", "DAQWeight", "DDTBWeight", "PAMSWeight", "Subset"}
 """Quantizers that learn nothing, because their values follow from the data or from calibration alone."""
 
-NOT_UNIFORM = {"Piecewise"}
+NOT_UNIFORM = {"LogSqrt2", "Piecewise"}
 """Quantizers with a static grid whose steps differ."""
 
 WITHOUT_UNITS = {"CADyQ", "DDTB"}
