@@ -12,7 +12,7 @@ from basicsr.quant.insertion.translation import translate_quantizer, translate_q
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import QUANTIZER_REGISTRY
-from tests.quant.quantizers.test_every_quantizer import REFUSES, build
+from tests.quant.quantizers.test_every_quantizer import NOT_UNIFORM, REFUSES, build
 
 NAMES = QUANTIZER_REGISTRY.names()
 PAIRS = [
@@ -22,9 +22,9 @@ PAIRS = [
     for role in ("weight", "activation")
     if all(role in QUANTIZER_REGISTRY.get(name).roles for name in (before, now))
 ]
-HAS_NO_BOUNDS = {"CADyQ", "DAQ", "DDTB", "Subset"}
-"""Sources of dynamic ranges, DDTB as built here, with a gate; a gate's bounds are those of a sample."""
-TAKES_NO_BOUNDS = {"DAQ", "Subset"}
+HAS_NO_BOUNDS = {"CADyQ", "DAQ", "DDTB", "Subset", *NOT_UNIFORM}
+"""Sources of dynamic ranges and of grids that are not uniform, DDTB as built here, with a gate; a gate's bounds are those of a sample."""
+TAKES_NO_BOUNDS = {"DAQ", "Piecewise", "Subset"}
 
 
 def spec_of(name, bits=3):
