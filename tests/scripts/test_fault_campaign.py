@@ -17,15 +17,15 @@ sys.path.insert(0, {scripts!r})
 import fault_campaign, prepare_data
 from basicsr.utils import checkpoint, image
 
-def campaign(kinds, targets, trials=1, more=()):
-    return fault_campaign.main(["--kinds", *kinds, "--trials", str(trials), "--more", "twice=1", *more, "--targets", *targets])
+def campaign(kinds, targets, trials=1, more="twice=1"):
+    return fault_campaign.main(["--kinds", *kinds, "--trials", str(trials), "--more", more, "--targets", *targets])
 
 @contextlib.contextmanager
 def in_place(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     yield path
 
-kept = campaign(["kill", "full", "short", "read_only", "twice", "clock"], ["train, QAT", "prepare_data"], more=["kill=2"])
+kept = campaign(["kill", "full", "short", "read_only", "twice", "clock"], ["train, QAT", "prepare_data"], more="kill=2")
 kept += campaign(["damage"], ["packed network (.safetensors)", "metrics.jsonl, continued"])
 kept += campaign(["worker"], ["train, full precision"])
 image.atomic_path = prepare_data.atomic_path = in_place

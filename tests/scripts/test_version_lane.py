@@ -23,6 +23,16 @@ def test_packages_of_the_lanes_are_those_of_the_project():
     assert lane("oldest", DRY="1", TORCH="torch==2.7.0").stdout.splitlines()[:2] == ["torch==2.7.0", oldest[1]]
 
 
+def test_the_short_lane_runs_some_of_the_tests():
+    every, short = (
+        [line for line in lane("oldest", DRY="1", **how).stdout.splitlines() if line.startswith("tests/")]
+        for how in ({}, {"SHORT": "1"})
+    )
+    assert len(every) == len(short) == 5 and every != short
+    assert all((tiny.ROOT / path).exists() for path in (*every, *short))
+    assert all(any(path == whole or path.startswith(f"{whole}/") for whole in every) for path in short)
+
+
 def test_another_lane_is_told():
     done = lane("middle")
     assert done.returncode == 2 and done.stderr == "Give 'oldest' or 'newest', not 'middle'.\n"
