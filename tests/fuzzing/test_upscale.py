@@ -112,6 +112,6 @@ def graph(tmp_path_factory):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_graphs_whose_bytes_were_changed(runtime, graph, fuzz, memory, tmp_path, capfd):
-    """Without a checksum both runtimes make other pictures of half of them, and OpenVINO ends the process at some."""
+    """Without a checksum both runtimes make other pictures of many of them, and OpenVINO ends the process at some."""
     pytest.importorskip(runtime)
     damage(fuzz, Enlarger(tmp_path, capfd, ".onnx", runtime), graph)
