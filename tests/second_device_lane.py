@@ -11,11 +11,12 @@ from basicsr.archs import build_network
 from basicsr.evaluation.inference import upscale
 from basicsr.losses.pixel_loss import L1Loss
 from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
+from basicsr.quant.spec import QuantSpec
 from basicsr.training.gradient_step import GradientStep
 from basicsr.training.host_waits import HostWaits
 from basicsr.training.recordable import RecordingError, require_recordable
 from basicsr.utils.options import load_options
-from basicsr.utils.registry import MODEL_REGISTRY, QUANTIZER_REGISTRY
+from basicsr.utils.registry import CALIBRATOR_REGISTRY, MODEL_REGISTRY, QUANTIZER_REGISTRY
 from tests import tiny
 from tests.quant.quantizers import test_every_quantizer as quantizers
 from tests.second_device import NAME, REGISTER, SecondDevice
@@ -55,6 +56,29 @@ def test_quantizers_give_the_same_bits_and_never_wait(second, name, spec):
         quantizer(x).square().sum().backward()
         pairs = zip((x, *quantizer.parameters()), (y, *other.parameters()), strict=True)
         assert all((a.grad is None) is (b.grad is None) and (a.grad is None or same(b.grad, a.grad)) for a, b in pairs)
+
+
+def found(name, spec, batches):
+    calibrator = CALIBRATOR_REGISTRY.build({"type": name}, spec, where="calibration")
+    another = True
+    while another:
+        for batch in batches:
+            calibrator.update(batch)
+        another = calibrator.end_pass()
+    result = calibrator.finish().as_dict()
+    return result.pop("mean_squared_error"), result
+
+
+@pytest.mark.parametrize("name", CALIBRATOR_REGISTRY.names())
+def test_calibrators_find_the_same_bits(second, name):
+    for spec in (QuantSpec(4), QuantSpec(3, symmetric=True), QuantSpec(2, granularity="per_channel", channel_axis=1)):
+        torch.manual_seed(0)
+        batches = [torch.randn(2, 3, 8, 9) for _ in range(2)]
+        error, expected = found(name, spec, batches)
+        with second:
+            other_error, result = found(name, spec, [batch.to(second.device) for batch in batches])
+        assert result == expected
+        assert (other_error or 0) == pytest.approx(error or 0, rel=1e-9)  # a sum in float64, whose order is free
 
 
 def quantized(architecture, coverage):
