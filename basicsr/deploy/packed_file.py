@@ -175,7 +175,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], description: Descri
     for name, shape in description.codes:
         spec = quantizers[name].spec
         end = offset + packed_size(math.prod(shape), spec.bits)
-        codes = unpack_codes(tensors["codes"][offset:end], spec.bits, shape)
+        codes = unpack_codes(_part(tensors["codes"], offset, end), spec.bits, shape)
         lower, upper = (state.pop(f"{name}.{bound}") for bound in ("lower_bound", "upper_bound"))
         frozen[name], offset = FrozenWeight(codes, lower, upper, spec), end
     put_frozen_weights(network, frozen)
@@ -199,6 +199,12 @@ def _pieces(tensors: Mapping[str, Tensor], description: Description) -> dict[str
     for name, dtype, shape in description.state:
         start = offsets.get(dtype, 0)
         offsets[dtype] = start + math.prod(shape)
-        piece = tensors[dtype][start : offsets[dtype]].reshape(tuple(shape))
+        piece = _part(tensors[dtype], start, offsets[dtype]).reshape(tuple(shape))
         pieces[name] = piece.float() if dtype == "float16" else piece
     return pieces
+
+
+def _part(tensor: Tensor, start: int, end: int) -> Tensor:
+    if not start <= end <= len(tensor):
+        raise ValueError(f"it describes {end} numbers where it holds {len(tensor)}.")
+    return tensor[start:end]
