@@ -17,9 +17,9 @@ from basicsr.utils.registry import QUANTIZER_REGISTRY
 class PiecewiseQuantizer(Quantizer[OutlierBounds]):
     """Uniform steps between -t and t, and other uniform steps on both sides of it up to the bounds (arXiv 2511.00682); for activations.
 
-    There are 2**(bits - 1) - 1 steps inside and 2**(bits - 2) - 1 on each side, so that 2**bits - 2 values are used. At 2 bits that formula
-    gives outliers no step at all. They get one on each side, which makes 4 values. Where calibration found outliers on one side
-    alone, as behind a ReLU, that side has the steps of both, and the steps inside reach to the bound on the other side.
+    There are 2**(bits - 1) - 1 points inside, 0 among them, and 2**(bits - 2) - 1 on each side: 2**bits - 3 values. At 2 bits that
+    formula leaves 0 alone. There the values are both bounds, -t and t. Where calibration found outliers on one side alone, as behind a
+    ReLU, that side has the points of both, and the points inside reach to the bound on the other side.
 
     The parameters `lower_bound`, `upper_bound` and `breakpoint`, float32 (), are learned; the buffer `steps` (3,) says how many steps each
     of the regions has. See `ops.piecewise` for values and gradients. The range is static, but the grid is not uniform: it cannot
@@ -102,7 +102,7 @@ class PiecewiseQuantizer(Quantizer[OutlierBounds]):
 
 def _steps(bits: int, below: bool, above: bool) -> list[int]:
     """Return the number of steps below, inside and above, given on which sides there are outliers."""
-    outside = max(2 ** (bits - 2) - 1, 1)
+    inside, outside = max(2 ** (bits - 1) - 2, 1), max(2 ** (bits - 2) - 1, 1)
     if below and above:
-        return [outside, 2 ** (bits - 1) - 1, outside]
-    return [2 * outside * below, 2 ** (bits - 1) - 1, 2 * outside * above]
+        return [outside, inside, outside]
+    return [2 * outside * below, inside, 2 * outside * above]

@@ -12,7 +12,6 @@ from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.quant.calibration import OutlierBounds
 from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
 from basicsr.quant.ops import piecewise
-from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.quantizers.piecewise_quantizer import PiecewiseQuantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from tests.deploy.networks import EDSR, IMAGE
@@ -32,13 +31,13 @@ def bounds(lower, upper, middle):
 @pytest.mark.parametrize(
     ("bits", "numbers", "expected"),
     [
-        (4, (-5.0, 16.0, 3.5), [-5, -4.5, -4, -3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 7 + 2 / 3, 11 + 5 / 6, 16]),
-        (3, (-9.0, 7.0, 3.0), [-9, -3, -1, 1, 3, 7]),
-        (2, (-4.0, 8.0, 1.0), [-4, -1, 1, 8]),  # the formula gives outliers no step; they get one on each side
-        (2, (0.0, 5.0, 1.0), [0, 1, 3, 5]),  # behind a ReLU outliers are on one side, which has the steps of both
-        (3, (0.0, 7.0, 3.0), [0, 1, 2, 3, 5, 7]),
-        (3, (-7.0, 2.0, 4.0), [-7, -5.5, -4, -2, 0, 2]),
-        (3, (-1.0, 2.0, 4.0), [-1, 0, 1, 2]),  # moving averages may stay within the percentile: no outliers
+        (4, (-6.0, 15.0, 3.0), [-6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 7, 11, 15]),
+        (3, (-9.0, 7.0, 3.0), [-9, -3, 0, 3, 7]),
+        (2, (-4.0, 8.0, 1.0), [-4, -1, 1, 8]),  # the formula would leave 0 alone
+        (2, (0.0, 5.0, 1.0), [0, 1, 3, 5]),  # behind a ReLU outliers are on one side, which has the points of both
+        (3, (0.0, 7.0, 3.0), [0, 1.5, 3, 5, 7]),
+        (3, (-7.0, 2.0, 4.0), [-7, -5.5, -4, -1, 2]),
+        (3, (-1.0, 2.0, 4.0), [-1, 0.5, 2]),  # moving averages may stay within the percentile: no outliers
     ],
 )
 def test_values_by_hand(bits, numbers, expected):
@@ -54,17 +53,22 @@ def test_values_by_hand(bits, numbers, expected):
     torch.testing.assert_close(quantizer(x)[decided], nearest[decided])
 
 
-def test_without_outliers_values_are_those_of_a_uniform_quantizer():
-    """With t at the upper bound of data behind a ReLU there is one region, of as many values as one bit less has."""
-    quantizer, affine = quantizer_of(4, 0.0, 2.0, 2.0), AffineQuantizer(QuantSpec(3))
-    affine.set_bounds(0.0, 2.0)
-    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(quantizer(x), affine(x))
-    assert torch.equal(quantizer.codes(x), affine.codes(x))
+def test_0_is_a_value_where_outliers_lie_on_both_sides():
+    for bits in (3, 4, 8):
+        quantizer = quantizer_of(bits, -1.7, 2.3, 0.9)
+        assert float(quantizer(torch.zeros(1)).detach().abs()) < 1e-6
+        points = piecewise.points_of(*quantizer._grid()).detach()
+        assert len(points) == 2**bits - 3 and int((points.abs() < 0.9 + 1e-6).sum()) == 2 ** (bits - 1) - 1
+
+
+def test_without_outliers_values_are_those_of_a_uniform_grid():
+    quantizer = quantizer_of(4, 0.0, 6.0, 6.0)
+    x = torch.tensor([-1.0, 0.4, 0.6, 3.2, 5.7, 9.0])
+    torch.testing.assert_close(quantizer(x), torch.tensor([0.0, 0.0, 1.0, 3.0, 6.0, 6.0]))
 
 
 def test_gradients_by_hand():
-    """l = -9, u = 7, t = 3 at 3 bits: steps 6, 2 and 4. A value moves with the steps below it; rounding counts as the identity."""
+    """l = -9, u = 7, t = 3 at 3 bits: steps 6, 3 and 4. A value moves with the steps below it; rounding counts as the identity."""
     quantizer = quantizer_of(3, -9.0, 7.0, 3.0)
     x = torch.tensor([-20.0, -4.0, 0.5, 6.0, 9.0], requires_grad=True)
     found = []
@@ -77,7 +81,7 @@ def test_gradients_by_hand():
     expected = [
         [0, 1, 0, 0],  # clipped to l
         [1, -1 / 6, 0, -1 / 6],  # -3 = l + s: error 1/6 of a step, and ds/dl = -1, ds/dt = -1
-        [1, 0, 0, (2 - 1.75) * 2 / 3],  # 1 = -t + 2 s: error 1/4 of a step, ds/dt = 2/3
+        [1, 0, 0, -1 / 6],  # 0 = -t + s: error -1/6 of a step, ds/dt = 1
         [1, 0, 0.25, -0.25],  # 7 = t + s: error 1/4, ds/du = 1, ds/dt = -1
         [0, 0, 1, 0],  # clipped to u
     ]
@@ -107,10 +111,10 @@ def test_a_calibration_that_cannot_be_used_is_refused(numbers):
 def test_a_checkpoint_with_other_steps_is_refused():
     parent = torch.nn.ModuleDict({"a": quantizer_of(4, -4.0, 4.0, 1.0)})
     state = parent.state_dict()
-    assert state["a.steps"].tolist() == [3, 7, 3]
-    parent.load_state_dict({**state, "a.steps": torch.tensor([0, 7, 6])})
-    assert parent["a"].steps.tolist() == [0, 7, 6]
-    for steps in ([3, 7, 9], [3, 7]):
+    assert state["a.steps"].tolist() == [3, 6, 3]
+    parent.load_state_dict({**state, "a.steps": torch.tensor([0, 6, 6])})
+    assert parent["a"].steps.tolist() == [0, 6, 6]
+    for steps in ([3, 7, 3], [3, 6]):
         with pytest.raises(QuantizationError, match=r"holds in 'a.steps' .*4 bits have one of"):
             parent.load_state_dict({**state, "a.steps": torch.tensor(steps)})
 
