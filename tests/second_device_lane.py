@@ -8,6 +8,7 @@ import torch
 
 from basicsr import pipeline
 from basicsr.archs import build_network
+from basicsr.deploy.packed_file import load_packed, save_packed
 from basicsr.evaluation.inference import upscale
 from basicsr.losses.pixel_loss import L1Loss
 from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers
@@ -18,6 +19,7 @@ from basicsr.training.recordable import RecordingError, require_recordable
 from basicsr.utils.options import load_options
 from basicsr.utils.registry import CALIBRATOR_REGISTRY, MODEL_REGISTRY, QUANTIZER_REGISTRY
 from tests import tiny
+from tests.deploy import networks
 from tests.quant.quantizers import test_every_quantizer as quantizers
 from tests.second_device import NAME, REGISTER, SecondDevice
 
@@ -124,6 +126,21 @@ def test_tiles_and_self_ensembles_give_the_same_bits_and_never_wait(second):
             with HostWaits() as looked_at:
                 enlarged = upscale(other, image, **options)
             assert same(enlarged, upscale(network, lr, **options)) and not looked_at.waits, looked_at.by_place
+
+
+@pytest.mark.parametrize("architecture", tiny.NETWORKS)
+def test_packed_files_have_the_same_bytes_and_their_networks_run_on_the_device(second, architecture, tmp_path):
+    options = {"type": architecture, **tiny.NETWORKS[architecture]}
+    network, inserted = networks.calibrated("2dquant" if architecture == "SwinIR" else "body", 4, options)
+    save_packed(network, options, inserted, tmp_path / "cpu.safetensors")
+    with second:
+        save_packed(copy.deepcopy(network).to(second.device), options, inserted, tmp_path / "second.safetensors")
+        other = load_packed(tmp_path / "second.safetensors")[0].to(second.device)
+        enlarged = other(networks.IMAGE.to(second.device)).detach()
+    assert (tmp_path / "second.safetensors").read_bytes() == (tmp_path / "cpu.safetensors").read_bytes()
+    assert same(
+        enlarged, load_packed(tmp_path / "cpu.safetensors")[0](networks.IMAGE).detach(), architecture != "SwinIR"
+    )
 
 
 def trainings():
