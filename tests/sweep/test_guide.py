@@ -29,7 +29,8 @@ def test_every_network_of_the_benchmarks_has_its_table(committed):
 
 
 @pytest.mark.parametrize("sweep", ["benchmarks", "msrresnet"])
-def test_methods_of_the_tables_have_all_their_bits(committed, sweep):
+def test_methods_of_the_tables_have_all_their_bits_or_the_page_says_so(committed, sweep):
+    text = (tiny.ROOT / FILE).read_text(encoding="utf-8")
     rows = [row for row in committed[sweep] if (row["scale"], row["dataset"]) == (4, DATASET) and row["coverage"]]
     for arch in {row["arch"] for row in rows}:
         of_method = {}
@@ -37,7 +38,9 @@ def test_methods_of_the_tables_have_all_their_bits(committed, sweep):
             if row["arch"] == arch and row["method"] != FULL_PRECISION:
                 of_method.setdefault(row["method"], set()).add(row["w_bits"])
         most = set.union(*of_method.values())
-        assert [name for name, bits in of_method.items() if bits != most] == [], arch
+        section = text.split(f"### {arch} x4")[1].split("\n#")[0]
+        incomplete = [name for name, bits in of_method.items() if bits != most]
+        assert bool(incomplete) is ("Empty cells have not been run" in section), incomplete
 
 
 def row(method, bits, change, seed=0, **more):
