@@ -30,7 +30,7 @@ class DistilledModel(QuantizedModel):
         feature_loss: loss between intermediate features; None for none.
         feature_layers: modules whose outputs are the features; by default those that the architecture names.
         feature_gradient: False lets the feature loss be reported without training anything.
-        teacher_autocast: run the teacher in bfloat16: `auto` where the hardware computes it natively, `bf16` always,
+        teacher_autocast: run the teacher in bfloat16: `auto` where the hardware is faster in it, `bf16` always,
             `off` never, see `Teacher`.
         autocast: the same for the quantized network. Grids of quantizers, gradients and losses stay float32, and the network is
             measured in float32.

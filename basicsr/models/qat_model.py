@@ -65,7 +65,7 @@ class QATModel(QuantizedModel):
         teacher_autocast: run the teacher in bfloat16: `auto`, `bf16` or `off`, see `Teacher`.
         autocast: the same for the network that is trained. Weights, gradients, losses and the grids of quantizers stay float32, and it is
             always measured in float32. For 4 bits and fewer, as with the teacher.
-        channels_last: keep weights and images in this layout, in which convolutions are faster where bfloat16 is native.
+        channels_last: keep weights and images in this layout, in which convolutions are faster on most processors.
         mismatch_loss: the mismatch regularisation, `{type: MismatchLoss, loss_weight: lambda_M}`.
         gradient_rule: how its gradient joins: `CosineGate` (ODM), `SignGate` (first version of ODM) or `Sum` (without a gate).
         mismatch_trains_bounds: let what activation quantizers learn receive the gradient of the mismatch too. The paper does

@@ -47,7 +47,7 @@ class SRModel(Model):
         check_losses: look at the losses of every iteration before its step, so that one that is not finite changes nothing and
             the first tensor that is not finite is named. `auto` does so on the CPU; a GPU would stand still while the host
             waits for its losses, so that they are looked at when they are logged.
-        autocast: run the network in bfloat16: `auto` where the hardware computes it natively, `bf16` always, `off` never.
+        autocast: run the network in bfloat16: `auto` where the hardware is faster in it, `bf16` always, `off` never.
             Weights, gradients and losses stay float32.
         channels_last: keep weights and images in this layout, which convolutions on tensor cores need.
         compile: mode of torch.compile; see `GradientStep`, as for the following.

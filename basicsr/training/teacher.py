@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from basicsr.archs.base import feature_layers_of
 from basicsr.quant.observe.capture import tap_outputs
+from basicsr.utils import hardware
 from basicsr.utils.errors import OptionsError, suggestion
 
 TeacherAutocast = Literal["auto", "bf16", "off"]
@@ -19,7 +20,7 @@ class Teacher:
     Args:
         network: the full-precision network, frozen and in evaluation mode.
         feature_layers: modules whose outputs are the features.
-        autocast: run in bfloat16: `auto` where the hardware computes it natively, `bf16` always, `off` never. Activations
+        autocast: run in bfloat16: `auto` where the hardware is faster in it, `bf16` always, `off` never. Activations
             then carry 8 significant bits, which is coarser than the differences that an 8-bit student makes, so it is for
             4 bits and fewer.
 
@@ -71,11 +72,11 @@ def choose_feature_layers(network: nn.Module, named: Sequence[str] | None) -> li
 
 def computes_in_bfloat16(autocast: TeacherAutocast, device: torch.device) -> bool:
     """Whether `auto`, `bf16` or `off` means bfloat16 on a device."""
-    return autocast == "bf16" or (autocast == "auto" and has_native_bfloat16(device))
+    return autocast == "bf16" or (autocast == "auto" and gains_from_bfloat16(device))
 
 
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices natively; elsewhere it is emulated and slow."""
+def gains_from_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices faster in bfloat16 than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+    return device.type == "cpu" and hardware.gains_from_bfloat16()

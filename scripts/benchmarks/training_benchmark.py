@@ -13,7 +13,7 @@ import torch
 from basicsr import pipeline
 from basicsr.data import training_batches
 from basicsr.models.sr_model import SRModel
-from basicsr.training.teacher import has_native_bfloat16
+from basicsr.training.teacher import gains_from_bfloat16
 from basicsr.utils.options import load_options
 
 REPEATS = 5
@@ -113,8 +113,8 @@ def why_not(option: str, architecture: str, device: torch.device) -> str:
     """Return why an option is left out on a device; empty if it is not."""
     if option in ("+ cuDNN chooses by time", "+ CUDA graph") and device.type != "cuda":
         return "-"
-    if option == "+ bfloat16 autocast" and not has_native_bfloat16(device):
-        return "not native"
+    if option == "+ bfloat16 autocast" and not gains_from_bfloat16(device):
+        return "not faster"
     if option == "+ compiled" and device.type == "cpu" and architecture == "SwinIR":
         return "takes many minutes"
     return ""

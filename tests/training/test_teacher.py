@@ -7,7 +7,8 @@ from torch import nn
 from basicsr.models.pac_model import PacModel
 from basicsr.models.ptq_model import PTQModel
 from basicsr.models.qat_model import QATModel
-from basicsr.training.teacher import choose_feature_layers, has_native_bfloat16
+from basicsr.training.teacher import choose_feature_layers, computes_in_bfloat16, gains_from_bfloat16
+from basicsr.utils import hardware
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import load_options
 from tests import tiny
@@ -38,5 +39,12 @@ def test_a_network_without_feature_layers_is_told_so(model_class, tmp_path):
     assert model.teacher.feature_layers == ["0"]
 
 
-def test_a_device_that_is_neither_cpu_nor_gpu_has_no_native_bfloat16():
-    assert not has_native_bfloat16(torch.device("meta"))
+def test_a_device_that_is_neither_cpu_nor_gpu_gains_nothing_from_bfloat16():
+    assert not gains_from_bfloat16(torch.device("meta"))
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_on_a_cpu_asks_the_processor(faster, monkeypatch):
+    monkeypatch.setattr(hardware, "gains_from_bfloat16", lambda: faster)
+    assert computes_in_bfloat16("auto", torch.device("cpu")) is faster
+    assert computes_in_bfloat16("bf16", torch.device("cpu")) and not computes_in_bfloat16("off", torch.device("cpu"))

@@ -3,7 +3,7 @@
 import pytest
 
 from basicsr.utils import hardware
-from basicsr.utils.hardware import processor, processor_flags, processor_name
+from basicsr.utils.hardware import gains_from_bfloat16, processor, processor_flags, processor_name
 from basicsr.utils.provenance import provenance
 
 CORE = "processor\t: {}\nmodel name\t: {}\nflags\t\t: fpu {}\nbugs\t\t: spectre_v1\n\n"
@@ -36,3 +36,23 @@ def test_a_kernel_that_tells_nothing_leaves_what_python_knows(tmp_path, monkeypa
 def test_results_say_what_computed_them():
     said = provenance()
     assert said["processor"] == processor() and int(said["threads"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "gains"),
+    [
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_int8", True),
+        ("GenuineIntel", "avx512f avx512_bf16", False),  # AMX hidden by a virtual machine
+        ("AuthenticAMD", "avx512f avx512_bf16", True),
+        ("AuthenticAMD", "avx2", False),
+        ("GenuineIntel", "avx512f", False),
+    ],
+)
+def test_bfloat16_is_for_processors_whose_products_are_faster_in_it(vendor, flags, gains, tmp_path):
+    information = tmp_path / "cpuinfo"
+    information.write_text(f"vendor_id\t: {vendor}\n{CORE.format(0, 'any', flags)}")
+    assert gains_from_bfloat16(information) is gains
+
+
+def test_a_processor_that_tells_nothing_gains_nothing_from_bfloat16(tmp_path):
+    assert not gains_from_bfloat16(tmp_path / "none")
