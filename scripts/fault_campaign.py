@@ -23,12 +23,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from basicsr.utils.arguments import command_parser, integer_from
 from faults import damage, interruptions, storage
 from faults.campaign import FAULT, LEFT_OUT, SAME, TAKEN, TOLD, Campaign, Kind, Trial
-from faults.jobs import JOBS, TORCHRUN, make_inputs
+from faults.jobs import GRAPH_JOBS, JOBS, TORCHRUN, make_inputs
 from faults.processes import import_everything
 
 KINDS: dict[str, Kind] = {
     "kill": interruptions.killed,
     "stop": interruptions.stopped,
+    "stop_rank": interruptions.stopped_rank,
     "twice": interruptions.twice,
     "worker": interruptions.without_worker,
     "rank": interruptions.without_rank,
@@ -39,7 +40,11 @@ KINDS: dict[str, Kind] = {
     "damage": damage.damaged,
 }
 TARGETS: dict[str, Mapping[str, Any]] = dict.fromkeys(KINDS, JOBS)
-TARGETS |= {"damage": damage.TARGETS, "rank": {TORCHRUN.name: TORCHRUN}}
+TARGETS |= {
+    "kill": JOBS | GRAPH_JOBS,
+    "damage": damage.TARGETS,
+    **dict.fromkeys(("rank", "stop_rank"), {TORCHRUN.name: TORCHRUN}),
+}
 """What each fault is put into, by name."""
 
 
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     import_everything()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="fault_campaign_", dir=_memory()))
-    campaign = Campaign(folder, make_inputs(folder / "inputs"), random.Random(options.seed), trials=0)
+    campaign = Campaign(folder, make_inputs(folder / "inputs"), random.Random(options.seed), 0, options.stop_seconds)
     trials = []
     started = time.monotonic()
     more = dict(options.more)
@@ -67,12 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _trials(campaign: Campaign, numbers: Mapping[str, int], targets: Sequence[str]) -> Iterator[Trial]:
-    """Try each kind of fault as often as the numbers say."""
+    """Try each kind of fault as often as the numbers say; what waits is gone on with when all targets of its kind have begun."""
     for kind, number in numbers.items():
         campaign.trials = number
-        for name, target in TARGETS[kind].items():
-            if name in targets:
-                yield from KINDS[kind](campaign, target)
+        begun = [KINDS[kind](campaign, target) for name, target in TARGETS[kind].items() if name in targets]
+        while begun:
+            waiting = []
+            for trials in begun:
+                for trial in trials:
+                    if trial is None:
+                        waiting.append(trials)
+                        break
+                    yield trial
+            begun = waiting
 
 
 def _memory() -> str | None:
@@ -121,6 +133,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="another number of trials for a fault, such as kill=11",
     )
     parser.add_argument("--minutes", type=integer_from(1), help="end after this time with what was tried")
+    parser.add_argument(
+        "--stop-seconds",
+        type=integer_from(0),
+        default=0,
+        metavar="N",
+        help="how long a process is stopped; all that are stopped wait side by side. By default for a moment",
+    )
     parser.add_argument("--seed", type=integer_from(0), default=0, help="chooses moments and places")
     parser.add_argument("--folder", type=Path, help="for everything that is written; by default a temporary one")
     return parser.parse_args(arguments)

@@ -52,12 +52,14 @@ class Campaign:
         inputs: what jobs read.
         random: chooses moments and places.
         trials: how many trials of a kind each job gets.
+        stop_seconds: how long a process is stopped, at least; 0 for as long as the same command runs meanwhile.
     """
 
     folder: Path
     inputs: Inputs
     random: random.Random
     trials: int
+    stop_seconds: int = 0
     _references: dict[str, Reference] = field(default_factory=dict)
     _count: int = 0
 
@@ -125,8 +127,8 @@ def _tail(output: str) -> str:
     return " / ".join(line.strip() for line in output.strip().splitlines()[-3:])[-600:]
 
 
-Kind = Callable[[Campaign, Any], Iterator[Trial]]
-"""Tries a fault on a job or another target."""
+Kind = Callable[[Campaign, Any], Iterator[Trial | None]]
+"""Tries a fault on a job or another target; None says that it waits now, and that others may begin meanwhile."""
 
 
 def tried(place: Path, kind: str, target: str, problem: str | None, outcome: str) -> Trial:

@@ -4,9 +4,21 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+from basicsr.deploy.runtime_names import RuntimeName
 from faults.campaign import FAULT, SAME, TAKEN, TOLD, Campaign, Trial, problem_of, tried
-from faults.jobs import JOBS, Inputs, Job, calibrating, make_lmdb, testing, testing_by_own_file, write_options
+from faults.jobs import (
+    GRAPH_JOBS,
+    JOBS,
+    Inputs,
+    Job,
+    calibrating,
+    make_lmdb,
+    testing,
+    testing_by_own_file,
+    write_options,
+)
 from faults.results import difference
 
 _CUTS = 10
@@ -130,6 +142,7 @@ _ALL = (
     Target("weights (.pth)", JOBS["test"], "inputs/fp.pth"),
     Target("quantized network (.pth)", JOBS["test"], "inputs/net_Q.pth"),
     Target("packed network (.safetensors)", JOBS["upscale"], "inputs/packed.safetensors"),
+    *(Target(f"ONNX graph, {name}", GRAPH_JOBS[f"upscale, {name}"], "inputs/graph.onnx") for name in get_args(RuntimeName)),
     Target("calibration tensor (.pth)", calibrating("cache.pth"), "inputs/cache.pth"),
     Target("calibration list (.json)", calibrating("crops.json"), "inputs/crops.json", summed=False),
     Target("picture (.png)", JOBS["test"], "inputs/pictures/0.png"),

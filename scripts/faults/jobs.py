@@ -68,6 +68,11 @@ class Inputs:
         """The same as a packed file."""
         return self.folder / "packed.safetensors"
 
+    @property
+    def graph(self) -> Path:
+        """The same as an ONNX graph."""
+        return self.folder / "graph.onnx"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -101,7 +106,7 @@ class Job:
 
 
 def make_inputs(folder: Path) -> Inputs:
-    """Make pictures, weights, a quantized network and a packed one."""
+    """Make pictures, weights, a quantized network, a packed one and a graph."""
     inputs = Inputs(folder)
     inputs.pictures.mkdir(parents=True)
     for index in range(PICTURES):
@@ -114,14 +119,16 @@ def make_inputs(folder: Path) -> Inputs:
     torch.save({"lq": torch.rand(2, 3, 16, 16)}, folder / "cache.pth")
     crops = make_calibration_set(str(inputs.pictures), None, scale=SCALE, crop_size=16, num_images=2)
     save_calibration_set(folder / "crops.json", crops)
-    for name, job, made in (
-        ("calibrate", CALIBRATE, "experiments/fault/models/net_Q_latest.pth"),
-        ("export", JOBS["export"], "results/fault/fault.safetensors"),
+    exported = {"results/fault/fault.safetensors": inputs.packed, "results/fault/fault.onnx": inputs.graph}
+    for job, made in (
+        (CALIBRATE, {"experiments/fault/models/net_Q_latest.pth": inputs.quantized}),
+        (GRAPH_JOBS["export, ONNX graphs"], exported),
     ):
-        ended = job.run(inputs, folder / name, False, folder / f"{name}.log").wait()
+        ended = job.run(inputs, folder / job.name, False, folder / f"{job.name}.log").wait()
         if ended.code != 0:
             raise RuntimeError(f"The inputs of the campaign cannot be made:\n{ended.output}")
-        (folder / name / made).rename(inputs.quantized if name == "calibrate" else inputs.packed)
+        for file, name in made.items():
+            (folder / job.name / file).rename(name)
     return inputs
 
 
@@ -212,9 +219,9 @@ def _testing(inputs: Inputs, pictures: str) -> list[str]:
 
 
 def _on_test_options(
-    main: Callable[[list[str] | None], int], inputs: Inputs, root: Path, pictures: str = "pictures"
+    main: Callable[[list[str] | None], int], inputs: Inputs, root: Path, pictures: str = "pictures", *flags: str
 ) -> int:
-    arguments = ["-opt", str(REPOSITORY / "options/test/demo.yml"), "--root", str(root)]
+    arguments = ["-opt", str(REPOSITORY / "options/test/demo.yml"), "--root", str(root), *flags]
     return main([*arguments, "--force_yml", *_testing(inputs, pictures)])
 
 
@@ -255,9 +262,11 @@ def _prepare(inputs: Inputs, root: Path, *more: str, workers: int = 1) -> int:
     return prepare_data([*arguments, "--scales", "2", "4", *more])
 
 
-def _upscale(inputs: Inputs, root: Path) -> int:
+def _upscale(inputs: Inputs, root: Path, runtime: str = "torch") -> int:
+    """Enlarge pictures by the packed network, or by the graph where another runtime is to run it."""
+    model = inputs.packed if runtime == "torch" else inputs.graph
     files = ["--input", str(inputs.pictures), "--output", str(root / "large")]
-    return upscale(["--model", str(inputs.packed), *files, "--skip_existing"])
+    return upscale(["--model", str(model), "--runtime", runtime, *files, "--skip_existing"])
 
 
 CALIBRATE = training("calibrate", "demo_MinMax.yml", "train:total_iter=0")
@@ -275,5 +284,12 @@ _ALL = (
     Job("upscale", lambda inputs, root, _again: lambda: _upscale(inputs, root), told=(2, 3)),
 )
 JOBS = {job.name: job for job in _ALL}
+_ON_GRAPHS = (
+    Job("export, ONNX graphs", lambda inputs, root, _again: lambda: _on_test_options(export, inputs, root, "pictures", "--onnx"), share=0.2),
+    Job("upscale, onnxruntime", lambda inputs, root, _again: lambda: _upscale(inputs, root, "onnxruntime"), told=(2, 3)),
+    Job("upscale, openvino", lambda inputs, root, _again: lambda: _upscale(inputs, root, "openvino"), told=(2, 3)),
+)  # fmt: skip
+GRAPH_JOBS = {job.name: job for job in _ON_GRAPHS}
+"""What writes and reads ONNX graphs."""
 TORCHRUN = Job("train by torchrun", lambda *given: functools.partial(_in_two_processes, *given), share=0.1)
 TRAININGS = tuple(name for name in JOBS if name.startswith("train"))

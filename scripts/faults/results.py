@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import PIL.Image
 import safetensors.torch
 import torch
+
+from basicsr.deploy.graph_metadata import check_seal
 
 _NO_RESULTS = {"seconds", "milliseconds", "commit", "command", "started", "file_sha256"}
 """Times, and of a file that was read its bytes: those of two files may differ and its values be the same, as with a bit between tensors."""
@@ -31,6 +34,10 @@ def _read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def _read_graph(file: Path) -> None:
+    check_seal(onnx.load_model(file), file.read_bytes(), file)
+
+
 def _read_picture(file: Path) -> None:
     with PIL.Image.open(file) as picture:
         picture.load()
@@ -42,6 +49,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".json": _read_json,
     ".safetensors": safetensors.torch.load_file,
     ".png": _read_picture,
+    ".onnx": _read_graph,
 }
 
 
