@@ -1,9 +1,14 @@
 """Ctrl-C and SIGTERM: finish the iteration, save, and leave with the exit code that a shell expects (130, 143)."""
 
+import _thread
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_AGAIN_SECONDS = 0.01
 
 
 class Interrupted(BaseException):
@@ -18,8 +23,33 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signal_number
 
 
+class _SendsAgain:
+    """A `sys.unraisablehook` that sends a signal again whose exception nobody could get, and hands on all else.
+
+    Python drops what is raised while it collects garbage or calls `__del__`, and a handler of signals may run there.
+    """
+
+    def __init__(self) -> None:
+        self._others = sys.unraisablehook
+
+    def __call__(self, unraisable: "sys.UnraisableHookArgs", /) -> None:
+        if isinstance(unraisable.exc_value, Interrupted):
+            # not threading.Thread: the collection may have begun while its locks are held
+            _thread.start_new_thread(_send_soon, (unraisable.exc_value.exit_code - 128,))
+        else:
+            self._others(unraisable)
+
+
+def _send_soon(signal_number: int) -> None:
+    """Send a signal when the main thread has left the place where exceptions are dropped; if it has not, it is sent once more."""
+    time.sleep(_AGAIN_SECONDS)
+    signal.raise_signal(signal_number)
+
+
 def raise_on_signals() -> None:
-    """Let SIGINT and SIGTERM raise `Interrupted` wherever the run is."""
+    """Let SIGINT and SIGTERM raise `Interrupted` wherever the run is; where Python would drop that, as soon as it is elsewhere."""
+    if not isinstance(sys.unraisablehook, _SendsAgain):
+        sys.unraisablehook = _SendsAgain()
 
     def handler(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
