@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from basicsr.utils.logger import warn_once
+from faults.small_runs import leave_out_reports
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REFERENCE = SHARED / "reference"
@@ -39,10 +40,10 @@ def _deterministic() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _without_reports(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leave out the page that ends a run, which takes as long as a tiny training, but where a module is about it."""
+    """Leave out the page that ends a run, but where a module is about it."""
     with pytest.MonkeyPatch.context() as patch:
         if not request.node.get_closest_marker("reports"):
-            patch.setattr("basicsr.pipeline.leave_report", lambda *_: None)
+            leave_out_reports(patch.setattr)
         yield
 
 

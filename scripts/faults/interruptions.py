@@ -65,13 +65,14 @@ class _Stop:
 
 def _stop(campaign: Campaign, job: Job) -> _Stop:
     """Start a job and stop it while it runs, then start it once more and wait for that."""
-    place = campaign.place()
-    command, runs = _signalled(campaign, job, place, signal.SIGSTOP)
-    while not runs:  # it had ended before
-        command.wait()
-        shutil.rmtree(place)
+    runs, latest = False, 1.0
+    while not runs:  # it had ended before: earlier, then
         place = campaign.place()
-        command, runs = _signalled(campaign, job, place, signal.SIGSTOP)
+        command, runs = _signalled(campaign, job, place, signal.SIGSTOP, latest=latest)
+        latest *= 0.8
+        if not runs:
+            command.wait()
+            shutil.rmtree(place)
     end = time.monotonic() + campaign.stop_seconds
     children = command.children() if campaign.random.random() < 0.5 else []
     _send(children, signal.SIGSTOP)
@@ -181,10 +182,21 @@ def clock_set_back(campaign: Campaign, job: Job) -> Iterator[Trial]:
         yield tried(place, "clock set back", job.name, problem, SAME)
 
 
-def _signalled(campaign: Campaign, job: Job, place: Path, number: int, index: int = 0) -> tuple[Command, bool]:
-    """Start a job, for the first time where `index` is 0, and send it a signal at a random moment; tell whether it still ran then."""
+def _signalled(
+    campaign: Campaign, job: Job, place: Path, number: int, index: int = 0, latest: float = 1.0
+) -> tuple[Command, bool]:
+    """Start a job and send it a signal at a random moment; return it, and whether it still ran then.
+
+    Args:
+        campaign: what all trials share.
+        job: what is started; for the first time where `index` is 0.
+        place: folder of the trial.
+        number: of the signal.
+        index: how often it was started before.
+        latest: the last moment, as a share of the time that the job takes undisturbed.
+    """
     command = job.run(campaign.inputs, place / "root", index > 0, place / f"log{index}")
-    runs = command.runs_after(campaign.random.uniform(0, campaign.reference(job).seconds))
+    runs = command.runs_after(campaign.random.uniform(0, latest * campaign.reference(job).seconds))
     command.send(number)
     return command, runs
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import IO
 
 import basicsr
-from basicsr import pipeline
 from basicsr.sweep import execution
 from basicsr.utils import locks
+from faults.small_runs import leave_out_reports
 
 Work = Callable[[], int]
 POLL_SECONDS = 0.01
@@ -119,7 +119,7 @@ def _become(work: Work, log: Path, draws_report: bool, lock_seconds: float | Non
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if not draws_report:
-            _replace(pipeline, "leave_report", lambda *_: None)
+            leave_out_reports(_replace)
         if lock_seconds is not None:
             _replace(locks, "LOCK_SECONDS", lock_seconds)
         _replace(execution, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": _Forked}))
@@ -183,7 +183,7 @@ class _Forked:
         os.kill(self.pid, number)
 
 
-def _replace(module: ModuleType, name: str, value: object) -> None:
+def _replace(module: object, name: str, value: object) -> None:
     """Give a module another value under a name that it has."""
     assert hasattr(module, name)
     setattr(module, name, value)
