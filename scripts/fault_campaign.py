@@ -14,12 +14,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: processes are forked
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from basicsr.deploy.runtime_names import RuntimeName
 from basicsr.utils.arguments import command_parser, integer_from
 from faults import damage, interruptions, storage
 from faults.campaign import FAULT, LEFT_OUT, SAME, TAKEN, TOLD, Campaign, Kind, Trial
@@ -52,7 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     import_everything()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="fault_campaign_", dir=_memory()))
-    campaign = Campaign(folder, make_inputs(folder / "inputs"), random.Random(options.seed), 0, options.stop_seconds)
+    chosen = {name for kind in options.kinds for name in TARGETS[kind] if name in options.targets}
+    graph = any(runtime in name for name in chosen for runtime in get_args(RuntimeName))
+    campaign = Campaign(
+        folder, make_inputs(folder / "inputs", graph), random.Random(options.seed), 0, options.stop_seconds
+    )
     trials = []
     started = time.monotonic()
     more = dict(options.more)

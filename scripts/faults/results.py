@@ -11,7 +11,7 @@ import PIL.Image
 import safetensors.torch
 import torch
 
-from basicsr.deploy.graph_metadata import check_seal
+from basicsr.deploy.graph_metadata import check_seal, read_metadata
 
 _NO_RESULTS = {"seconds", "milliseconds", "commit", "command", "started", "file_sha256"}
 """Times, and of a file that was read its bytes: those of two files may differ and its values be the same, as with a bit between tensors."""
@@ -35,7 +35,9 @@ def _read_json(file: Path) -> Any:
 
 
 def _read_graph(file: Path) -> None:
-    check_seal(onnx.load_model(file), file.read_bytes(), file)
+    graph = onnx.load_model(file)
+    read_metadata(graph)
+    check_seal(graph, file.read_bytes(), file)
 
 
 def _read_picture(file: Path) -> None:

@@ -2,9 +2,11 @@
 
 import json
 
+import onnx
 import pytest
 import torch
 
+from basicsr.deploy.graph_metadata import GraphMetadata, add_metadata, sealed
 from faults.results import contents, difference, half_written
 
 
@@ -42,3 +44,15 @@ def test_files_that_are_half_written_are_named_but_those_that_lines_are_added_to
     (tmp_path / "run" / file).write_bytes(whole[: len(whole) // 2])
     said = half_written(tmp_path)
     assert said.startswith(f"half written: run/{file}: ") if told else said is None
+
+
+@pytest.mark.parametrize("kept", [0, 40, -1])
+def test_graphs_that_are_half_written_are_named(tmp_path, kept):
+    lr, sr = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("lr", "sr"))
+    graph = onnx.helper.make_model(onnx.helper.make_graph([], "network", [lr], [sr]))
+    add_metadata(graph, GraphMetadata(2, 1))
+    file = tmp_path / "network.onnx"
+    file.write_bytes(sealed(graph))
+    assert half_written(tmp_path) is None
+    file.write_bytes(file.read_bytes()[:kept])
+    assert half_written(tmp_path).startswith("half written: network.onnx: ")

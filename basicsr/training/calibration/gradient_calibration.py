@@ -60,7 +60,6 @@ def calibrate_by_gradient(network: nn.Module, crops: Tensor, options: Calibratio
         The new bounds, by the name of the quantizer. Quantizers whose input is constant, or does not reach the output, keep theirs, and so
         do those of `options.by_output`, where errors of a whole row add up.
     """
-    chosen = crops[: options.by_gradient].to(next(network.parameters()).device)
     followers = quantizers_with_same_input(network)
     settled = quantizers_by_output(network, options.by_output)
     activations = dict(named_quantizers(network, "activation")) if options.by_gradient else {}
@@ -68,6 +67,7 @@ def calibrate_by_gradient(network: nn.Module, crops: Tensor, options: Calibratio
     leaders = {n: q for n, q in quantizers.items() if n not in followers and isinstance(q, AffineQuantizer)}
     if not leaders:
         return {}
+    chosen = crops[: options.by_gradient].to(next(network.parameters()).device)
     samples = _sample(network, leaders, chosen)
     found = {name: _search(leaders[name], torch.cat(of_crops, 1)) for name, of_crops in samples.items()}
     bounds = {n: found[followers.get(n, n)].bounds for n in quantizers if followers.get(n, n) in found}
