@@ -287,12 +287,12 @@ JOBS = {job.name: job for job in _ALL}
 EXPORT_GRAPHS = Job(
     "export, ONNX graphs",
     lambda inputs, root, _again: lambda: _on_test_options(export, inputs, root, "pictures", "--onnx"),
-    share=0.2,
+    share=0.1,
 )
 _ON_GRAPHS = (
     EXPORT_GRAPHS,
-    Job("upscale, onnxruntime", lambda inputs, root, _again: lambda: _upscale(inputs, root, "onnxruntime"), told=(2, 3)),
-    Job("upscale, openvino", lambda inputs, root, _again: lambda: _upscale(inputs, root, "openvino"), told=(2, 3)),
+    Job("upscale, onnxruntime", lambda inputs, root, _again: lambda: _upscale(inputs, root, "onnxruntime"), (2, 3), share=0.5),
+    Job("upscale, openvino", lambda inputs, root, _again: lambda: _upscale(inputs, root, "openvino"), (2, 3), share=0.5),
 )  # fmt: skip
 GRAPH_JOBS = {job.name: job for job in _ON_GRAPHS}
 """What writes and reads ONNX graphs."""
