@@ -2,6 +2,7 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -147,6 +148,26 @@ def test_a_schedule_over_time_ends_training_and_keeps_the_time_of_all_pieces(tmp
     state = torch.load(tmp_path / f"experiments/tiny/training_states/{final['iter']}.state", weights_only=True)
     assert state["scheduler"]["seconds"] >= 3
     assert state["optimizer"]["param_groups"][0]["lr"] == 0
+
+
+def test_minutes_for_which_a_process_was_stopped_count_once_in_a_schedule_over_time(tmp_path, monkeypatch):
+    """A step takes a second here, and the process is stopped for 180 in the third one; 240 are given."""
+    now, step = 0.0, SRModel.optimize_parameters
+
+    def timed_step(self, batch):
+        nonlocal now
+        now += 181 if self.scheduler.last_epoch == 2 else 1
+        return step(self, batch)
+
+    monkeypatch.setattr("basicsr.training.loop.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(SRModel, "optimize_parameters", timed_step)
+    timed = ["train:total_iter=1000", "train:scheduler={type: CosineOverTime, minutes: 4}", "val:val_freq=1000"]
+    assert train(tmp_path, *timed, "train:piece_minutes=3.2") == 0
+    assert not (tmp_path / "experiments/tiny/metrics.jsonl").exists()
+    now += 5000  # between two pieces no time is spent
+    assert train(tmp_path, *timed, flags=["--auto_resume"]) == 0
+    last = lines(tmp_path)[-1]  # a step knows the time at which it began, so that one more is made
+    assert (last["iter"], last["seconds"]) == (61, 241)
 
 
 @pytest.mark.parametrize("scale", [3, 4])
