@@ -1,4 +1,4 @@
-"""Runs both lanes of the second device in processes of their own: a device can be registered only before the first backward pass of a process."""
+"""Runs the lanes of the second device in processes of their own: a device can be registered only before the first backward pass of a process."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests.second_device import REGISTER
 
 @pytest.mark.slow
 @pytest.mark.skipif(REGISTER is None, reason="torch registers such devices from version 2.10 on")
-@pytest.mark.parametrize("lane", ["second_device_lane.py", "second_device_calibration_lane.py"])
+@pytest.mark.parametrize("lane", sorted(file.name for file in (tiny.ROOT / "tests").glob("second_device_*lane.py")))
 def test_a_second_device_gives_the_bits_of_the_first_and_waits_where_it_must(lane):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{lane}"]
     done = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True, timeout=tiny.PATIENCE)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from basicsr.quant.insertion.depth import blocks_beyond, leave_out, left_out, take_in
+from basicsr.quant.insertion.depth import blocks_beyond, blocks_beyond_each, leave_out, left_out, take_in
 from basicsr.utils.options import Options
 
 _OPTION = "train:depths"
@@ -34,8 +34,9 @@ class Depths:
     def each(self) -> Iterator[float]:
         """Bring the network to one depth after the other, and yield the share of the loss that it has there."""
         take_in(self._network)
-        for share in self._shares:
-            beyond = blocks_beyond(self._network, share, _OPTION) if share < 1 else []
+        whole = min(self._shares) == 1
+        each = [[]] * len(self._shares) if whole else blocks_beyond_each(self._network, self._shares, _OPTION)
+        for beyond in each:
             with left_out(self._network, beyond):
                 yield 1 / len(self._shares)
 

@@ -19,13 +19,19 @@ def scaled_blocks(network: nn.Module) -> dict[str, QScaledResidualAdd]:
 
 
 def blocks_beyond(network: nn.Module, depth: float, option: str) -> list[str]:
-    """Return the blocks that a network of a share of its blocks leaves out, in the order of registration.
+    """Return the blocks that a network of a share of its blocks leaves out; see `blocks_beyond_each`."""
+    return blocks_beyond_each(network, [depth], option)[0]
 
-    Those with the smallest factors are kept, whose output has the largest share of their branch; of equal ones the later.
+
+def blocks_beyond_each(network: nn.Module, depths: Sequence[float], option: str) -> list[list[str]]:
+    """Return for each depth the blocks that a network of this share of its blocks leaves out, in the order of registration.
+
+    Those with the smallest factors are kept, whose output has the largest share of their branch; of equal ones the later. The host
+    reads the factors once for all depths.
 
     Args:
         network: a quantized network.
-        depth: share of the blocks to keep, rounded up; above 0 and at most 1.
+        depths: shares of the blocks to keep, rounded up; above 0 and at most 1.
         option: where it is asked for, for messages.
 
     Raises:
@@ -40,7 +46,7 @@ def blocks_beyond(network: nn.Module, depth: float, option: str) -> list[str]:
         )
     names, factors = list(blocks), torch.stack([add.shortcut.detach() for add in blocks.values()]).tolist()
     by_factor = sorted(range(len(names)), key=lambda i: (factors[i], -i))
-    return [names[i] for i in sorted(by_factor[math.ceil(depth * len(names)) :])]
+    return [[names[i] for i in sorted(by_factor[math.ceil(depth * len(names)) :])] for depth in depths]
 
 
 def leave_out(network: nn.Module, blocks: Sequence[str]) -> None:

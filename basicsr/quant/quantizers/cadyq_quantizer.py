@@ -152,7 +152,12 @@ class CADyQQuantizer(Quantizer[Bounds]):
         own = [q for q in quantizers if isinstance(q, CADyQQuantizer)]
         total, wanted = torch.stack(list(penalties)).sum(), own[0]._average_bits
         chosen = [q.chosen_bits for q in own if q.chosen_bits is not None]
-        return total * 0 if wanted is not None and float(torch.cat(chosen).mean()) <= wanted else total
+        if wanted is None:
+            return total
+        reached = (
+            torch.cat(chosen).mean().double() <= wanted
+        )  # compared where it is: a GPU would stand still for the host
+        return torch.where(reached, total * 0, total)
 
     @torch.no_grad()
     def step_taken(self) -> None:

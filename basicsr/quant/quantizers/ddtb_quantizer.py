@@ -148,7 +148,7 @@ class DDTBQuantizer(Quantizer[VaryingBounds]):
         """Count the steps that are left to pull the gate."""
         if self.is_pulled:
             self.pulls_left -= 1
-            self._seen_pulls_left = None
+            self._seen_pulls_left -= 1  # type: ignore[operator]  # `is_pulled` has read it
 
     def affine_bounds(self, weight: Tensor | None = None, /) -> tuple[Tensor, Tensor]:
         """Return the bounds, moved so that 0 is one of the values where that is asked for.
