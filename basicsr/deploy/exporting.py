@@ -12,6 +12,7 @@ from basicsr.data.base import PairedDataset
 from basicsr.deploy.onnx_export import check_onnx, save_onnx
 from basicsr.deploy.packed_file import load_packed, save_packed
 from basicsr.deploy.runtime_layers import eight_bit_network
+from basicsr.deploy.runtime_names import ONNX_SUFFIX, ONNXRUNTIME_ENDING
 from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.deploy.verification import (
     SIDE,
@@ -42,7 +43,8 @@ class ExportOptions:
 
     Attributes:
         half: the packed file stores what is not quantized in half precision.
-        onnx: write ONNX graphs of the quantized and of the full-precision network, and run them by all runtimes installed.
+        onnx: write ONNX graphs of the quantized network, for any runtime and for ONNX Runtime, and of the full-precision one, and
+            run them by all runtimes installed.
         integer_linear: linear layers of the quantized graph compute in integers, see `eight_bit_network`.
     """
 
@@ -146,13 +148,19 @@ def _export_onnx(
     network: nn.Module, full_precision: nn.Module, file: Path, what: ExportOptions, comparison: _Comparison
 ) -> dict[str, Any]:
     """Write both graphs, run them, and return what is to be reported."""
-    graphs = {"quantized": file.with_suffix(".onnx"), "full_precision": file.with_name(f"{file.stem}_fp.onnx")}
+    endings = {"quantized": "", "quantized_onnxruntime": ONNXRUNTIME_ENDING, "full_precision": "_fp"}
+    graphs = {name: file.with_name(f"{file.stem}{ending}{ONNX_SUFFIX}") for name, ending in endings.items()}
     get_logger().info("The graphs for ONNX are traced, which takes a minute or two for a SwinIR.")
-    sizes = {
-        "quantized": save_onnx(network, graphs["quantized"], integer_linear=what.integer_linear),
-        "full_precision": save_onnx(full_precision, graphs["full_precision"]),
-    }
-    get_logger().info("Wrote '%s' (%d bytes) and '%s' (%d bytes).", graphs["quantized"], sizes["quantized"], graphs["full_precision"], sizes["full_precision"])  # fmt: skip
+    save_onnx(
+        network,
+        graphs["quantized"],
+        integer_linear=what.integer_linear,
+        for_onnxruntime=graphs["quantized_onnxruntime"],
+    )
+    save_onnx(full_precision, graphs["full_precision"])
+    sizes = {name: graph.stat().st_size for name, graph in graphs.items()}
+    for name, graph in graphs.items():
+        get_logger().info("Wrote '%s' (%d bytes).", graph, sizes[name])
     twin = eight_bit_network(network, integer_linear=what.integer_linear)
     comparison.measure("8-bit integers in PyTorch", twin)
     moved = max((module.moved for module in twin.modules() if isinstance(module, IntegerWeight)), default=0.0)
@@ -163,7 +171,8 @@ def _export_onnx(
     for name in installed_runtimes():
         for own, precision in native_precisions(name).items():
             label = label_of(name, precision)
-            runtime = RuntimeNetwork(graphs["quantized"], name, threads=threads, precision=precision)
+            graph = graphs["quantized_onnxruntime" if name == "onnxruntime" else "quantized"]
+            runtime = RuntimeNetwork(graph, name, threads=threads, precision=precision)
             comparison.measure(label, runtime)
             runtimes[label] = integer_products(runtime, picture)
             if comparison.first_picture is not None:

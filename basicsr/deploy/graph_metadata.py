@@ -14,6 +14,7 @@ _CONVENTIONS = {"layout": "NCHW", "channels": "RGB", "range": "0..1"}
 _REMEDY = "Export the network with basicsr/export.py --onnx."
 _MOST_DIGITS = 9
 _CHECKSUM, _WITHOUT = "sha256", b"0" * 64
+_RUNTIME = "runtime"
 _OF_QUANTIZATION = {"QuantizeLinear", "DequantizeLinear", "Round", "SwinLayer"}
 
 
@@ -24,10 +25,12 @@ class GraphMetadata:
     Attributes:
         scale: the scale factor.
         size_multiple: heights and widths are multiples of this.
+        runtime: the only one that runs the graph; None where any does.
     """
 
     scale: int
     size_multiple: int
+    runtime: str | None = None
 
 
 def add_metadata(graph: Any, metadata: GraphMetadata) -> None:
@@ -36,6 +39,13 @@ def add_metadata(graph: Any, metadata: GraphMetadata) -> None:
     entries = {"format": FORMAT, **_CONVENTIONS, "scale": metadata.scale, "size_multiple": metadata.size_multiple}
     for key, value in entries.items():
         graph.metadata_props.add(key=key, value=str(value))
+    if metadata.runtime is not None:
+        add_runtime(graph, metadata.runtime)
+
+
+def add_runtime(graph: Any, runtime: str) -> None:
+    """Write into an `onnx.ModelProto` that it is in the form of one runtime."""
+    graph.metadata_props.add(key=_RUNTIME, value=runtime)
 
 
 def sealed(graph: Any) -> bytes:
@@ -94,7 +104,8 @@ def read_metadata(graph: Any) -> GraphMetadata:
             f"The ONNX graph has inputs and outputs named {names[0]} and {names[1]}, but ['{INPUT}'] and ['{OUTPUT}'] are expected. "
             f"{_REMEDY}"
         )
-    return GraphMetadata(*(_positive(entries, key) for key in ("scale", "size_multiple")))
+    scale, size_multiple = (_positive(entries, key) for key in ("scale", "size_multiple"))
+    return GraphMetadata(scale, size_multiple, entries.get(_RUNTIME))
 
 
 def is_quantized(graph: Any) -> bool:

@@ -15,6 +15,7 @@ from basicsr.archs.base import for_any_size, scale_of, size_multiple_of
 from basicsr.deploy.concat_pass import round_before_concat
 from basicsr.deploy.graph_metadata import INPUT, OUTPUT, GraphMetadata, add_metadata, sealed
 from basicsr.deploy.graph_passes import round_before_shuffle, share_equal_constants, strip_notes
+from basicsr.deploy.onnxruntime_form import onnxruntime_form
 from basicsr.deploy.runtime_layers import eight_bit_network
 from basicsr.deploy.shuffle_passes import convolve_before_shuffle, shuffle_whole_pixels
 from basicsr.deploy.swin_kernel import OPERATOR, with_kernels
@@ -30,7 +31,14 @@ _LARGEST_SIDE = 2**15
 _LARGEST_FOLDED = 1024  # elements
 
 
-def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, smallest_side: int = 1) -> int:
+def save_onnx(
+    network: nn.Module,
+    path: Path,
+    *,
+    integer_linear: bool = True,
+    smallest_side: int = 1,
+    for_onnxruntime: Path | None = None,
+) -> int:
     """Write a network as an ONNX graph from `lr` (1, 3, h, w), RGB in 0..1, to `sr` (1, 3, h * scale, w * scale), not clipped.
 
     h and w are any multiples of the network's `size_multiple`. The metadata of the graph say all this and the scale
@@ -41,9 +49,10 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, sm
         path: the file to write.
         integer_linear: see `eight_bit_network`.
         smallest_side: the network does not work on smaller heights and widths, and neither has the graph to.
+        for_onnxruntime: a file for the graph in the form of `onnxruntime_form`, which no other runtime knows.
 
     Returns:
-        Its size in bytes.
+        The size of the graph for any runtime in bytes.
 
     Raises:
         OptionsError: the packages for ONNX are not installed.
@@ -51,9 +60,11 @@ def save_onnx(network: nn.Module, path: Path, *, integer_linear: bool = True, sm
     """
     onnx = require("onnx")
     model = to_onnx(network, integer_linear=integer_linear, smallest_side=smallest_side)
-    onnx.checker.check_model(model)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(sealed(model))
+    graphs = {path: model} if for_onnxruntime is None else {for_onnxruntime: onnxruntime_form(model), path: model}
+    for file, graph in graphs.items():
+        onnx.checker.check_model(graph)
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(sealed(graph))
     return path.stat().st_size
 
 

@@ -6,6 +6,7 @@ from basicsr.deploy.channels_last_pass import keep_channels_last
 from basicsr.deploy.convolution_pass import IntegerConvolutions
 from basicsr.deploy.convolution_patterns import attributes_of, codes_of
 from basicsr.deploy.graph_editing import MICROSOFT, Editor
+from basicsr.deploy.graph_metadata import add_runtime
 from basicsr.deploy.rounding_pass import round_in_codes
 from basicsr.utils.extras import require
 
@@ -33,7 +34,9 @@ def onnxruntime_form(model: Any) -> Any:
             if not value.is_graph_output():
                 value.shape = value.type = None
     changed.opset_imports[MICROSOFT] = 1
-    return ir.serde.serialize_model(changed)
+    proto = ir.serde.serialize_model(changed)
+    add_runtime(proto, "onnxruntime")
+    return proto
 
 
 def _move_codes(graph: Any, editor: Editor) -> None:

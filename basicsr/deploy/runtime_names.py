@@ -5,3 +5,5 @@ from typing import Literal
 RuntimeName = Literal["openvino", "onnxruntime"]
 Precision = Literal["f32", "bf16"]
 ONNX_SUFFIX = ".onnx"
+ONNXRUNTIME_ENDING = "_onnxruntime"
+"""Of the name of a quantized graph in the form for ONNX Runtime."""

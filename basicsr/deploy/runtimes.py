@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.deploy.graph_metadata import INPUT, check_seal, is_quantized, read_metadata
+from basicsr.deploy.onnxruntime_form import onnxruntime_form
 from basicsr.deploy.openvino_operators import read_model
-from basicsr.deploy.runtime_names import Precision, RuntimeName
+from basicsr.deploy.runtime_names import ONNXRUNTIME_ENDING, Precision, RuntimeName
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.extras import require
 from basicsr.utils.files import why_no_file
@@ -56,6 +57,8 @@ def has_bfloat16() -> bool:
 class RuntimeNetwork(nn.Module):
     """A graph that `save_onnx` wrote, run by a runtime; takes the place of a network in evaluation and upscaling.
 
+    ONNX Runtime gets a quantized graph in the form of `onnxruntime_form`, whether or not it was written in it.
+
     Args:
         graph: an `onnx.ModelProto`, or the file of one.
         runtime: which runtime.
@@ -88,7 +91,14 @@ class RuntimeNetwork(nn.Module):
         graph = _read(graph) if isinstance(graph, str | Path) else graph
         metadata = read_metadata(graph)
         self.scale, self.size_multiple, self.quantized = metadata.scale, metadata.size_multiple, is_quantized(graph)
+        if metadata.runtime not in (None, runtime):
+            raise CheckpointError(
+                f"The ONNX graph is in the form for {metadata.runtime[:40]}, which {runtime} does not know. Give the graph that "
+                f"basicsr/export.py --onnx wrote beside it, without '{ONNXRUNTIME_ENDING}' in its name."
+            )
         self._runtime, self._threads, self._precision = runtime, threads, precision
+        if self.quantized and runtime == "onnxruntime" and metadata.runtime is None:
+            graph = _in_form(graph)
         self._graph = graph.SerializeToString()
         self._infer = _opened(self._graph, runtime, threads, precision)
 
@@ -123,6 +133,15 @@ class RuntimeNetwork(nn.Module):
         profile = _profile_openvino if self._runtime == "openvino" else _profile_onnxruntime
         kernels = profile(self._graph, self._threads, self._precision, x.numpy())
         return sorted(kernels, key=lambda kernel: -kernel.milliseconds)
+
+
+def _in_form(graph: Any) -> Any:
+    try:
+        return onnxruntime_form(graph)
+    except Exception as error:  # a graph that is none, which no library has to expect
+        if isinstance(error, OptionsError):
+            raise  # a package is missing
+        raise _cannot_run("onnxruntime", error) from error
 
 
 def _opened(graph: bytes, runtime: RuntimeName, threads: int | None, precision: Precision) -> Infer:
