@@ -7,6 +7,7 @@ from basicsr.deploy.convolution_pass import IntegerConvolutions
 from basicsr.deploy.convolution_patterns import attributes_of, codes_of
 from basicsr.deploy.graph_editing import MICROSOFT, Editor
 from basicsr.deploy.graph_metadata import add_runtime
+from basicsr.deploy.linear_pass import multiply_codes
 from basicsr.deploy.rounding_pass import round_in_codes
 from basicsr.utils.extras import require
 
@@ -27,6 +28,7 @@ def onnxruntime_form(model: Any) -> Any:
     round_in_codes(graph, editor)
     _move_codes(graph, editor)
     IntegerConvolutions(graph, editor).replace()
+    multiply_codes(graph, editor)
     keep_channels_last(graph, editor)
     editor.remove_unused()
     for node in graph:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from basicsr.deploy.graph_editing import MICROSOFT, Editor, number_of
+from basicsr.deploy.graph_editing import MICROSOFT, Editor, array_of, number_of
 
 _LARGEST = 255
 
@@ -128,7 +128,7 @@ def _codes(rounding: _Rounding, before: Any, editor: Editor) -> Any:
     zero, low, high = rounding.zero, rounding.low, rounding.high
     if rounding.times == 1:
         zero, low, high = (number + rounding.first for number in (zero, low, high))
-    if rounding.offset:
+    if rounding.offset and not _added_before(value, rounding.offset, editor):
         value = editor.add(before, "Add", [value, np.float32(rounding.offset)], shape=shape)
     value = editor.add(before, "QuantizeLinear", [value, np.float32(rounding.step), np.uint8(zero)], shape=shape)
     if (low, high) != (0, _LARGEST):
@@ -138,6 +138,18 @@ def _codes(rounding: _Rounding, before: Any, editor: Editor) -> Any:
         grids = [np.float32(rounding.times), np.uint8(0), np.float32(1), np.uint8(rounding.first)]
         value = editor.add(before, "QLinearLeakyRelu", [value, *grids], domain=MICROSOFT, shape=shape, alpha=1.0)
     return value
+
+
+def _added_before(value: Any, offset: float, editor: Editor) -> bool:
+    """Add a number to what a normalisation gives, by its bias, where nobody else reads it; returns whether that was possible."""
+    node = value.producer()
+    if node is None or node.op_type != "LayerNormalization" or len(value.uses()) > 1 or len(node.inputs) < 3:
+        return False
+    bias = array_of(node.inputs[2])
+    if bias is None:
+        return False
+    editor.constant_input(node, 2, (bias.astype(np.float64) + offset).astype(np.float32))
+    return True
 
 
 def _remove(nodes: list[Any]) -> None:
