@@ -21,8 +21,10 @@ from basicsr.deploy.convolution_patterns import (
 )
 from basicsr.deploy.graph_editing import MICROSOFT, Editor, number_of
 
-_MOST_COPIES = 16
-"""Copies of an input channel for each output channel, above which to lay out the taps costs more than the product saves."""
+_MOST_COPIES = 72
+"""Copies of input channels for each output channel, above which what the taps see takes too much memory to be laid out."""
+_FEWEST_CHANNELS = 16
+"""Channels of an input, below which its pixels are too small to be copied one by one."""
 _ROWS_TOGETHER = 48
 """Output channels that a convolution may have in place of a few and take hardly longer."""
 _LEVELS = 255
@@ -58,7 +60,9 @@ class IntegerConvolutions:
             if weight is None:
                 continue
             conv = None if source is None or not is_plain(node) else Convolution(node, *source, *weight)
-            if conv is None or not (self._round_output(conv) or self._multiply(conv) or self._round_picture(conv)):
+            if conv is None or not (
+                self._round_output(conv.finer) or self._multiply(conv) or self._round_picture(conv.finer)
+            ):
                 # with a weight that is computed it would get a slow kernel
                 values = weight[0].astype(np.float32) * weight[1].reshape(-1, 1, 1, 1)
                 self._editor.constant_input(node, 1, values)
@@ -147,7 +151,7 @@ class IntegerConvolutions:
     def _multiply(self, conv: Convolution) -> bool:
         """Let a convolution be a product of matrices, whose rows are what the taps see; returns whether that is worth it."""
         rows, channels = conv.codes.shape[:2]
-        if conv.taps * channels > _MOST_COPIES * rows:
+        if conv.taps > 1 and (channels < _FEWEST_CHANNELS or conv.taps * channels > _MOST_COPIES * rows):
             return False
         seen = to_channels_last(self._editor, conv.node, conv.x)
         if conv.taps > 1:

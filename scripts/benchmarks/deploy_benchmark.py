@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from basicsr.data import build_evaluation_sets
+from basicsr.data.base import PairedDataset
 from basicsr.deploy.onnx_export import save_onnx
 from basicsr.deploy.packed_file import save_packed
 from basicsr.deploy.runtime_layers import eight_bit_network
@@ -31,7 +32,7 @@ from tests.archs.plain_swinir import PlainSwinIR
 BITS = (8, 4, 2)
 PROFILED_BITS = 4
 _KERNELS_SHOWN = 8
-_SET5 = (
+SET5 = (
     "datasets:test_1={name: Set5, type: PairedImageDataset, dataroot_gt: datasets/benchmark/Set5/HR, "
     "dataroot_lq: 'datasets/benchmark/Set5/LR_bicubic/X{scale}'}"
 )
@@ -98,7 +99,7 @@ def report(cases: Iterable[Case], bits_to_try: Sequence[int]) -> str:
 def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:
     variants = []
     for bits in bits_to_try:
-        options = load_options(case.options_file, [*case.overrides, f"bit={bits}", _SET5])
+        options = load_options(case.options_file, [*case.overrides, f"bit={bits}", SET5])
         model = build_model(options, torch.device("cpu"))
         assert isinstance(model, QuantizedModel)
         model.calibrate(calibration_set(options).lq)
@@ -228,8 +229,7 @@ def _instructions_table(variants: Sequence[Variant]) -> str:
 
 
 def _psnr_table(variants: Sequence[Variant], options: Options) -> str:
-    datasets = [d for d in build_evaluation_sets(options.datasets_of("test"), options.scale) if d.name == "Set5"]
-    dataset = (datasets or build_evaluation_sets(options.datasets_of("val"), options.scale))[0]
+    dataset = psnr_dataset(options)
     names = list(variants[0].networks)
     rows = [
         f"PSNR on {dataset.name} in dB, in parentheses the fidelity to the quantized network in dB.",
@@ -243,6 +243,12 @@ def _psnr_table(variants: Sequence[Variant], options: Options) -> str:
         cells = [f"{means[0]['psnr']:.4f}", *(f"{m['psnr']:.4f} ({m['fidelity']:.1f})" for m in means[1:])]
         rows.append(f"| {v.name} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def psnr_dataset(options: Options) -> PairedDataset:
+    """Return Set5 where it is laid out, or else the pictures of the validation."""
+    datasets = [d for d in build_evaluation_sets(options.datasets_of("test"), options.scale) if d.name == "Set5"]
+    return (datasets or build_evaluation_sets(options.datasets_of("val"), options.scale))[0]
 
 
 def _kernel_table(variant: Variant, label: str) -> str:
