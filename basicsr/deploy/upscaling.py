@@ -34,10 +34,6 @@ from basicsr.utils.weights import load_network_weights, load_weights_file
 
 Enlarge = Callable[[Tensor], Tensor]
 DEFAULT_OVERLAP = 48
-_SLOWER = (
-    "ONNX Runtime computes quantized convolutions in floating point and is slower with this graph than PyTorch with float32: 421 ms "
-    "in place of 246 ms for EDSR-baseline, 872 ms in place of 702 ms for SwinIR-light. Use --runtime openvino for speed."
-)
 
 
 def load_model(
@@ -109,10 +105,7 @@ def load_for_runtime(
     graph = (
         path if Path(path).suffix.lower() == ONNX_SUFFIX else _traced(path, runtime, options_file, overrides, param_key)
     )
-    network = RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
-    if network.quantized and runtime == "onnxruntime":
-        get_logger().warning(_SLOWER)
-    return network
+    return RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
 
 
 def _traced(

@@ -100,7 +100,11 @@ def test_graphs_are_written_run_and_reported(tmp_path):
     assert export_main([*command, "--force_yml", *test_options, "datasets:test_1:dataroot_lq=null"]) == 0
     folder = tmp_path / "results/packed"
     report = json.loads((folder / "export.json").read_text())
-    for key, name in (("quantized", "packed.onnx"), ("full_precision", "packed_fp.onnx")):
+    for key, name in (
+        ("quantized", "packed.onnx"),
+        ("quantized_onnxruntime", "packed_onnxruntime.onnx"),
+        ("full_precision", "packed_fp.onnx"),
+    ):
         assert report["onnx"]["bytes"][key] == (folder / name).stat().st_size
     assert 0 <= report["onnx"]["weights_moved"] < 0.5
     means = report["datasets"]["demo"]

@@ -28,12 +28,13 @@ from basicsr.deploy.onnxruntime_form import onnxruntime_form  # noqa: E402 -- af
 SIZES = {"SwinIR": [(8, 8), (16, 40)]}
 ODD_SIZES = [(1, 1), (5, 7), (20, 11)]
 CASES = [
-    (architecture, "2dquant" if architecture == "SwinIR" else coverage, bits)
+    (architecture, *("2dquant", 4)) if architecture == "SwinIR" else (architecture, coverage, bits)
     for architecture in ARCH_REGISTRY.names()
-    for coverage in ("body", "full")
-    for bits in (8, 4)
+    for coverage, bits in (("body", 4), ("full", 8))
     if architecture in tiny.NETWORKS and (architecture != "SwinIR" or coverage == "body")
 ]
+# a code that falls to the other side of a threshold moves what is around it, by the noise of quantization
+NOISE = {8: 0.004, 4: 0.012}
 WIDE = {"num_feat": 16, "num_block": 2}
 LEVEL = 1 / 255
 
@@ -50,18 +51,13 @@ def kinds_of(model):
 def test_every_architecture_computes_what_pytorch_does(architecture, coverage, bits):
     more = WIDE if architecture == "EDSR" else {}
     network = calibrated(coverage, bits, options=options_of(architecture, **more))[0]
-    expected, graph = eight_bit_network(network), to_onnx(network)
-    runtime = RuntimeNetwork(graph, "onnxruntime", threads=1)
+    expected, runtime = eight_bit_network(network), RuntimeNetwork(to_onnx(network), "onnxruntime", threads=1)
     for height, width in SIZES.get(architecture, ODD_SIZES):
         x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
         with torch.no_grad():
             wanted, found = expected(x), runtime(x)
-        if kinds_of(onnxruntime_form(graph))["Conv"] == 0:  # the last one writes the picture itself
-            wanted = wanted.clamp(0, 1)
-        error = (found - wanted).abs() / max(1, float(wanted.abs().max()))
-        # a code that falls to the other side of a threshold moves what is around it, by the noise of quantization
-        assert float(error.square().mean().sqrt()) < 0.01
-        assert float(error.median()) < LEVEL / 4
+        error = (found - wanted) / max(1, float(wanted.abs().max()))
+        assert float(error.square().mean().sqrt()) < NOISE[bits]
 
 
 def test_integers_are_multiplied(tmp_path):
@@ -71,9 +67,10 @@ def test_integers_are_multiplied(tmp_path):
         to_onnx(calibrated("full", 8, options=options_of("EDSR", **WIDE))[0]), "onnxruntime", threads=1
     )
     kernels = {kernel.name: kernel for kernel in full.profile(x)}
-    # the first convolution has 3 channels; two of each block, the one after them, the one before the shuffle, the last one with its sums
+    # the first convolution, of 3 channels, stays; codes are written in two blocks and before the shuffle, sums are what two blocks, the
+    # convolution after them and the last one give
     assert kernels["Conv"].count == 1 and not kernels["Conv"].integer
-    assert kernels["QLinearConv"].count == 2 + 1 + 1 and kernels["QLinearConv"].integer
+    assert kernels["QLinearConv"].count == 2 + 1 and kernels["QLinearConv"].integer
     assert kernels["MatMulIntegerToFloat"].count == 2 + 1 + 1 and kernels["MatMulIntegerToFloat"].integer
 
 
@@ -204,7 +201,7 @@ def test_a_picture_is_rounded_to_a_fraction_of_a_level(size, seed, rows):
     x = random.normal(0, 0.5, (1, 64, *size)).astype(np.float32)
     nodes = [("Div", ["y", "range"], ["scaled"]), ("Add", ["scaled", "mean"], ["sr"])]
     constants = {"range": np.float32(3), "mean": np.full((1, rows, 1, 1), 0.45, np.float32)}
-    model = one_convolution(codes, bias, steps, (nodes, constants))
+    model = one_convolution(codes, bias, steps, (nodes, constants), pad=2)
     changed = onnxruntime_form(model)
     assert kinds_of(changed)["QLinearConv"] == 1 and kinds_of(changed)["Div"] == 0
     copies = {1: 47, 3: 15, 12: 3, 16: 3}[rows]
@@ -237,5 +234,5 @@ def test_weights_stay_so_small_that_two_products_fit_into_16_bits():
         node.input[3] for node in model.graph.node if node.op_type == "QLinearConv"
     } | {node.input[1] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}  # fmt: skip
     arrays = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in weights]
-    assert len(arrays) == 4 + 4
+    assert len(arrays) == 3 + 4
     assert all(2 * 255 * np.abs(array.astype(int)).max() < 2**15 for array in arrays)
