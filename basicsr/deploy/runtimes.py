@@ -139,8 +139,8 @@ def _in_form(graph: Any) -> Any:
     try:
         return onnxruntime_form(graph)
     except Exception as error:  # a graph that is none, which no library has to expect
-        if isinstance(error, OptionsError):
-            raise  # a package is missing
+        if isinstance(error, OptionsError | MemoryError):
+            raise  # a package is missing, or room
         raise _cannot_run("onnxruntime", error) from error
 
 
