@@ -74,6 +74,7 @@ def _has_form(block: SwinLayer) -> bool:
         and cast(QSplitLinear, attention.qkv).split == ("q", "k", "v")
         and all(cast(QModule, module).input_scale is None for module in quantized)
         and all(cast(QModule, module).input_rotation is None for module in quantized)
+        and not any(cast(QModule, module).late_division for module in quantized)
         and sum(isinstance(module, Quantizer) for module in block.modules()) == _QUANTIZERS
         and attention.window_tokens == BLOCK
         and block.norm1.normalized_shape[0] // attention.num_heads <= _LARGEST_HEAD

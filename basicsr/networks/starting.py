@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,19 +12,19 @@ from basicsr.networks.quantized import load_quantized
 from basicsr.quant.insertion.insert import apply_quantization_map, named_quantizers
 from basicsr.quant.insertion.quantization_map import QuantizationMap, QuantizerEntry
 from basicsr.quant.insertion.released import convert_released_2dquant, is_released_2dquant
-from basicsr.quant.modules.input_rotation import InputRotation
-from basicsr.quant.modules.input_scale import InputScale
+from basicsr.quant.modules.base import QModule
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.errors import CheckpointError, explained
 from basicsr.utils.registry import QUANTIZER_REGISTRY
 from basicsr.utils.weights import load_weights_file
 
 MAP_FILE = "quantization_map.json"
-_CHANGES = {
-    InputScale: ("scales the channels of", "quantization:input_scales"),
-    InputRotation: ("rotates", "quantization:rotate_inputs"),
+_CHANGES: dict[str, tuple[Callable[[QModule], bool], str]] = {
+    "quantization:input_scales": (lambda layer: layer.input_scale is not None, "scales the channels of its input"),
+    "quantization:rotate_inputs": (lambda layer: layer.input_rotation is not None, "rotates its input"),
+    "quantization:late_division": (lambda layer: layer.late_division, "quantizes a softmax map before its division"),
 }
-"""What layers do with their inputs before they quantize them, and the option for it."""
+"""What layers do with their inputs before they quantize them, by the option for it."""
 
 
 def start_network(full_precision: nn.Module, file: Path, own: QuantizationMap) -> tuple[nn.Module, QuantizationMap]:
@@ -63,17 +64,19 @@ def load_weights_of(network: nn.Module, start: nn.Module) -> None:
     """Give a quantized network the weights and biases of another one of the same architecture, but none of its quantizers.
 
     Raises:
-        QuantizationError: one of them has weights that take back a change of its inputs, and the other one has not; or the start has
+        QuantizationError: layers of one of them change their inputs before they quantize them, and those of the other do not; or the start has
             learned what has no place in the network.
     """
-    for change, (does, option) in _CHANGES.items():
-        own, at_start = ({n for n, m in one.named_modules() if isinstance(m, change)} for one in (network, start))
+    for option, (changes, does) in _CHANGES.items():
+        own, at_start = (
+            {n for n, m in one.named_modules() if isinstance(m, QModule) and changes(m)} for one in (network, start)
+        )
         if own != at_start:
             name = min(own ^ at_start)
             has, other = ("this run", "the network that it starts from")[:: 1 if name in own else -1]
             raise QuantizationError(
-                f"In {has} the layer '{name.rpartition('.')[0]}' {does} its input, in {other} it does not. Set "
-                f"'{option}' to {str(not own).lower()}, so that both agree."
+                f"In {has} the layer '{name}' {does}, in {other} it does not. Give this run the "
+                f"'{option}' of the network that it starts from."
             )
     of_quantizers = tuple(f"{name}." for name, _ in named_quantizers(start))
     weights = {key: value for key, value in start.state_dict().items() if not key.startswith(of_quantizers)}

@@ -1,4 +1,4 @@
-"""Changes of what a quantization map records, before anything is inserted: rotations of inputs, and quantizers of single places."""
+"""Changes of what a quantization map records, before anything is inserted: rotations, late divisions, quantizers of single places."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +38,25 @@ def with_rotations(entries: Entries, *, input_scales: bool) -> Entries:
 def _can_rotate(entry: ModuleEntry) -> bool:
     quantizes_inputs = any(quantizer.role == "activation" for quantizer in entry.quantizers.values())
     return quantizes_inputs and QMODULE_REGISTRY.get(entry.type, "coverage").rotates_its_input
+
+
+def with_late_division(entries: Entries, globs: Sequence[str]) -> Entries:
+    """Return the entries, with a late division in the products that the globs name; where no activation is quantized, there is none.
+
+    Raises:
+        QuantizationError: a glob matches nothing.
+    """
+    if not any(quantizer.role == "activation" for entry in entries for quantizer in entry.quantizers.values()):
+        return entries  # weights alone are quantized, and a recipe for both need not be changed
+    for glob in globs:
+        matched = [entry for entry in entries if fnmatchcase(entry.name, glob)]
+        if not matched:
+            names = [entry.name for entry in entries]
+            raise QuantizationError(
+                f"'quantization:late_division' names '{glob}', but no layer is called so. {suggestion(glob, names)}"
+            )
+        entries = tuple(replace(entry, late_division=True) if entry in matched else entry for entry in entries)
+    return entries
 
 
 def with_quantizers_by_name(entries: Entries, rules: Sequence[Mapping[str, Any]]) -> Entries:

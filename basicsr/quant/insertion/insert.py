@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.quant.insertion.coverage import CoverageOverride, CoverageRule
-from basicsr.quant.insertion.entry_changes import refuse_role, with_quantizers_by_name, with_rotations
+from basicsr.quant.insertion.entry_changes import (
+    refuse_role,
+    with_late_division,
+    with_quantizers_by_name,
+    with_rotations,
+)
 from basicsr.quant.insertion.quantization_map import ModuleEntry, QuantizationMap, QuantizerEntry
 from basicsr.quant.insertion.selection import (
     SelectedModule,
@@ -44,6 +49,7 @@ def insert_quantizers(
     activation_symmetric: bool = False,
     input_scales: bool = False,
     rotate_inputs: bool = False,
+    late_division: Sequence[str] = (),
     quantizers_by_name: Sequence[Mapping[str, Any]] = (),
 ) -> QuantizationMap:
     """Replace modules of `network` by their quantized twins, in place. The quantizers still need calibration.
@@ -64,6 +70,8 @@ def insert_quantizers(
         activation_symmetric: the bounds of activations are -u and u.
         input_scales: give linear layers and convolutions whose input is quantized factors for its channels, which calibration chooses.
         rotate_inputs: rotate the inputs of linear layers that are quantized, and their weights alike, see `modules.input_rotation`.
+        late_division: globs on the names of products whose first factor is a softmax map, quantized before its division by the sum of a
+            row, see `modules.matmul_qmodule`.
         quantizers_by_name: `{match: glob on the names of quantizers, quantizer: {type: ...}}`: others than those of their role; later ones win.
 
     Returns:
@@ -83,6 +91,7 @@ def insert_quantizers(
     entry_of_role: _EntryOfRole = {"weight": weights, "activation": activations}
     entries = tuple(_module_entry(name, module, entry_of_role, input_scales) for name, module in selected.items())
     entries = with_rotations(entries, input_scales=input_scales) if rotate_inputs else entries
+    entries = with_late_division(entries, late_division)
     quantization_map = QuantizationMap(with_quantizers_by_name(entries, quantizers_by_name))
     apply_quantization_map(network, quantization_map)
     return quantization_map
@@ -261,4 +270,6 @@ def _build_module(source: nn.Module, entry: ModuleEntry) -> QModule:
         layer.add_input_scale(channels[0])
     if entry.input_rotation:
         layer.add_input_rotation()
+    if entry.late_division:
+        layer.divide_late()
     return layer

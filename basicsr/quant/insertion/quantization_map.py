@@ -42,6 +42,7 @@ class ModuleEntry:
         full_precision: paths of the quantizers that were left out, so that their tensors stay in full precision.
         input_scale: whether the channels of its input are scaled, see `modules.input_scale`.
         input_rotation: whether its input is rotated, see `modules.input_rotation`.
+        late_division: whether its first factor is a softmax map that is divided late, see `modules.matmul_qmodule`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModuleEntry:
     full_precision: tuple[str, ...] = ()
     input_scale: bool = False
     input_rotation: bool = False
+    late_division: bool = False
 
     def bits(self, role: Role) -> str:
         """Return the bits of the quantizers of a role, such as `4`, `4/8` if they differ, `-` if there are none."""
@@ -134,7 +136,7 @@ def activation_ranges(quantizer_types: Iterable[str]) -> ActivationRanges:
 
 def _module_as_dict(module: ModuleEntry) -> dict[str, Any]:
     data = {**asdict(module), "split": list(module.split), "full_precision": list(module.full_precision)}
-    for change in ("input_scale", "input_rotation"):
+    for change in ("input_scale", "input_rotation", "late_division"):
         if not data[change]:  # so that the records of networks without look as they always did
             del data[change]
     return data

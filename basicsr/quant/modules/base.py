@@ -70,6 +70,7 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
         learns_besides: it has parameters of its own, so that it takes its place even where none of its tensors is quantized.
         input_scale: the factors, where the insertion asked for them; see `add_input_scale`.
         input_rotation: the rotation, likewise; see `add_input_rotation`. A layer has at most one of both.
+        late_division: its first factor is a softmax map, whose rows are divided by their sum behind the product; see `divide_late`.
     """
 
     source_type: ClassVar[str]
@@ -78,11 +79,13 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
     learns_besides: ClassVar[bool] = False
     input_scale: InputScale | None
     input_rotation: InputRotation | None
+    late_division: bool
 
     def __init__(self, source: SourceT, quantizers: Mapping[str, nn.Module], /) -> None:
         super().__init__()
         self.input_scale = None
         self.input_rotation = None
+        self.late_division = False
         for name, parameter in source._parameters.items():  # with those that are None, such as an absent bias
             self.register_parameter(name, parameter)
         for name, quantizer in quantizers.items():
@@ -169,6 +172,17 @@ class QModule(nn.Module, ABC, Generic[SourceT]):
             "weight", nn.Parameter(rotation.of_weight(weight.detach()), requires_grad=weight.requires_grad)
         )
         self.input_rotation = rotation
+
+    def divide_late(self) -> None:
+        """Let the layer quantize a softmax map before its rows are divided by their sum.
+
+        Raises:
+            QuantizationError: the layer has no factor that can be one: only products of two activations have.
+        """
+        raise QuantizationError(
+            f"'quantization:late_division' names a {type(self).__name__}, but only a product of two activations (QMatMul) can divide late. "
+            "Name the products of softmax maps alone, such as '*.attn.av'."
+        )
 
     def scaled(self, x: Tensor, /) -> Tensor:
         """Return the input of the layer as its quantizers get it: divided by the factors, or rotated, where there is one of both."""

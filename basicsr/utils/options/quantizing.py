@@ -66,6 +66,8 @@ class QuantizationOptions(Section):
     """Even out the channels of a layer's input by factors that its weight takes back, so that one grid serves all of them."""
     rotate_inputs: bool = False
     """Rotate the inputs of linear layers by a Hadamard matrix, and their weights alike, so that no channel alone decides the range: CompSRT. Costs a product of matrices a layer."""
+    late_division: list[str] = []
+    """Products (globs) whose first factor is a softmax map, to quantize before its rows are divided by their sum: one grid then serves flat and peaked rows alike."""
     shared_inputs: bool = False
     """One grid for all features of a dense block (RDN), so that each is rounded once and joined as codes; graphs for runtimes are faster."""
     overrides: list[OverrideOptions] = []

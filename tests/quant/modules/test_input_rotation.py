@@ -203,10 +203,11 @@ def test_a_network_with_a_rotation_starts_from_none_without():
     without = copy.deepcopy(full_precision)
     insert_quantizers(without, [RULES["linear"]], 4, 4)
     with pytest.raises(
-        QuantizationError, match="In this run the layer '0' rotates .* 'quantization:rotate_inputs' to false"
+        QuantizationError, match="In this run the layer '0' rotates .* the 'quantization:rotate_inputs' of the network"
     ):
         load_weights_of(with_rotation, without)
     with pytest.raises(
-        QuantizationError, match="it starts from the layer '0' rotates .* 'quantization:rotate_inputs' to true"
+        QuantizationError,
+        match="it starts from the layer '0' rotates .* the 'quantization:rotate_inputs' of the network",
     ):
         load_weights_of(without, with_rotation)

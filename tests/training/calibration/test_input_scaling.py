@@ -84,10 +84,10 @@ def test_a_constant_input_is_left_to_the_calibration_to_tell():
 def test_a_network_with_scales_starts_from_none_without():
     with_scales, without = quantized(Uneven(), True), quantized(Uneven(), False)
     with pytest.raises(
-        QuantizationError, match="In this run the layer 'conv' scales .* 'quantization:input_scales' to false"
+        QuantizationError, match="In this run the layer 'conv' scales .* the 'quantization:input_scales' of the network"
     ):
         load_weights_of(with_scales, without)
     with pytest.raises(
-        QuantizationError, match="In the network that it starts from .* 'quantization:input_scales' to true"
+        QuantizationError, match="In the network that it starts from .* the 'quantization:input_scales' of the network"
     ):
         load_weights_of(without, with_scales)
