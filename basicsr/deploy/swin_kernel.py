@@ -133,6 +133,6 @@ def expected_lengths(sizes: Sequence[int]) -> tuple[int, int]:
     dim, hidden, heads, _ = sizes
     inputs, hidden_inputs = (-(-channels // 4) * 4 for channels in (dim, hidden))
     width, hidden_width = (-(-channels // BLOCK) * BLOCK for channels in (dim, hidden))
-    numbers = 25 * width + 5 * hidden_width + heads * BLOCK**2 + 23
+    numbers = 25 * width + 5 * hidden_width + heads * BLOCK**2 + 26
     codes = 4 * inputs * width + inputs * hidden_width + hidden_inputs * width
     return numbers, codes

@@ -72,9 +72,8 @@ def _has_form(block: SwinLayer) -> bool:
     return (
         exact_gelu
         and cast(QSplitLinear, attention.qkv).split == ("q", "k", "v")
-        and all(cast(QModule, module).input_scale is None for module in quantized)
         and all(cast(QModule, module).input_rotation is None for module in quantized)
-        and not any(cast(QModule, module).late_division for module in quantized)
+        and not cast(QMatMul, attention.qk).late_division
         and sum(isinstance(module, Quantizer) for module in block.modules()) == _QUANTIZERS
         and attention.window_tokens == BLOCK
         and block.norm1.normalized_shape[0] // attention.num_heads <= _LARGEST_HEAD
@@ -105,12 +104,12 @@ class _Packer:
         self._number(attention.position_bias().double().flatten() * _LOG2_E)
         proj, fc1, fc2 = (cast(QLinear, layer) for layer in (attention.proj, block.mlp.fc1, block.mlp.fc2))
         dim, hidden = fc1.weight.shape[1], fc1.weight.shape[0]
-        self._codes_of(proj.act_quantizer, dim)
+        self._codes_of(proj.act_quantizer, proj)
         self._linear(proj, proj.weight, proj.bias)
         self._number(block.norm2.eps)
-        self._codes_of(fc1.act_quantizer, dim, block.norm2)
+        self._codes_of(fc1.act_quantizer, fc1, block.norm2)
         self._linear(fc1, fc1.weight, fc1.bias)
-        self._codes_of(fc2.act_quantizer, hidden)
+        self._codes_of(fc2.act_quantizer, fc2)
         self._linear(fc2, fc2.weight, fc2.bias)
         sizes = (dim, hidden, attention.num_heads, int(block.order == "shifted"))
         return SwinParameters(sizes, torch.cat(self._numbers), torch.cat(self._codes))
@@ -120,7 +119,7 @@ class _Packer:
         qkv, qk, av = cast(QSplitLinear, attention.qkv), cast(QMatMul, attention.qk), cast(QMatMul, attention.av)
         self._number(block.norm1.eps)
         for part in qkv.parts:
-            self._codes_of(part.act_quantizer, qkv.weight.shape[1], block.norm1)
+            self._codes_of(part.act_quantizer, qkv, block.norm1)
         biases = [None] * 3 if qkv.bias is None else qkv.bias.chunk(3)
         after = ((qk.a_quantizer, attention.scale), (qk.b_quantizer, 1.0), (av.b_quantizer, 1.0))
         weights = qkv.weight.chunk(3)
@@ -136,20 +135,25 @@ class _Packer:
         top = av.a_quantizer.spec.max_code
         flipped = [x.spec.bits == 8 for x in (qk.b_quantizer, av.b_quantizer)]
         lowest = v.lower + 128 * v.step * flipped[1]  # what a code of v that is multiplied as 0 stands for
+        divisor = (
+            (p.step, BLOCK * p.lower) if av.late_division else (0.0, 1.0)
+        )  # of the sum of a row of codes, and what is added
         for number in (
             _LOG2_E * q.step * k.step, _LOG2_E * q.lower * k.step,
             1 / p.step, -p.lower / p.step, top,
             p.step * v.step, p.step * lowest, p.lower * v.step, BLOCK * p.lower * lowest,
-            _LOG2_E * _MASKED, *flipped,
+            _LOG2_E * _MASKED, av.late_division, *divisor, *flipped,
         ):  # fmt: skip
             self._number(cast(float, number))
 
-    def _codes_of(self, quantizer: Quantizer, channels: int, norm: nn.LayerNorm | None = None) -> None:
-        """Write what turns values, or what a norm makes of them, into codes."""
-        grid = _grid(quantizer)
+    def _codes_of(self, quantizer: Quantizer, layer: QLinear | QSplitLinear, norm: nn.LayerNorm | None = None) -> None:
+        """Write what turns inputs of a layer, or what a norm makes of them, into codes."""
+        grid, channels = _grid(quantizer), layer.weight.shape[1]
         gain, offset = torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
         if norm is not None:
             gain, offset = norm.weight.double(), norm.bias.double()
+        if layer.input_scale is not None:
+            gain, offset = gain / layer.input_scale.factors.double(), offset / layer.input_scale.factors.double()
         self._channels(gain / grid.step)
         self._channels((offset - grid.lower) / grid.step)
         self._number(quantizer.spec.max_code)

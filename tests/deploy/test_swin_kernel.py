@@ -10,8 +10,10 @@ from basicsr.deploy.onnx_export import to_onnx
 from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.deploy.swin_kernel import KernelSwinLayers, check_sizes, expected_lengths, with_kernels
 from basicsr.deploy.swin_parameters import swin_parameters
+from basicsr.quant.modules.base import QModule
 from basicsr.utils.errors import OptionsError
-from tests.deploy.networks import calibrated
+from tests.deploy.networks import IMAGE, calibrated
+from tests.quant.helpers import set_min_max_bounds
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +68,40 @@ def test_symmetric_weights_and_steps_of_rows(library):
         KernelSwinLayers([swin_parameters(block)])(tokens(20), SIZE) - layer_of_pytorch(block, tokens(20))
     ).abs()
     assert float((difference < 1e-5).float().mean()) > 0.98
+
+
+@pytest.mark.parametrize(("dim", "heads", "bits"), [(20, 2, 4), (60, 6, 2), (36, 2, 8)])
+@torch.no_grad()
+def test_maps_that_are_divided_late_and_inputs_whose_channels_are_scaled(dim, heads, bits, library):
+    network, _ = calibrated(
+        bits=bits,
+        options=options(dim, heads),
+        late_division=["*.attn.av"],
+        input_scales=True,
+        weight_granularity="per_channel",
+    )
+    generator = torch.Generator().manual_seed(5)
+    for layer in network.modules():
+        if isinstance(layer, QModule) and layer.input_scale is not None:
+            layer.set_input_scale(0.5 + torch.rand(len(layer.input_scale.factors), generator=generator))
+    set_min_max_bounds(network, IMAGE)
+    x = tokens(dim)
+    for block in network.layers[0].residual_group.blocks:
+        expected = layer_of_pytorch(block, x)
+        found = KernelSwinLayers([swin_parameters(block)])(x, SIZE)
+        difference = (found - expected).abs() / (expected - x).abs().mean()
+        assert float(difference.median()) < 1e-5
+        a_flip = 1e-3 if bits < 8 else 1e-2  # with 256 codes in each row many lie near a threshold, and a flip moves little
+        assert float((difference < a_flip).float().mean()) > 0.98
+
+
+@torch.no_grad()
+def test_a_row_of_a_late_division_that_is_rounded_to_0_gives_0(library):
+    network, _ = calibrated(options=options(), late_division=["*.attn.av"])
+    block = network.layers[0].residual_group.blocks[0]
+    block.attn.av.a_quantizer.set_bounds(torch.tensor(0.0), torch.tensor(100.0))
+    found = KernelSwinLayers([swin_parameters(block)])(tokens(20), SIZE)
+    torch.testing.assert_close(found, layer_of_pytorch(block, tokens(20)), rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ constexpr int kGroupsOfTokens = kBlock / 4;
 struct AttentionScales {
     float logit;         // of sum(q k), with log2(e), as all that belongs to logits
     float key;           // of sum(k)
-    float map_gain;      // from a probability to its code
+    float map_gain;      // from a probability, or from what it is before its division, to its code
     float map_offset;
     float map_top;
     float value;         // of sum(map v)
@@ -20,6 +20,9 @@ struct AttentionScales {
     float value_sum;     // of sum(v)
     float constant;
     float masked;        // added to the logit of tokens that are no neighbours
+    float divides_late;  // not 0 where the map is quantized before its division by the sum of the row
+    float divisor;       // of sum(map): what the output is divided by, with the next one
+    float divisor_rest;
     uint32_t flip_key;   // 0x80808080 where codes reach 255: they are multiplied as code - 128
     uint32_t flip_value;
 };
@@ -139,8 +142,10 @@ __attribute__((noinline)) void attention_map(const Window& window, int channel, 
             _mm512_max_ps(_mm512_max_ps(logits[0], logits[1]), _mm512_max_ps(logits[2], logits[3]))));
         BASICSR_UNROLLED
         for (auto& logit : logits) logit = power_of_two(_mm512_sub_ps(logit, largest));
-        const float sum = _mm512_reduce_add_ps(
-            _mm512_add_ps(_mm512_add_ps(logits[0], logits[1]), _mm512_add_ps(logits[2], logits[3])));
+        const float sum = scales.divides_late != 0
+                              ? 1.0f
+                              : _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(logits[0], logits[1]),
+                                                                   _mm512_add_ps(logits[2], logits[3])));
         const Floats gain = _mm512_set1_ps(scales.map_gain / sum);
         BASICSR_UNROLLED
         for (int p = 0; p < 4; ++p) {
@@ -149,12 +154,19 @@ __attribute__((noinline)) void attention_map(const Window& window, int channel, 
     }
 }
 
+// One through the sum of a row; 1 where all of the row was rounded to 0.
+inline Floats share_of(Floats sum) {
+    const Floats one = _mm512_set1_ps(1.0f);
+    return _mm512_div_ps(one, _mm512_mask_blend_ps(_mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_GT_OQ), one, sum));
+}
+
 // Multiply a map by the values of its head; writes 16 * Vectors floats a token, of which the next head overwrites the last.
 template <int Vectors>
 __attribute__((noinline)) void map_times_values(const uint8_t* map, const PackedValues<Vectors>& values, const AttentionScales& scales,
                              float* attended, int stride) {
     constexpr int kRows = 8;
     const Floats scale = _mm512_set1_ps(scales.value), map_sum = _mm512_set1_ps(scales.map_sum);
+    const Floats divisor = _mm512_set1_ps(scales.divisor), divisor_rest = _mm512_set1_ps(scales.divisor_rest);
     const Ints last = _mm512_set1_epi32(kLanes - 1);
     for (int token = 0; token < kBlock; token += kRows) {
         Ints sums[kRows][Vectors];
@@ -176,11 +188,12 @@ __attribute__((noinline)) void map_times_values(const uint8_t* map, const Packed
         BASICSR_UNROLLED
         for (int r = 0; r < kRows; ++r) {
             const Floats row = _mm512_cvtepi32_ps(_mm512_permutexvar_epi32(last, sums[r][Vectors - 1]));
+            const Floats share = share_of(_mm512_fmadd_ps(row, divisor, divisor_rest));
             BASICSR_UNROLLED
             for (int v = 0; v < Vectors; ++v) {
                 const Floats rest = _mm512_fmadd_ps(row, map_sum, values.terms[v]);
-                _mm512_storeu_ps(attended + (token + r) * stride + v * kLanes,
-                                 _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][v]), scale, rest));
+                const Floats sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][v]), scale, rest);
+                _mm512_storeu_ps(attended + (token + r) * stride + v * kLanes, _mm512_mul_ps(sum, share));
             }
         }
     }

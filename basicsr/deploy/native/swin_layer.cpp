@@ -79,7 +79,8 @@ private:
 
     void read_scales() {
         for (float* number : {&scales.logit, &scales.key, &scales.map_gain, &scales.map_offset, &scales.map_top,
-                              &scales.value, &scales.map_sum, &scales.value_sum, &scales.constant, &scales.masked}) {
+                              &scales.value, &scales.map_sum, &scales.value_sum, &scales.constant, &scales.masked,
+                              &scales.divides_late, &scales.divisor, &scales.divisor_rest}) {
             *number = *take(1);
         }
         scales.flip_key = *take(1) != 0 ? 0x80808080u : 0u;
