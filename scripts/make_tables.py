@@ -1,9 +1,9 @@
-"""Write docs/results/README.md and the tables of docs/which-method.md from the records under docs/results, and the figure of the README.
+"""Write docs/results/README.md, the tables of docs/which-method.md and docs/training.md, and the figure of the README.
 
     python scripts/make_tables.py
 
 The figure, docs/images/methods_bit2.svg, is drawn where matplotlib is installed.
-Needs no experiments: a record holds all that the tables say. The tables and plots of one sweep are made by sweep.py --tables-only.
+Needs no experiments: the records under docs/results and the cards beside the networks hold all that the tables say. The tables and plots of one sweep are made by sweep.py --tables-only.
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from basicsr.sweep import guide
+from basicsr.sweep import card_table, guide
 from basicsr.sweep.overview import FOLDER, overview, read_sweeps
 from basicsr.sweep.plan import REPOSITORY
 from basicsr.sweep.time_plot import draw_time
@@ -34,13 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--root", default=REPOSITORY, type=Path, metavar="FOLDER", help="folder that holds docs/results/"
     )
     root = parser.parse_args(argv).root
-    file, guide_file = root / FOLDER / "README.md", root / guide.FILE
+    file, guide_file, training_file = root / FOLDER / "README.md", root / guide.FILE, root / card_table.FILE
     try:
         sweeps = read_sweeps(root)
         texts = {file: overview(sweeps, root)}
         if guide_file.is_file():
             before = guide_file.read_text(encoding="utf-8")
             texts[guide_file] = guide.with_tables(before, {sweep.name: sweep.rows for sweep in sweeps})
+        if training_file.is_file():
+            before = training_file.read_text(encoding="utf-8")
+            texts[training_file] = card_table.with_card_table(before, card_table.read_cards(root))
     except UserError as error:
         print(error, file=sys.stderr)
         return UNUSABLE

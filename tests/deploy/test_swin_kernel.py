@@ -91,7 +91,9 @@ def test_maps_that_are_divided_late_and_inputs_whose_channels_are_scaled(dim, he
         found = KernelSwinLayers([swin_parameters(block)])(x, SIZE)
         difference = (found - expected).abs() / (expected - x).abs().mean()
         assert float(difference.median()) < 1e-5
-        a_flip = 1e-3 if bits < 8 else 1e-2  # with 256 codes in each row many lie near a threshold, and a flip moves little
+        a_flip = (
+            1e-3 if bits < 8 else 1e-2
+        )  # with 256 codes in each row many lie near a threshold, and a flip moves little
         assert float((difference < a_flip).float().mean()) > 0.98
 
 

@@ -1,0 +1,39 @@
+"""The table of docs/training.md: what the full-precision networks of the repository measure, from their cards."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from basicsr.utils.cards import Card, read_card
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.markdown import markdown_table
+
+FILE = Path("docs/training.md")
+CARDS = Path("experiments/pretrained_models")
+DATASETS = ("Set5", "Set14")
+_PLACE = re.compile(r"(<!-- from cards -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def read_cards(root: Path) -> dict[str, Card]:
+    """Return the cards of a repository by the names of their networks, such as `EDSR_x4`.
+
+    Raises:
+        CheckpointError: a card is damaged.
+    """
+    return {file.stem: read_card(file) for file in sorted((root / CARDS).glob("*.json"))}
+
+
+def with_card_table(text: str, cards: Mapping[str, Card]) -> str:
+    """Return a page in Markdown with its table made anew, which stands between `<!-- from cards -->` and `<!-- end -->`.
+
+    Raises:
+        OptionsError: there are no cards.
+    """
+    if not cards:
+        raise OptionsError(f"The table of '{FILE}' is made from cards in '{CARDS}', and there are none. Restore them.")
+    lines = [["network", "parameters", *DATASETS]]
+    for name, card in cards.items():
+        network, _, scale = name.rpartition("_")
+        psnr = [f"{card.results[name]['psnr']:.2f}" if name in card.results else "" for name in DATASETS]
+        lines.append([f"{network} {scale}", f"{card.parameters:,}", *psnr])
+    return _PLACE.sub(lambda place: f"{place[1]}\n{markdown_table(lines)}\n\n{place[2]}", text)
