@@ -63,11 +63,14 @@ class QMatMul(QModule[nn.Module]):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply (..., n, k) by (..., k, m)."""
-        left, right = self.a_quantizer(undivided(a) if self.late_division else a), self.b_quantizer(b)
+        given = undivided(a) if self.late_division else a
+        left, right = self.a_quantizer(given), self.b_quantizer(b)
         if self.a_quantizer.bypass and self.b_quantizer.bypass:
             self._require_softmax(a)
-            if not (self.late_division and torch.is_grad_enabled()):  # then the undivided map is to have its gradient
+            if left is given:  # and no hook has put something else in its place
                 return a @ right  # the bits of the module that this one stands for
+            if not self.late_division:
+                return left @ right
         product = _aligned_product(left, right)
         return divided(product, left.sum(-1, keepdim=True)) if self.late_division else product
 

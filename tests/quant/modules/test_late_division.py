@@ -99,14 +99,32 @@ def test_many_bits_have_nearly_the_gradient_of_full_precision():
     assert float((found - expected).norm() / expected.norm()) < 0.05
 
 
-def test_derivatives_of_the_output_reach_the_map():
+@pytest.mark.parametrize("late", [[], ["*.attn.av"]])
+def test_derivatives_of_the_output_reach_both_factors_of_each_product(late):
     network = build_network({"type": "SwinIR", "upscale": 2, **tiny.NETWORK}).eval()
-    insert_quantizers(network, "2dquant", 4, 4, late_division=["*.attn.av"])
-    names = [name for name, _ in named_quantizers(network) if name.endswith("attn.av.a_quantizer")]
+    insert_quantizers(network, "2dquant", 4, 4, late_division=late)
+    names = [name for name, _ in named_quantizers(network) if name.endswith((".a_quantizer", ".b_quantizer"))]
     found = squared_gradients(network, names, torch.rand(1, 3, 16, 16), torch.Generator().manual_seed(0))
     assert len(found) == len(names) > 0
-    for _, x, squared in found:
-        assert float(squared.sum()) > 0 and float(x.amax(-1).min()) == 1.0
+    assert all(float(squared.sum()) > 0 for _, _, squared in found)
+    assert bool(late) is all(float(x.amax(-1).min()) == 1.0 for name, x, _ in found if name.endswith("av.a_quantizer"))
+
+
+@pytest.mark.parametrize("late", [[], ["product"]])
+@pytest.mark.parametrize("slot", ["a_quantizer", "b_quantizer"])
+@torch.no_grad()
+def test_what_a_hook_puts_in_the_place_of_a_factor_is_multiplied_in_full_precision_too(late, slot):
+    layer = product(late=late)
+    with bypass_quantizers(layer):
+        before = layer(MAP, VALUES)
+        hook = layer.get_submodule(slot).register_forward_pre_hook(lambda _module, arguments: (arguments[0] + 1,))
+        changed = layer(MAP, VALUES)
+        hook.remove()
+        assert torch.equal(layer(MAP, VALUES), before)
+    left = undivided(MAP) if late else MAP
+    left, right = (left + 1, VALUES) if slot == "a_quantizer" else (left, VALUES + 1)
+    expected = left @ right / left.sum(1, keepdim=True) if late else left @ right
+    torch.testing.assert_close(changed, expected)
 
 
 def calibrated_swin(**options):
