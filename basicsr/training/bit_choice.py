@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from basicsr.quant.insertion.insert import named_quantizers, quantized_weights, quantizers_with_same_input
 from basicsr.quant.modules.base import Role
 from basicsr.quant.observe.output_gradients import squared_gradients
-from basicsr.quant.search.weighted_search import WeightedErrors, error_of_rows, search_weighted
+from basicsr.quant.search.weighted_search import WeightedBounds, WeightedErrors, error_of_rows, search_weighted
 from basicsr.quant.spec import MAX_BITS, MIN_BITS, QuantSpec
 from basicsr.training.bit_allocation import allocate_bits
 from basicsr.utils.errors import OptionsError
@@ -28,12 +28,14 @@ class ExpectedErrors:
         role: whether it quantizes a weight or an activation.
         size: number of elements of its tensor, of an activation for one crop.
         of_bits: for each number of bits the squared error of the output, summed over its elements and averaged over crops.
+        bounds: of an activation, for each number of bits those of the grid that this is the error of; empty where all of it is one value.
         same_input: other quantizers of the same tensor, which get the same bits.
     """
 
     role: Role
     size: int
     of_bits: dict[int, float] = field(default_factory=dict)
+    bounds: dict[int, tuple[float, float]] = field(default_factory=dict)
     same_input: list[str] = field(default_factory=list)
 
 
@@ -81,8 +83,14 @@ def expected_errors(network: nn.Module, names: Collection[str], crops: Tensor) -
             samples.setdefault(name, []).append(pair.cpu())
     for name, errors in found.items():
         errors.same_input = [follower for follower, leader in leaders.items() if leader == name]
-        of_role = _of_weight if errors.role == "weight" else _of_activation
-        errors.of_bits = {bits: of_role(samples[name], specs[name], 2**bits - 1) * errors.size for bits in CHOICES}
+        for bits in CHOICES:
+            if errors.role == "weight":
+                errors.of_bits[bits] = _of_weight(samples[name], specs[name], 2**bits - 1) * errors.size
+                continue
+            best = _of_activation(samples[name], specs[name], 2**bits - 1)
+            errors.of_bits[bits] = best.error * errors.size if best is not None else 0.0
+            if best is not None:
+                errors.bounds[bits] = best.lower, best.upper
     return found
 
 
@@ -93,10 +101,11 @@ def _of_weight(samples: list[Tensor], spec: QuantSpec, max_code: int) -> float:
     return error_of_rows(values.reshape(rows), squared.reshape(rows), max_code, spec.symmetric) / values.numel()
 
 
-def _of_activation(samples: list[Tensor], spec: QuantSpec, max_code: int) -> float:
+def _of_activation(samples: list[Tensor], spec: QuantSpec, max_code: int) -> WeightedBounds | None:
+    """Return the best bounds, and the error for an element of an activation; None where there is one value."""
     values, squared = torch.cat(samples, 1)
     best = search_weighted(WeightedErrors(values, squared, max_code), symmetric=spec.symmetric)
-    return best.error / values.numel() if best is not None else 0.0
+    return best._replace(error=best.error / values.numel()) if best is not None else None
 
 
 def choose_bits(errors: Mapping[str, ExpectedErrors], average: float) -> dict[str, int]:

@@ -16,6 +16,7 @@ from basicsr.training.bit_choice import (
     quantizers_with_bits,
 )
 from basicsr.training.calibration.input_scaling import scale_inputs
+from basicsr.training.measured_errors import measure_errors
 from basicsr.utils import dist
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.logger import get_logger
@@ -75,6 +76,7 @@ def _choose(network: nn.Module, options: Options, crops: Tensor) -> list[dict[st
             "'quantization:overrides' or coverage. Leave it out."
         )
     errors = expected_errors(quantized, names, crops[:CROPS])
+    measure_errors(quantized, errors, crops)
     bits = choose_bits(errors, average)
     for role in ("weight", "activation"):
         of_role = {name: found for name, found in errors.items() if found.role == role}

@@ -1,0 +1,78 @@
+"""What coarse grids of activations really do to the output of a network, where derivatives foretell too little.
+
+Derivatives take errors as small, and as not correlated. With 2 to 4 bits they are neither: the values of a softmax map, say, are rounded to the
+same side all together. So these errors are measured, one quantizer at a time. Finer grids keep the proportions that derivatives give.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.archs.base import size_multiple_of
+from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.quant.observe.capture import bypass_quantizers
+from basicsr.training.bit_choice import ExpectedErrors
+
+MEASURED = (2, 3, 4)
+"""Numbers of bits that are tried."""
+_CROPS, _SIDE = 2, 32  # parts of crops that go through the network together
+
+
+@torch.no_grad()
+def measure_errors(network: nn.Module, errors: Mapping[str, ExpectedErrors], crops: Tensor) -> None:
+    """Replace the expected errors of activations by measured ones, in place: one forward pass for each tensor and number of bits.
+
+    Args:
+        network: the network with quantizers that the errors are of; left as it was.
+        errors: what `expected_errors` returned.
+        crops: LR crops (N, 3, h, w) in 0..1, of which a part of the first ones is used.
+    """
+    sample = _parts(network, crops)
+    pixels = (
+        crops.shape[-2] * crops.shape[-1] / (sample.shape[-2] * sample.shape[-1])
+    )  # errors are those of a whole crop
+    with bypass_quantizers(network):
+        target = network(sample)
+        for name, found in errors.items():
+            if found.role == "activation" and found.bounds:
+                measured = {}
+                for bits in MEASURED:
+                    with _rounded(network, (name, *found.same_input), found.bounds[bits], bits):
+                        difference = (network(sample) - target).double()
+                    measured[bits] = float(difference.square().sum()) / len(sample) * pixels
+                found.of_bits = _joined(found.of_bits, measured)
+
+
+def _parts(network: nn.Module, crops: Tensor) -> Tensor:
+    multiple = size_multiple_of(network)
+    side = max(_SIDE // multiple, 1) * multiple
+    return crops[:_CROPS, :, :side, :side].to(next(network.parameters()).device)
+
+
+@contextmanager
+def _rounded(network: nn.Module, names: tuple[str, ...], bounds: tuple[float, float], bits: int) -> Iterator[None]:
+    """Let the inputs of some bypassed quantizers be rounded to a uniform grid."""
+    lower, upper = bounds
+    step = (upper - lower) / (2**bits - 1)
+
+    def replace(_module: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        return (((arguments[0].clamp(lower, upper) - lower) / step).round() * step + lower,)
+
+    with ExitStack() as hooks:
+        for name, quantizer in named_quantizers(network):
+            if name in names:
+                hooks.callback(quantizer.register_forward_pre_hook(replace).remove)
+        yield
+
+
+def _joined(expected: Mapping[int, float], measured: Mapping[int, float]) -> dict[int, float]:
+    """Return measured errors, and for more bits the expected ones in the proportion of the last that was measured; none grows with bits."""
+    last = max(measured)
+    factor = measured[last] / expected[last] if expected[last] else 1.0
+    errors = {bits: measured.get(bits, factor * error) for bits, error in expected.items()}
+    largest = 0.0
+    for bits in sorted(errors, reverse=True):
+        largest = errors[bits] = max(errors[bits], largest)
+    return errors
