@@ -100,6 +100,7 @@ def test_a_component_stays_in_one_piece():
 
 def test_a_lone_placeholder_becomes_what_fills_it_in_and_no_text():
     overrides = {"quantization": {"average_bits": "{bit}"}, "calibration": {"data": "keydata/demo_x{scale}.json"}}
-    texts = [fill(text, {"bit": 4, "scale": 2}) for text in flatten_overrides(overrides)]
-    assert texts[0] == "quantization:average_bits=4"
+    for bit in (4, "4"):  # the axes of a grid give texts
+        texts = [fill(text, {"bit": bit, "scale": 2}) for text in flatten_overrides(overrides)]
+        assert texts[0] == "quantization:average_bits=4"
     assert parse_override(texts[1]) == {"calibration": {"data": "keydata/demo_x2.json"}}
