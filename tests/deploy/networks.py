@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -32,3 +33,10 @@ def calibrated(
             if name.endswith("upper_bound"):
                 parameter.mul_(0.8)  # bounds that clip
     return network.eval(), quantization_map
+
+
+def as_it_is(graph: Any, image: torch.Tensor) -> torch.Tensor:
+    """Return what ONNX Runtime makes of a graph that it gets as it was made, not in the form of its own."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"lr": image.numpy()})[0])

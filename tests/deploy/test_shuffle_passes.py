@@ -7,10 +7,9 @@ import torch
 from basicsr.archs import build_network
 from basicsr.deploy import onnx_export
 from basicsr.deploy.onnx_export import to_onnx
-from basicsr.deploy.runtimes import RuntimeNetwork
 from basicsr.deploy.shuffle_passes import convolve_before_shuffle, shuffle_whole_pixels
 from tests import tiny
-from tests.deploy.networks import calibrated
+from tests.deploy.networks import as_it_is, calibrated
 
 pytestmark = pytest.mark.slow
 
@@ -150,5 +149,5 @@ def test_an_exported_network_shuffles_its_output_alone_and_whole_pixels(monkeypa
             for change in ("convolve_before_shuffle", "shuffle_whole_pixels"):
                 patch.setattr(onnx_export, change, lambda _: None)
             plain = to_onnx(network)
-        outputs = [RuntimeNetwork(one, "onnxruntime", threads=1)(image) for one in (plain, model)]
+        outputs = [as_it_is(one, image) for one in (plain, model)]
         torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)
