@@ -238,9 +238,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def fill(text: str, values: dict[str, Any]) -> str:
-    """Replace the placeholders that `values` has, alone in their quotation marks by a number where they are one; the others are left to the options file."""
+    """Replace the placeholders that `values` has; the others are left to the options file."""
     for name, value in values.items():
-        if str(value).isdecimal():
-            text = text.replace(f'"{{{name}}}"', str(value))
         text = text.replace(f"{{{name}}}", str(value))
     return text

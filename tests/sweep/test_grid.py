@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from basicsr.sweep.grid import fill, flatten_overrides, load_grid
+from basicsr.sweep.grid import flatten_overrides, load_grid
 from basicsr.sweep.plan import plan
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.options import apply_override, merge
-from basicsr.utils.options.overrides import parse_override
 from tests import tiny, tiny_grid
 
 GRIDS = sorted((tiny.ROOT / "options/sweep").glob("*.yml"))
@@ -96,11 +95,3 @@ def test_a_component_stays_in_one_piece():
         'calibration:weights={"type": "DOBI", "search": "auto"}',
         "calibration:batch_size=2",
     ]
-
-
-def test_a_lone_placeholder_becomes_what_fills_it_in_and_no_text():
-    overrides = {"quantization": {"average_bits": "{bit}"}, "calibration": {"data": "keydata/demo_x{scale}.json"}}
-    for bit in (4, "4"):  # the axes of a grid give texts
-        texts = [fill(text, {"bit": bit, "scale": 2}) for text in flatten_overrides(overrides)]
-        assert texts[0] == "quantization:average_bits=4"
-    assert parse_override(texts[1]) == {"calibration": {"data": "keydata/demo_x2.json"}}
