@@ -4,7 +4,7 @@ Derivatives take errors as small, and as not correlated. With 2 to 4 bits they a
 same side all together. So these errors are measured, one quantizer at a time. Finer grids keep the proportions that derivatives give.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from basicsr.archs.base import size_multiple_of
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.observe.capture import bypass_quantizers
+from basicsr.quant.ops.functional import fake_quantize
 from basicsr.training.bit_choice import ExpectedErrors
 
 MEASURED = (2, 3, 4)
@@ -29,17 +30,17 @@ def measure_errors(network: nn.Module, errors: Mapping[str, ExpectedErrors], cro
         errors: what `expected_errors` returned.
         crops: LR crops (N, 3, h, w) in 0..1, of which a part of the first ones is used.
     """
-    sample = _parts(network, crops)
-    pixels = (
-        crops.shape[-2] * crops.shape[-1] / (sample.shape[-2] * sample.shape[-1])
-    )  # errors are those of a whole crop
+    sample, quantizers = _parts(network, crops), dict(named_quantizers(network))
+    # errors are those of a whole crop
+    pixels = crops.shape[-2] * crops.shape[-1] / (sample.shape[-2] * sample.shape[-1])
     with bypass_quantizers(network):
         target = network(sample)
         for name, found in errors.items():
             if found.role == "activation" and found.bounds:
+                same = [quantizers[one] for one in (name, *found.same_input)]
                 measured = {}
                 for bits in MEASURED:
-                    with _rounded(network, (name, *found.same_input), found.bounds[bits], bits):
+                    with _rounded(same, found.bounds[bits], bits):
                         difference = (network(sample) - target).double()
                     measured[bits] = float(difference.square().sum()) / len(sample) * pixels
                 found.of_bits = _joined(found.of_bits, measured)
@@ -52,18 +53,16 @@ def _parts(network: nn.Module, crops: Tensor) -> Tensor:
 
 
 @contextmanager
-def _rounded(network: nn.Module, names: tuple[str, ...], bounds: tuple[float, float], bits: int) -> Iterator[None]:
+def _rounded(quantizers: Iterable[nn.Module], bounds: tuple[float, float], bits: int) -> Iterator[None]:
     """Let the inputs of some bypassed quantizers be rounded to a uniform grid."""
-    lower, upper = bounds
-    step = (upper - lower) / (2**bits - 1)
 
     def replace(_module: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
-        return (((arguments[0].clamp(lower, upper) - lower) / step).round() * step + lower,)
+        lower, upper = (arguments[0].new_tensor(bound) for bound in bounds)
+        return (fake_quantize(arguments[0], lower, upper, bits),)
 
     with ExitStack() as hooks:
-        for name, quantizer in named_quantizers(network):
-            if name in names:
-                hooks.callback(quantizer.register_forward_pre_hook(replace).remove)
+        for quantizer in quantizers:
+            hooks.callback(quantizer.register_forward_pre_hook(replace).remove)
         yield
 
 
