@@ -7,7 +7,7 @@ Needs no experiments: the records under docs/results and the cards beside the ne
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,16 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--root", default=REPOSITORY, type=Path, metavar="FOLDER", help="folder that holds docs/results/"
     )
     root = parser.parse_args(argv).root
-    file, guide_file, training_file = root / FOLDER / "README.md", root / guide.FILE, root / card_table.FILE
+    file = root / FOLDER / "README.md"
     try:
         sweeps = read_sweeps(root)
         texts = {file: overview(sweeps, root)}
-        if guide_file.is_file():
-            before = guide_file.read_text(encoding="utf-8")
-            texts[guide_file] = guide.with_tables(before, {sweep.name: sweep.rows for sweep in sweeps})
-        if training_file.is_file():
-            before = training_file.read_text(encoding="utf-8")
-            texts[training_file] = card_table.with_card_table(before, card_table.read_cards(root))
+        pages: dict[Path, Callable[[str], str]] = {
+            root / guide.FILE: lambda page: guide.with_tables(page, {sweep.name: sweep.rows for sweep in sweeps}),
+            root / card_table.FILE: lambda page: card_table.with_card_table(page, card_table.read_cards(root)),
+        }
+        texts |= {page: made(page.read_text(encoding="utf-8")) for page, made in pages.items() if page.is_file()}
     except UserError as error:
         print(error, file=sys.stderr)
         return UNUSABLE

@@ -1,17 +1,15 @@
 """The table of docs/training.md: what the full-precision networks of the repository measure, from their cards."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from basicsr.utils.cards import Card, read_card
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.markdown import markdown_table
+from basicsr.utils.markdown import markdown_table, with_tables
 
 FILE = Path("docs/training.md")
 CARDS = Path("experiments/pretrained_models")
 DATASETS = ("Set5", "Set14")
-_PLACE = re.compile(r"(<!-- from cards -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def read_cards(root: Path) -> dict[str, Card]:
@@ -34,6 +32,6 @@ def with_card_table(text: str, cards: Mapping[str, Card]) -> str:
     lines = [["network", "parameters", *DATASETS]]
     for name, card in cards.items():
         network, _, scale = name.rpartition("_")
-        psnr = [f"{card.results[name]['psnr']:.2f}" if name in card.results else "" for name in DATASETS]
+        psnr = [f"{card.results[test]['psnr']:.2f}" if test in card.results else "" for test in DATASETS]
         lines.append([f"{network} {scale}", f"{card.parameters:,}", *psnr])
-    return _PLACE.sub(lambda place: f"{place[1]}\n{markdown_table(lines)}\n\n{place[2]}", text)
+    return with_tables(text, lambda _source: markdown_table(lines))

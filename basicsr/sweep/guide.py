@@ -7,12 +7,12 @@ from statistics import fmean
 
 from basicsr.sweep.plan import BICUBIC, FULL_PRECISION
 from basicsr.sweep.rows import Row
+from basicsr.utils import markdown
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.markdown import markdown_table
 
 FILE = Path("docs/which-method.md")
 DATASET = "Set5"
-_PLACE = re.compile(r"(<!-- from (?P<sweep>\S+): (?P<arch>\S+) x(?P<scale>\d) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SOURCE = re.compile(r"(\S+): (\S+) x(\d)")
 
 
 def with_tables(text: str, rows: Mapping[str, Sequence[Row]]) -> str:
@@ -23,24 +23,29 @@ def with_tables(text: str, rows: Mapping[str, Sequence[Row]]) -> str:
         rows: see rows.py, by the name of their sweep.
 
     Raises:
-        OptionsError: a place asks for a sweep or a network that has no records.
+        OptionsError: a place asks for a sweep or a network that has no records, or for something else.
     """
 
-    def made(place: re.Match[str]) -> str:
-        arch, scale = place["arch"], int(place["scale"])
+    def made(source: str) -> str:
+        found = _SOURCE.fullmatch(source)
+        if found is None:
+            raise OptionsError(
+                f"A table of the guide is to be made from '{source}'. Write 'SWEEP: NETWORK xSCALE' there."
+            )
+        sweep, arch, scale = found.groups()
         of_network = [
             row
-            for row in rows.get(place["sweep"], ())
-            if (row["arch"], row["scale"], row["dataset"]) == (arch, scale, DATASET)
+            for row in rows.get(sweep, ())
+            if (row["arch"], row["scale"], row["dataset"]) == (arch, int(scale), DATASET)
         ]
         if not of_network:
             raise OptionsError(
-                f"A table of the guide is to be made from records of '{place['sweep']}' for {arch} x{scale} on {DATASET}, "
+                f"A table of the guide is to be made from records of '{sweep}' for {arch} x{scale} on {DATASET}, "
                 "and there are none. Run that sweep, or take the table out."
             )
-        return f"{place[1]}\n{guide_table(of_network)}\n\n{place[5]}"
+        return guide_table(of_network)
 
-    return _PLACE.sub(made, text)
+    return markdown.with_tables(text, made)
 
 
 def guide_table(rows: Sequence[Row]) -> str:
@@ -65,7 +70,7 @@ def guide_table(rows: Sequence[Row]) -> str:
     if not any(line[-1] for line in lines[1:]):
         lines = [line[:-1] for line in lines]
     full = next((row for row in rows if row["method"] == FULL_PRECISION), None)
-    return (f"{_sentence(full)}\n\n" if full else "") + markdown_table(lines)
+    return (f"{_sentence(full)}\n\n" if full else "") + markdown.markdown_table(lines)
 
 
 def _sentence(full: Row) -> str:

@@ -1,6 +1,19 @@
-"""Tables as Markdown."""
+"""Tables as Markdown, and the places of pages that hold them."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+
+_PLACE = re.compile(r"(<!-- from (?P<source>[^>\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(text: str, table_of: Callable[[str], str]) -> str:
+    """Return a page with its tables made anew: each stands between `<!-- from SOURCE -->` and `<!-- end -->`.
+
+    Args:
+        text: the page.
+        table_of: gives what belongs between, for a source.
+    """
+    return _PLACE.sub(lambda place: f"{place[1]}\n{table_of(place['source'])}\n\n{place[3]}", text)
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:

@@ -91,3 +91,8 @@ def test_a_place_without_records_is_told(rows, place):
     sweep, network = place.split(": ")
     with pytest.raises(OptionsError, match=f"records of '{sweep}' for {network} on Set5"):
         with_tables(f"<!-- from {place} -->\n<!-- end -->", {"a": rows})
+
+
+def test_a_place_that_names_no_network_is_refused(committed):
+    with pytest.raises(OptionsError, match="to be made from 'benchmarks'. Write 'SWEEP: NETWORK xSCALE' there"):
+        with_tables("<!-- from benchmarks -->\n<!-- end -->\n", committed)
