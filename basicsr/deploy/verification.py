@@ -52,13 +52,18 @@ def latencies(networks: Mapping[str, nn.Module], picture: Tensor, rounds: int = 
     Returns:
         Median milliseconds by name.
     """
+    return {name: statistics.median(times) for name, times in times_in_turns(networks, picture, rounds).items()}
+
+
+def times_in_turns(networks: Mapping[str, nn.Module], picture: Tensor, rounds: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each round by name, as `latencies` takes them."""
     times: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(rounds + 1):
         for name, network in networks.items():
             started = time.perf_counter()
             network(picture)
             times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+    return {name: values[1:] for name, values in times.items()}
 
 
 def largest_difference(first: nn.Module, second: nn.Module, lr: Tensor) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -121,7 +122,9 @@ def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:
             _instructions_table([reference, *(v for v in variants if v.bits == PROFILED_BITS)]),
             _psnr_table(variants, options),
             *(
-                _kernel_table(v, label)
+                kernel_table(
+                    f"Where the time of {label} goes (bits: {v.name})", cast(RuntimeNetwork, v.networks[label])
+                )
                 for v in variants
                 for label, (runtime, _) in _labels().items()
                 if v.bits == PROFILED_BITS and runtime == "openvino"
@@ -251,12 +254,12 @@ def psnr_dataset(options: Options) -> PairedDataset:
     return (datasets or build_evaluation_sets(options.datasets_of("val"), options.scale))[0]
 
 
-def _kernel_table(variant: Variant, label: str) -> str:
-    kernels: list[Kernel] = variant.networks[label].profile(timed_picture())
+def kernel_table(head: str, network: RuntimeNetwork) -> str:
+    """Return a table of the kernels of a runtime that take most of the time, below a line that begins with `head`."""
+    kernels: list[Kernel] = network.profile(timed_picture())
     total = sum(kernel.milliseconds for kernel in kernels)
     rows = [
-        f"Where the time of {label} goes (bits: {variant.name}): {total:.0f} ms, in integers "
-        f"{sum(k.milliseconds for k in kernels if k.integer):.0f} ms.",
+        f"{head}: {total:.0f} ms, in integers {sum(k.milliseconds for k in kernels if k.integer):.0f} ms.",
         "",
         "| kernel | nodes | ms | share | integers |",
         "|---|---|---|---|---|",

@@ -6,7 +6,6 @@ training, for latency does not depend on them. The machine may do other work: ra
 
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,16 @@ from torch import nn
 
 from basicsr.deploy.graph_metadata import add_runtime
 from basicsr.deploy.onnx_export import save_onnx
-from basicsr.deploy.runtimes import Kernel, RuntimeNetwork
-from basicsr.deploy.verification import timed_picture
+from basicsr.deploy.runtimes import RuntimeNetwork
+from basicsr.deploy.verification import timed_picture, times_in_turns
 from basicsr.evaluation.evaluator import Evaluator
 from basicsr.models.quantized_model import QuantizedModel
 from basicsr.pipeline import build_model, calibration_set
 from basicsr.utils.options import Options, load_options
-from benchmarks.deploy_benchmark import OPTIONS_FILE, SET5, psnr_dataset
+from benchmarks.deploy_benchmark import OPTIONS_FILE, SET5, kernel_table, psnr_dataset
 
 ROUNDS = 9
 THREADS = (1, 2)
-_KERNELS_SHOWN = 6
 FLOAT32, ANY, OWN = "float32", "graph for any runtime", "graph for ONNX Runtime"
 
 
@@ -86,7 +84,7 @@ def _of_case(case: Case, folder: Path) -> tuple[list[str], str]:
             quality = [
                 f"{psnr:.4f}" for psnr in _psnr({"trained": network, ANY: networks[ANY], OWN: networks[OWN]}, options)
             ]
-            profile = _kernel_table(case.title, networks[OWN])
+            profile = kernel_table(f"Where the time of {case.title} goes, {OWN}, on one thread", networks[OWN])
         cells = [f"{milliseconds:.0f} ({ratio:.2f})" for milliseconds, ratio in _timed(networks)]
         rows.append(f"| {' | '.join([case.title, str(threads), cells[0].split()[0], *cells[1:], *quality])} |")
         quality = [""] * len(quality)
@@ -104,15 +102,7 @@ def _opened(file: Path, threads: int) -> RuntimeNetwork:
 @torch.inference_mode()
 def _timed(networks: Mapping[str, nn.Module]) -> list[tuple[float, float]]:
     """Return for each network its median milliseconds, and the median of the ratios to the first one, which ran just before."""
-    times: list[list[float]] = []
-    for _ in range(ROUNDS + 1):
-        row = []
-        for network in networks.values():
-            started = time.perf_counter()
-            network(timed_picture())
-            row.append(1e3 * (time.perf_counter() - started))
-        times.append(row)
-    columns = list(zip(*times[1:], strict=True))
+    columns = list(times_in_turns(networks, timed_picture(), ROUNDS).values())
     return [
         (statistics.median(column), statistics.median(a / b for a, b in zip(columns[0], column, strict=True)))
         for column in columns
@@ -123,19 +113,3 @@ def _psnr(networks: Mapping[str, nn.Module], options: Options) -> list[float]:
     dataset = psnr_dataset(options)
     evaluator = Evaluator(options.val, options.scale, None)
     return [evaluator.evaluate(network, dataset).means["psnr"] for network in networks.values()]
-
-
-def _kernel_table(title: str, network: RuntimeNetwork) -> str:
-    kernels: list[Kernel] = network.profile(timed_picture())
-    total = sum(kernel.milliseconds for kernel in kernels)
-    rows = [
-        f"Where the time of {title} goes, {OWN}, on one thread: {total:.0f} ms.",
-        "",
-        "| kernel | nodes | share | integers |",
-        "|---|---|---|---|",
-    ]
-    rows += [
-        f"| {k.name} | {k.count} | {100 * k.milliseconds / total:.0f} % | {'yes' if k.integer else ''} |"
-        for k in kernels[:_KERNELS_SHOWN]
-    ]
-    return "\n".join(rows)
