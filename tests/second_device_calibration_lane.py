@@ -15,6 +15,7 @@ from basicsr.utils.options import CalibrationOptions
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 from tests import tiny
 from tests.second_device import REGISTER, SecondDevice
+from tests.second_device_lane import calibrated
 
 pytestmark = pytest.mark.skipif(REGISTER is None, reason="torch registers such devices from version 2.10 on")
 
@@ -54,13 +55,7 @@ SPECS = (QuantSpec(4), QuantSpec(3, symmetric=True), QuantSpec(2, granularity="p
 def waits_of(name, spec, batches):
     """Return how often the host waits while a calibrator looks at batches on the device."""
     with HostWaits() as looked_at:
-        calibrator = CALIBRATOR_REGISTRY.build({"type": name}, spec, where="calibration")
-        another = True
-        while another:
-            for batch in batches:
-                calibrator.update(batch)
-            another = calibrator.end_pass()
-        calibrator.finish()
+        calibrated(name, spec, batches)
     return len(looked_at.waits)
 
 

@@ -60,14 +60,19 @@ def test_quantizers_give_the_same_bits_and_never_wait(second, name, spec):
         assert all((a.grad is None) is (b.grad is None) and (a.grad is None or same(b.grad, a.grad)) for a, b in pairs)
 
 
-def found(name, spec, batches):
+def calibrated(name, spec, batches):
+    """Return what a calibrator finds in all its passes over batches."""
     calibrator = CALIBRATOR_REGISTRY.build({"type": name}, spec, where="calibration")
     another = True
     while another:
         for batch in batches:
             calibrator.update(batch)
         another = calibrator.end_pass()
-    result = calibrator.finish().as_dict()
+    return calibrator.finish()
+
+
+def found(name, spec, batches):
+    result = calibrated(name, spec, batches).as_dict()
     return result.pop("mean_squared_error"), result
 
 

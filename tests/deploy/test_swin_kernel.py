@@ -43,6 +43,16 @@ def layer_of_pytorch(block, x):
     return layouts.reorder(y, block.order, "image")
 
 
+def require_layers_of_pytorch(network, x, a_flip=1e-3):
+    for block in network.layers[0].residual_group.blocks:
+        expected = layer_of_pytorch(block, x)
+        found = KernelSwinLayers([swin_parameters(block)])(x, SIZE)
+        difference = (found - expected).abs() / (expected - x).abs().mean()
+        # a code may flip where sums differ by rounding, and moves what is computed with it
+        assert float(difference.median()) < 1e-5
+        assert float((difference < a_flip).float().mean()) > 0.98
+
+
 # heads of less and of more than 16 channels, channels and hidden channels of less and of more than a block of 64, all bits
 @pytest.mark.parametrize(
     ("dim", "heads", "mlp_ratio", "bits"), [(20, 2, 2, 4), (36, 2, 2, 8), (72, 3, 1, 2), (60, 6, 2, 3), (16, 1, 5, 8)]
@@ -50,14 +60,7 @@ def layer_of_pytorch(block, x):
 @torch.no_grad()
 def test_a_layer_is_that_of_the_quantized_network(dim, heads, mlp_ratio, bits, library):
     network, _ = calibrated(bits=bits, options=options(dim, heads, mlp_ratio))
-    x = tokens(dim)
-    for block in network.layers[0].residual_group.blocks:
-        expected = layer_of_pytorch(block, x)
-        found = KernelSwinLayers([swin_parameters(block)])(x, SIZE)
-        difference = (found - expected).abs() / (expected - x).abs().mean()
-        # a code may flip where sums differ by rounding, and moves what is computed with it
-        assert float(difference.median()) < 1e-5
-        assert float((difference < 1e-3).float().mean()) > 0.98
+    require_layers_of_pytorch(network, tokens(dim))
 
 
 @torch.no_grad()
@@ -85,16 +88,8 @@ def test_maps_that_are_divided_late_and_inputs_whose_channels_are_scaled(dim, he
         if isinstance(layer, QModule) and layer.input_scale is not None:
             layer.set_input_scale(0.5 + torch.rand(len(layer.input_scale.factors), generator=generator))
     set_min_max_bounds(network, IMAGE)
-    x = tokens(dim)
-    for block in network.layers[0].residual_group.blocks:
-        expected = layer_of_pytorch(block, x)
-        found = KernelSwinLayers([swin_parameters(block)])(x, SIZE)
-        difference = (found - expected).abs() / (expected - x).abs().mean()
-        assert float(difference.median()) < 1e-5
-        a_flip = (
-            1e-3 if bits < 8 else 1e-2
-        )  # with 256 codes in each row many lie near a threshold, and a flip moves little
-        assert float((difference < a_flip).float().mean()) > 0.98
+    # with 256 codes in each row many lie near a threshold, and a flip moves little
+    require_layers_of_pytorch(network, tokens(dim), a_flip=1e-3 if bits < 8 else 1e-2)
 
 
 @torch.no_grad()
