@@ -13,7 +13,7 @@ from basicsr.utils.extras import require
 
 
 def onnxruntime_form(model: Any) -> Any:
-    """Return a graph with the same values in which ONNX Runtime multiplies integers, and is faster.
+    """Return a graph with the same values in which ONNX Runtime multiplies integers.
 
     Where a convolution writes codes, its bias is rounded to a whole number of products of two steps. Where the last one makes the
     picture of codes, that is clipped to 0..1 and rounded to a fraction of a level of 8 bits, see `IntegerConvolutions`. All other

@@ -135,9 +135,8 @@ class _Packer:
         top = av.a_quantizer.spec.max_code
         flipped = [x.spec.bits == 8 for x in (qk.b_quantizer, av.b_quantizer)]
         lowest = v.lower + 128 * v.step * flipped[1]  # what a code of v that is multiplied as 0 stands for
-        divisor = (
-            (p.step, BLOCK * p.lower) if av.late_division else (0.0, 1.0)
-        )  # of the sum of a row of codes, and what is added
+        # of the sum of a row of codes, and what is added
+        divisor = (p.step, BLOCK * p.lower) if av.late_division else (0.0, 1.0)
         for number in (
             _LOG2_E * q.step * k.step, _LOG2_E * q.lower * k.step,
             1 / p.step, -p.lower / p.step, top,

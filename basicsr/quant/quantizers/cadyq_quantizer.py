@@ -154,9 +154,8 @@ class CADyQQuantizer(Quantizer[Bounds]):
         chosen = [q.chosen_bits for q in own if q.chosen_bits is not None]
         if wanted is None:
             return total
-        reached = (
-            torch.cat(chosen).mean().double() <= wanted
-        )  # compared where it is: a GPU would stand still for the host
+        # compared where it is: a GPU would stand still for the host
+        reached = torch.cat(chosen).mean().double() <= wanted
         return torch.where(reached, total * 0, total)
 
     @torch.no_grad()
