@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from basicsr.networks.quantized import quantized_copy, with_bits_of_file, with_overrides
+from basicsr.quant.spec import MIN_BITS
 from basicsr.training.bit_choice import (
     ExpectedErrors,
     as_overrides,
@@ -67,6 +68,10 @@ def _choose(network: nn.Module, options: Options, crops: Tensor) -> list[dict[st
     """Return the overrides of the options, and those that give the other quantizers their bits."""
     assert options.quantization is not None and options.quantization.average_bits is not None
     average = options.quantization.average_bits
+    before = [one.model_dump(exclude_none=True) for one in options.quantization.overrides]
+    if average == MIN_BITS:
+        get_logger().info("All quantizers have %d bits, for none can have fewer than the average.", MIN_BITS)
+        return before
     quantized, _ = quantized_copy(network, options, share_weights=False)
     scale_inputs(quantized, crops[:CROPS], options.calibration)
     names = quantizers_with_bits(quantized, *options.required_bits())
@@ -82,7 +87,6 @@ def _choose(network: nn.Module, options: Options, crops: Tensor) -> list[dict[st
         of_role = {name: found for name, found in errors.items() if found.role == role}
         if of_role:
             get_logger().info("%s", summary(of_role, bits, int(average)))
-    before = [one.model_dump(exclude_none=True) for one in options.quantization.overrides]
     return [*before, *as_overrides(errors, bits)]
 
 

@@ -61,6 +61,14 @@ def test_eight_bits_on_average_are_eight_where_they_make_a_difference(tmp_path):
     assert max(bits) == 8 and bits.count(8) > 0.9 * len(bits)
 
 
+def test_two_bits_on_average_leave_nothing_to_choose(tmp_path, monkeypatch):
+    monkeypatch.setattr(chosen_bits, "expected_errors", lambda *_: pytest.fail("nothing depends on errors"))
+    options = options_of(tmp_path, "bit=2", "quantization:average_bits=2")
+    resolved = with_chosen_bits(full_precision_network(options), options, CROPS)
+    assert resolved.quantization.average_bits is None
+    assert set(bits_of(resolved)[1].values()) == {2}
+
+
 def test_bits_that_were_given_stay(tmp_path):
     name = next(iter(bits_of(chosen(tmp_path))[1]))
     given = f"quantization:overrides=[{{match: {name}, w_bits: 8, a_bits: 8}}]"
