@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from basicsr.archs.base import size_multiple_of
+from basicsr.utils.errors import OptionsError
 
 FULL_PRECISION_BITS = 32
 OTHER = "other"
@@ -86,23 +87,41 @@ def count_layers(network: nn.Module, lr_size: tuple[int, int]) -> tuple[list[Lay
     """Return the cost of every layer, and the names of modules with parameters that could not be counted.
 
     Layers are counted on three small images, and continued to the size asked for: exact for whatever is constant, linear or
-    quadratic in the number of pixels. Sides that are no multiples of the network's `size_multiple` count as the next multiple.
+    quadratic in the number of pixels. A network that takes no images so small is counted on one of the size asked for. Sides that are no
+    multiples of the network's `size_multiple` count as the next multiple.
 
     Args:
         network: a network for RGB images, in any mode.
         lr_size: height and width of the LR image.
+
+    Raises:
+        OptionsError: the network takes no image of this size.
     """
     multiple = size_multiple_of(network)
     side = -(-_PROBE_SIDE // multiple) * multiple
     height, width = (-(-length // multiple) * multiple for length in lr_size)
     sides = [factor * side for factor in _PROBES]
-    probes = [_Probe(network, length) for length in sides]
+    try:
+        probes = [_Probe(network, (length, length)) for length in sides]
+    except RuntimeError:
+        probes, sides = [_whole(network, (height, width))], []
     pixels = [length**2 for length in sides]
 
     def continued(name: str) -> int:
-        return _continued(pixels, [probe.costs[name].macs for probe in probes], height * width)
+        counted = [probe.costs[name].macs for probe in probes]
+        return _continued(pixels, counted, height * width) if pixels else counted[0]
 
     return [replace(cost, macs=continued(name)) for name, cost in probes[0].costs.items()], probes[0].not_counted
+
+
+def _whole(network: nn.Module, size: tuple[int, int]) -> "_Probe":
+    try:
+        return _Probe(network, size)
+    except RuntimeError as error:
+        raise OptionsError(
+            f"The operations of the network {type(network).__name__} cannot be counted, for it fails on an image of {size[0]} x {size[1]} "
+            f"pixels: {error}. Let its attribute 'size_multiple' say what sides it takes."
+        ) from error
 
 
 class _FlopCounter(TorchDispatchMode):
@@ -135,14 +154,14 @@ class _Probe:
 
     Args:
         network: the network.
-        side: height and width of the image.
+        size: height and width of the image.
 
     Attributes:
         costs: by the name of the module.
         not_counted: names of the modules with parameters that no rule knows.
     """
 
-    def __init__(self, network: nn.Module, side: int) -> None:
+    def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
         self.costs: dict[str, LayerCost] = {}
         self._known: set[str] = set()
         self._flops = _FlopCounter()
@@ -153,7 +172,7 @@ class _Probe:
                 for hook in self._hooks(name, module):
                     stack.callback(hook.remove)
             with torch.no_grad(), self._flops:
-                network(next(network.parameters()).new_full((1, 3, side, side), 0.5))
+                network(next(network.parameters()).new_full((1, 3, *size), 0.5))
         self.not_counted = [name for name, m in modules.items() if _has_parameters(m) and name not in self._known]
 
     def _hooks(self, name: str, module: nn.Module) -> list[Any]:

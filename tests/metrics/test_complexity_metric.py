@@ -15,6 +15,7 @@ from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion.insert import CoverageRule, insert_quantizers, named_quantizers
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.modules.cost import Cost
+from basicsr.utils.errors import OptionsError
 from tests import tiny
 
 
@@ -190,6 +191,29 @@ def test_counts_do_not_depend_on_the_size_of_the_probe():
     network = build_network({"type": "SwinIR", "depths": [2], "num_heads": [2], "embed_dim": 12, "window_size": 4})
     small, large = (measure_complexity(network, lr_size=size) for size in ((16, 16), (48, 64)))
     assert large["macs"] == 12 * small["macs"] and large["bytes"] == small["bytes"] == 4 * small["parameters"]
+
+
+class Wide(nn.Module):
+    """A layer for every pixel, in a network that takes no image of less than 30 x 30 pixels."""
+
+    size_multiple, scale = 1, 1
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return torch.nn.functional.max_pool2d(self.conv(x), 30, 1)
+
+
+def test_a_network_for_large_images_alone_is_counted_on_one_of_the_size_asked_for():
+    (cost,), not_counted = count_layers(Wide(), (40, 50))
+    assert (cost.name, cost.macs, not_counted) == ("conv", 40 * 50 * 3 * 4, [])
+    with pytest.raises(
+        OptionsError,
+        match=r"of the network Wide cannot be counted, for it fails on an image of 20 x 20 pixels: .*size_multiple",
+    ):
+        count_layers(Wide(), (20, 20))
 
 
 def test_points_of_a_quantizer_count_like_bounds():
