@@ -10,11 +10,10 @@ from basicsr.quant.insertion.insert import named_quantizers, quantizers_with_sam
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.quant.observe.module_calls import first_inputs
-from basicsr.quant.quantizers.base import Quantizer
+from basicsr.training.calibration.observing import build_calibrator
 from basicsr.utils.logger import get_logger
 from basicsr.utils.memory import release_freed_memory
 from basicsr.utils.options import CalibrationOptions
-from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the channels' ranges: 0 leaves the input as it is, 1 gives all channels the same range."""
@@ -88,13 +87,10 @@ def _calibrate(layer: QModule, x: Tensor, options: CalibrationOptions) -> None:
     found: dict[str, Any] = {}
     for slot, quantizer in named_quantizers(layer):
         if slot not in leaders:
-            kind, tensor = (options.weights, weights[slot]) if slot in weights else (options.activations, scaled)
-            found[slot] = calibrate_tensor(_calibrator(kind, quantizer), tensor.detach())
+            role, tensor = ("weights", weights[slot]) if slot in weights else ("activations", scaled)
+            calibrator = build_calibrator(quantizer, getattr(options, role), f"calibration:{role}")
+            found[slot] = calibrate_tensor(calibrator, tensor.detach())
         quantizer.load_calibration(found[leaders.get(slot, slot)])
-
-
-def _calibrator(kind: Any, quantizer: Quantizer) -> Any:
-    return CALIBRATOR_REGISTRY.build(kind, quantizer.spec, where="calibration")
 
 
 def _scale_of(layer: QModule) -> Tensor:

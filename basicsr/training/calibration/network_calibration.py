@@ -17,13 +17,18 @@ from basicsr.quant.quantizers.base import Quantizer
 from basicsr.training.calibration.gradient_calibration import calibrate_by_gradient, check_by_gradient
 from basicsr.training.calibration.input_scaling import scale_inputs
 from basicsr.training.calibration.norm_folding import check_norm_folding, fold_norms
-from basicsr.training.calibration.observing import build_calibrator, calibrate_inputs, naming_quantizer
+from basicsr.training.calibration.observing import (
+    build_calibrator,
+    calibrate_inputs,
+    calibrator_options,
+    naming_quantizer,
+)
 from basicsr.training.calibration.output_calibration import calibrate_by_output, quantizers_by_output
 from basicsr.training.calibration.weight_conditioning import condition_weights
 from basicsr.training.calibration.weight_fitting import check_weight_fit, fit_weights
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
-from basicsr.utils.options import CalibrationOptions, Component
+from basicsr.utils.options import CalibrationOptions
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 
@@ -54,7 +59,7 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
     seen = set()
     for name, quantizer in named_quantizers(network):
         role = "weights" if name in weights else "activations"
-        calibrator = _calibrator_of(quantizer, getattr(options, role))
+        calibrator = calibrator_options(quantizer, getattr(options, role))
         gives = CALIBRATOR_REGISTRY.get(calibrator["type"], f"calibration:{role}:type").gives
         if not issubclass(gives, quantizer.takes):
             raise OptionsError(
@@ -65,12 +70,7 @@ def check_calibrators(network: nn.Module, options: CalibrationOptions) -> None:
         if (calibrator["type"], role, quantizer.spec) not in seen:
             seen.add((calibrator["type"], role, quantizer.spec))
             with naming_quantizer(name):
-                build_calibrator(calibrator, quantizer.spec, f"calibration:{role}")
-
-
-def _calibrator_of(quantizer: Quantizer, of_role: Component) -> Component:
-    """Return the calibrator of a quantizer: its own, or that of the options for its role."""
-    return of_role if quantizer.own_calibrator is None else {"type": quantizer.own_calibrator}
+                build_calibrator(quantizer, getattr(options, role), f"calibration:{role}")
 
 
 def _in_words(result: type[CalibrationResult]) -> str:
@@ -104,9 +104,7 @@ def calibrate_network(
     weights = quantized_weights(network)
     leaders = {**quantizers_with_same_input(network), **sharing_quantizers(network)}
     calibrators = {
-        name: build_calibrator(
-            _calibrator_of(quantizer, options.activations), quantizer.spec, "calibration:activations"
-        )
+        name: build_calibrator(quantizer, options.activations, "calibration:activations")
         for name, quantizer in named_quantizers(network)
         if name not in weights and name not in leaders
     }
@@ -115,8 +113,7 @@ def calibrate_network(
     for name, quantizer in named_quantizers(network):
         if name in weights:
             with naming_quantizer(name):
-                chosen = _calibrator_of(quantizer, options.weights)
-                calibrator = build_calibrator(chosen, quantizer.spec, "calibration:weights")
+                calibrator = build_calibrator(quantizer, options.weights, "calibration:weights")
                 result = calibrate_tensor(calibrator, weights[name])
         else:
             result = found[leaders.get(name, name)]

@@ -58,9 +58,10 @@ def fold_norms(network: nn.Module, crops: Tensor, options: CalibrationOptions) -
     places = {name: place for name, place in first_of.items() if place is not None and obstacles[name] is None}
     calibrators = {
         place: build_calibrator(
+            quantizers[place],
             options.activations,
-            replace(quantizers[place].spec, granularity="per_channel", channel_axis=-1),
             "calibration:activations",
+            replace(quantizers[place].spec, granularity="per_channel", channel_axis=-1),
         )
         for place in places.values()
     }

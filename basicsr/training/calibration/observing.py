@@ -12,6 +12,7 @@ from tqdm import tqdm
 from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.calibrators.base import Calibrator
 from basicsr.quant.observe.capture import observe_quantizer_inputs
+from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils import dist
 from basicsr.utils.memory import release_freed_memory
@@ -19,9 +20,23 @@ from basicsr.utils.options import Component
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 
-def build_calibrator(options: Component, spec: QuantSpec, where: str) -> Calibrator[Any]:
-    """Return the calibrator that an option, whose path is `where`, names for a quantizer."""
-    return CALIBRATOR_REGISTRY.build(options, spec, where=where)
+def calibrator_options(quantizer: Quantizer, of_role: Component) -> Component:
+    """Return what calibrates a quantizer: its own calibrator where its class has one, or that of the options for its role."""
+    return of_role if quantizer.own_calibrator is None else {"type": quantizer.own_calibrator}
+
+
+def build_calibrator(
+    quantizer: Quantizer, of_role: Component, where: str, spec: QuantSpec | None = None
+) -> Calibrator[Any]:
+    """Return the calibrator of a quantizer.
+
+    Args:
+        quantizer: the quantizer; see `calibrator_options`.
+        of_role: the calibrator of weights or of activations.
+        where: path of this option.
+        spec: what is looked for; by default what the quantizer has.
+    """
+    return CALIBRATOR_REGISTRY.build(calibrator_options(quantizer, of_role), spec or quantizer.spec, where=where)
 
 
 def calibrate_inputs(

@@ -122,7 +122,7 @@ def _fit_part(part: WeightPart, moments: list[InputMoments], options: Calibratio
     before = rows.chunk(len(moments))
     second = [one.second(DAMPING, central=part.bias is not None) for one in moments]
     fitted = torch.cat([fitted_weight(w, *matrices) for w, matrices in zip(before, second, strict=True)])
-    calibrator = build_calibrator(options.weights, part.quantizer.spec, "calibration:weights")
+    calibrator = build_calibrator(part.quantizer, options.weights, "calibration:weights")
     result = calibrate_tensor(calibrator, fitted.to(part.weight).view_as(part.weight))
     part.quantizer.load_calibration(result)
     lower, upper = (bound.double().reshape(-1, 1).expand(len(rows), 1) for bound in part.quantizer.affine_bounds())

@@ -14,6 +14,7 @@ from basicsr.quant.spec import QuantizationError
 from basicsr.training.calibration.input_scaling import EXPONENTS, scale_inputs
 from basicsr.training.calibration.network_calibration import calibrate_network
 from basicsr.utils.options import CalibrationOptions
+from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
 OPTIONS = CalibrationOptions(weights={"type": "DOBI"}, activations={"type": "DOBI", "search": "auto"})
 
@@ -91,3 +92,16 @@ def test_a_network_with_scales_starts_from_none_without():
         QuantizationError, match="In the network that it starts from .* the 'quantization:input_scales' of the network"
     ):
         load_weights_of(without, with_scales)
+
+
+def test_factors_are_chosen_with_the_calibrator_that_a_quantizer_brings(monkeypatch):
+    asked = []
+    build = CALIBRATOR_REGISTRY.build
+    monkeypatch.setattr(
+        CALIBRATOR_REGISTRY, "build", lambda o, *rest, **more: asked.append(o["type"]) or build(o, *rest, **more)
+    )
+    student = copy.deepcopy(Uneven())
+    rules = [CoverageRule("conv", "QConv2d")]
+    insert_quantizers(student, rules, 4, 4, input_scales=True, activation_quantizer={"type": "LogSqrt2"})
+    scale_inputs(student.requires_grad_(False), torch.rand(2, 3, 8, 8), OPTIONS)
+    assert set(asked) == {"LogScale", "DOBI"} and asked.count("LogScale") == len(EXPONENTS)

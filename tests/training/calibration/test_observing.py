@@ -9,6 +9,7 @@ from basicsr.quant.insertion.insert import insert_quantizers, named_quantizers, 
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.spec import QuantSpec
 from basicsr.training.calibration.observing import build_calibrator, calibrate_inputs
+from basicsr.utils.registry import CALIBRATOR_REGISTRY
 from tests import tiny
 
 CROPS = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -17,7 +18,7 @@ CROPS = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 def calibrators_of(network, kind):
     weights = quantized_weights(network)
     return {
-        name: build_calibrator({"type": kind}, quantizer.spec, "calibration:activations")
+        name: build_calibrator(quantizer, {"type": kind}, "calibration:activations")
         for name, quantizer in named_quantizers(network)
         if name not in weights
     }
@@ -70,7 +71,7 @@ def test_a_pass_with_fewer_looks_goes_to_its_end(dark_first):
     batches = torch.cat([torch.full((1, 3, 4, 4), 0.75), torch.full((1, 3, 4, 4), 0.25), torch.full((1, 3, 4, 4), 1.0)])
     order = [1, 0, 2] if dark_first else [0, 1, 2]
     calibrators = {
-        name: build_calibrator({"type": "MinMax"}, QuantSpec(4), "calibration:activations")
+        name: CALIBRATOR_REGISTRY.build({"type": "MinMax"}, QuantSpec(4), where="calibration:activations")
         for name in ("first", "second")
     }
     looks = {name: [] for name in calibrators}
