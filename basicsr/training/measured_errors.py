@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from basicsr.archs.base import size_multiple_of
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.observe.capture import bypass_quantizers
+from basicsr.quant.observe.replay import KeptPass
 from basicsr.quant.ops.functional import fake_quantize
 from basicsr.training.bit_choice import ExpectedErrors
 
@@ -23,7 +24,9 @@ _CROPS, _SIDE = 2, 32  # parts of crops that go through the network together
 
 @torch.no_grad()
 def measure_errors(network: nn.Module, errors: Mapping[str, ExpectedErrors], crops: Tensor) -> None:
-    """Replace the expected errors of activations by measured ones, in place: one forward pass for each tensor and number of bits.
+    """Replace the expected errors of activations by measured ones, in place.
+
+    For each tensor and number of bits the network is computed from the tensor on.
 
     Args:
         network: the network with quantizers that the errors are of; left as it was.
@@ -34,14 +37,14 @@ def measure_errors(network: nn.Module, errors: Mapping[str, ExpectedErrors], cro
     # errors are those of a whole crop
     pixels = crops.shape[-2] * crops.shape[-1] / (sample.shape[-2] * sample.shape[-1])
     with bypass_quantizers(network):
-        target = network(sample)
+        kept = KeptPass(network, sample)
         for name, found in errors.items():
             if found.role == "activation" and found.bounds:
                 same = [quantizers[one] for one in (name, *found.same_input)]
                 measured = {}
                 for bits in MEASURED:
                     with _rounded(same, found.bounds[bits], bits):
-                        difference = (network(sample) - target).double()
+                        difference = (kept.changed_at(same) - kept.output).double()
                     measured[bits] = float(difference.square().sum()) / len(sample) * pixels
                 found.of_bits = _joined(found.of_bits, measured)
 

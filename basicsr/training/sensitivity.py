@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from basicsr.quant.insertion.insert import named_quantizers
 from basicsr.quant.modules.base import QModule
 from basicsr.quant.observe.capture import bypass_quantizers
+from basicsr.quant.observe.replay import KeptPass
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.utils.logger import get_logger
 
@@ -39,7 +40,7 @@ class LayerSensitivity:
 
 @torch.no_grad()
 def measure_sensitivity(network: nn.Module, crops: Tensor) -> list[LayerSensitivity]:
-    """Quantize one layer at a time, all others in full precision, and compare outputs; one forward pass for each layer.
+    """Quantize one layer at a time, all others in full precision, and compare outputs; for each layer the network is computed from it on.
 
     The errors of layers nearly add up while they are small: a layer that is near the top of the list is where more bits gain most.
 
@@ -50,16 +51,19 @@ def measure_sensitivity(network: nn.Module, crops: Tensor) -> list[LayerSensitiv
     Returns:
         The layers, that with the largest error first.
     """
-    crops = crops.to(next(network.parameters()).device)
-    rows = []
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, QModule)}
+    errors, bits = dict.fromkeys(layers, 0.0), {}
     with bypass_quantizers(network):
-        target = network(crops)
-        for name, layer in network.named_modules():
-            if isinstance(layer, QModule):
-                with _quantized(layer) as bits:
-                    error = float((network(crops) - target).double().square().mean())
-                fidelity = -10 * math.log10(error) if error else None
-                rows.append(LayerSensitivity(name, bits, error, fidelity))
+        for crop in crops.to(next(network.parameters()).device).split(1):
+            kept = KeptPass(network, crop)
+            for name, layer in layers.items():
+                with _quantized(layer) as bits[name]:
+                    difference = (kept.changed_at([layer]) - kept.output).double()
+                errors[name] += float(difference.square().mean()) / len(crops)
+    rows = [
+        LayerSensitivity(name, bits[name], error, -10 * math.log10(error) if error else None)
+        for name, error in errors.items()
+    ]
     return sorted(rows, key=lambda row: -row.mean_squared_error)
 
 
