@@ -12,11 +12,13 @@ from basicsr.utils.errors import OptionsError
 
 FILE = Path("docs/which-method.md")
 DATASET = "Set5"
-_SOURCE = re.compile(r"(\S+): (\S+) x(\d)")
+_SOURCE = re.compile(r"([^\s:]+(?: and [^\s:]+)*): (\S+) x(\d)")
 
 
 def with_tables(text: str, rows: Mapping[str, Sequence[Row]]) -> str:
     """Return a text with its tables made anew: each stands between `<!-- from SWEEP: NETWORK xSCALE -->` and `<!-- end -->`.
+
+    A table of several sweeps names them as `SWEEP and SWEEP`; where two have a method, the records of the first one count.
 
     Args:
         text: a page in Markdown.
@@ -32,20 +34,24 @@ def with_tables(text: str, rows: Mapping[str, Sequence[Row]]) -> str:
             raise OptionsError(
                 f"A table of the guide is to be made from '{source}'. Write 'SWEEP: NETWORK xSCALE' there."
             )
-        sweep, arch, scale = found.groups()
-        of_network = [
-            row
-            for row in rows.get(sweep, ())
-            if (row["arch"], row["scale"], row["dataset"]) == (arch, int(scale), DATASET)
-        ]
-        if not of_network:
-            raise OptionsError(
-                f"A table of the guide is to be made from records of '{sweep}' for {arch} x{scale} on {DATASET}, "
-                "and there are none. Run that sweep, or take the table out."
-            )
+        names, arch, scale = found.groups()
+        of_network: list[Row] = []
+        for sweep in names.split(" and "):
+            own = [row for row in rows.get(sweep, ()) if _is_of(row, arch, int(scale))]
+            if not own:
+                raise OptionsError(
+                    f"A table of the guide is to be made from records of '{sweep}' for {arch} x{scale} on {DATASET}, "
+                    "and there are none. Run that sweep, or take the table out."
+                )
+            known = {row["method"] for row in of_network}
+            of_network += [row for row in own if row["method"] not in known]
         return guide_table(of_network)
 
     return markdown.with_tables(text, made)
+
+
+def _is_of(row: Row, arch: str, scale: int) -> bool:
+    return (row["arch"], row["scale"], row["dataset"]) == (arch, scale, DATASET)
 
 
 def guide_table(rows: Sequence[Row]) -> str:

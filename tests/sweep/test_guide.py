@@ -24,11 +24,11 @@ def test_the_committed_page_follows_from_the_committed_records(committed):
 def test_every_network_of_the_benchmarks_has_its_table(committed):
     text = (tiny.ROOT / FILE).read_text(encoding="utf-8")
     networks = {row["arch"] for row in committed["benchmarks"] if row["scale"] == 4 and row["arch"]}
-    placed = set(re.findall(r"<!-- from benchmarks: (\S+) x4 -->", text))
+    placed = set(re.findall(r"<!-- from benchmarks(?: and best)?: (\S+) x4 -->", text))
     assert networks == placed and len(placed) >= 3
 
 
-@pytest.mark.parametrize("sweep", ["benchmarks", "msrresnet"])
+@pytest.mark.parametrize("sweep", ["benchmarks", "best", "msrresnet"])
 def test_methods_of_the_tables_have_all_their_bits_or_the_page_says_so(committed, sweep):
     text = (tiny.ROOT / FILE).read_text(encoding="utf-8")
     rows = [row for row in committed[sweep] if (row["scale"], row["dataset"]) == (4, DATASET) and row["coverage"]]
@@ -84,6 +84,15 @@ def test_only_what_stands_between_the_marks_is_made_anew(rows):
     made = with_tables(text, {"a": rows})
     assert made == f"before\n<!-- from a: EDSR x4 -->\n\n{guide_table(rows)}\n\n<!-- end -->\nbetween <!-- end -->\n"
     assert with_tables(made, {"a": rows}) == made
+
+
+def test_a_table_of_two_sweeps_has_each_method_once_from_the_first(rows):
+    second = [row(FULL_PRECISION, 32, None), row("MinMax", 4, -0.5), row("Fitted", 4, -0.25)]
+    made = with_tables("<!-- from first and second: EDSR x4 -->\n<!-- end -->", {"first": rows, "second": second})
+    assert made.count("| MinMax |") == made.count("| Fitted |") == made.count("Full precision has") == 1
+    assert "-0.25" in made and "-0.50" not in made
+    with pytest.raises(OptionsError, match="records of 'third' for EDSR x4"):
+        with_tables("<!-- from first and third: EDSR x4 -->\n<!-- end -->", {"first": rows})
 
 
 @pytest.mark.parametrize("place", ["b: EDSR x4", "a: RDN x4", "a: EDSR x2"])
