@@ -1,6 +1,7 @@
 """Run benchmarks and print their tables: `python scripts/benchmark.py NAME [NAME ...]`.
 
-The benchmark NAME is the function `run() -> str` of scripts/benchmarks/NAME_benchmark.py.
+The benchmark NAME is the function `run()` of scripts/benchmarks/NAME_benchmark.py. It returns a text, or one part of it after another, each of
+which is printed at once.
 """
 
 import argparse
@@ -31,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     keep_freed_memory()  # as the commands do
     print(hardware())
     for name in names:
-        print(f"\n{_load(name, known[name]).run()}", flush=True)
+        result = _load(name, known[name]).run()
+        for part in [result] if isinstance(result, str) else result:
+            print(f"\n{part}", flush=True)
     return 0
 
 

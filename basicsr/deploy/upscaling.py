@@ -20,6 +20,7 @@ from basicsr.evaluation.inference import check_tiles, upscale
 from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.extras import require
+from basicsr.utils.hardware import gains_from_bfloat16, processor
 from basicsr.utils.image import Picture, image_to_tensor, tensor_to_image
 from basicsr.utils.logger import get_logger
 from basicsr.utils.network_size import SMALL, USUAL, Bound
@@ -100,12 +101,22 @@ def load_for_runtime(
         OptionsError: a package is not installed, or the options file cannot be used.
     """
     require(runtime)
-    if precision == "bf16" and runtime == "openvino" and not has_bfloat16():
-        get_logger().warning("This processor computes no bfloat16 by itself, so that it is not faster here.")
+    if precision == "bf16" and runtime == "openvino":
+        _warn_of_slow_bfloat16()
     graph = (
         path if Path(path).suffix.lower() == ONNX_SUFFIX else _traced(path, runtime, options_file, overrides, param_key)
     )
     return RuntimeNetwork(graph, runtime, threads=threads, precision=precision)
+
+
+def _warn_of_slow_bfloat16() -> None:
+    if not has_bfloat16():
+        get_logger().warning("This processor computes no bfloat16 by itself, so that it is not faster here.")
+    elif not gains_from_bfloat16():
+        get_logger().warning(
+            "Products in bfloat16 take longer than those in float32 on this processor (%s). Leave out bf16.",
+            processor(),
+        )
 
 
 def _traced(

@@ -5,9 +5,8 @@ DOBI without training: neither size nor latency depends on them.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -83,18 +82,17 @@ class Variant:
     networks: dict[str, nn.Module]
 
 
-def run() -> str:
-    """Return all tables, those beside NNCF among them where it is installed."""
-    tables = [report(CASES, BITS)]
-    if find_spec("nncf") is not None:
-        tables.append(peers_benchmark.run())
-    return "\n\n".join(tables)
+def run() -> Iterator[str]:
+    """Yield the tables of each network, then those of one thread, beside NNCF where it is installed."""
+    yield from report(CASES, BITS)
+    yield from peers_benchmark.run()
 
 
-def report(cases: Iterable[Case], bits_to_try: Sequence[int]) -> str:
-    """Return for each case the tables of sizes, latencies and PSNR, and the kernels that ran at `PROFILED_BITS`."""
+def report(cases: Iterable[Case], bits_to_try: Sequence[int]) -> Iterator[str]:
+    """Yield for each case the tables of sizes, latencies and PSNR, and the kernels that ran at `PROFILED_BITS`."""
     with tempfile.TemporaryDirectory() as folder:
-        return "\n\n".join(_report_case(case, bits_to_try, Path(folder)) for case in cases)
+        for case in cases:
+            yield _report_case(case, bits_to_try, Path(folder))
 
 
 def _report_case(case: Case, bits_to_try: Sequence[int], folder: Path) -> str:

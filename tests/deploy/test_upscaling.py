@@ -207,13 +207,14 @@ def test_a_runtime_enlarges_as_torch_does(runtime, tmp_path):
         assert np.abs(results[name] - results["torch"]).max() <= 1
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_bfloat16_beside_integers(native, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize(("native", "gains"), [(True, True), (True, False), (False, False)])
+def test_bfloat16_beside_integers(native, gains, tmp_path, monkeypatch, capfd):
     for package in ("onnx", "onnxscript", "openvino"):
         pytest.importorskip(package)
     if native and not upscaling.has_bfloat16():
         pytest.skip("this processor computes no bfloat16")
     monkeypatch.setattr(upscaling, "has_bfloat16", lambda: native)
+    monkeypatch.setattr(upscaling, "gains_from_bfloat16", lambda: gains)
     save_onnx(
         calibrated("body", 4, options={"type": "EDSR", "upscale": 2, **tiny.NETWORKS["EDSR"]})[0], tmp_path / "net.onnx"
     )
@@ -230,7 +231,9 @@ def test_bfloat16_beside_integers(native, tmp_path, monkeypatch, capfd):
         ]
         assert upscale.main([*arguments, "--runtime", "openvino", "--precision", precision]) == 0
         enlarged.append(cv2.imread(str(tmp_path / precision / "a_x2.png")).astype(int))
-    assert ("computes no bfloat16" in capfd.readouterr().err) is not native
+    told = capfd.readouterr().err
+    assert ("computes no bfloat16" in told) is not native
+    assert ("bfloat16 take longer" in told) is (native and not gains)
     difference = np.abs(enlarged[0] - enlarged[1])
     assert difference.mean() < 2 and (difference.max() > 0 or not native)
 

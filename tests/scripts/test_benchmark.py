@@ -46,6 +46,21 @@ def test_a_benchmark_prints_its_tables_under_the_hardware(load_script, load_benc
     assert [cells[name][2].strip() for name in ("normal", "uniform", "ReLU")] == ["symmetric", "symmetric", "one_sided"]
 
 
+def test_parts_of_a_text_are_printed_as_they_come(load_script, monkeypatch, capsys):
+    script = load_script("benchmark")
+
+    class Parts:
+        @staticmethod
+        def run():
+            yield "first"
+            assert capsys.readouterr().out.endswith("\nfirst\n")
+            yield "second"
+
+    monkeypatch.setattr(script, "_load", lambda name, file: Parts)
+    assert script.main(["dobi"]) == 0
+    assert capsys.readouterr().out == "\nsecond\n"
+
+
 def test_both_searches_find_the_same_winner(load_benchmark):
     benchmark = load_benchmark("dobi")
     values = benchmark.long_tailed(20_000)

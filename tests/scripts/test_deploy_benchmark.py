@@ -31,7 +31,7 @@ def test_the_tables_of_a_tiny_network(benchmark, tmp_path, monkeypatch):
         "quantization:coverage=body",
     )
     case = benchmark.Case("tiny", tiny.ROOT / "options/train/demo_DOBI.yml", changes)
-    report = benchmark.report([case], (4,))
+    (report,) = benchmark.report([case], (4,))
     sizes, latency, instructions, psnr, *kernels = (
         rows_of(part) for part in re.split(r"\n\n(?=\| bits|\| kernel|\| instructions)", report)[1:]
     )
