@@ -19,7 +19,8 @@ from basicsr.training.bit_choice import ExpectedErrors
 
 MEASURED = (2, 3, 4)
 """Numbers of bits that are tried."""
-_CROPS, _SIDE = 2, 32  # parts of crops that go through the network together
+_CROPS, _SIDE = 16, 16
+"""Parts of crops that go through the network together: many that are small, for what few crops say does not hold for others."""
 
 
 @torch.no_grad()
@@ -33,11 +34,11 @@ def measure_errors(network: nn.Module, errors: Mapping[str, ExpectedErrors], cro
         errors: what `expected_errors` returned.
         crops: LR crops (N, 3, h, w) in 0..1, of which a part of the first ones is used.
     """
-    sample, quantizers = _parts(network, crops), dict(named_quantizers(network))
-    # errors are those of a whole crop
-    pixels = crops.shape[-2] * crops.shape[-1] / (sample.shape[-2] * sample.shape[-1])
+    quantizers = dict(named_quantizers(network))
     with bypass_quantizers(network):
-        kept = KeptPass(network, sample)
+        kept, sample = _kept_pass(network, crops)
+        # errors are those of a whole crop
+        pixels = crops.shape[-2] * crops.shape[-1] / (sample.shape[-2] * sample.shape[-1])
         for name, found in errors.items():
             if found.role == "activation" and found.bounds:
                 same = [quantizers[one] for one in (name, *found.same_input)]
@@ -49,10 +50,18 @@ def measure_errors(network: nn.Module, errors: Mapping[str, ExpectedErrors], cro
                 found.of_bits = _joined(found.of_bits, measured)
 
 
-def _parts(network: nn.Module, crops: Tensor) -> Tensor:
-    multiple = size_multiple_of(network)
-    side = max(_SIDE // multiple, 1) * multiple
-    return crops[:_CROPS, :, :side, :side].to(next(network.parameters()).device)
+def _kept_pass(network: nn.Module, crops: Tensor) -> tuple[KeptPass, Tensor]:
+    """Return a pass of small parts of crops, and these parts; larger ones where the network takes none so small."""
+    multiple, device = size_multiple_of(network), next(network.parameters()).device
+    side, whole = max(_SIDE // multiple, 1) * multiple, min(crops.shape[-2:])
+    while True:
+        sample = crops[:_CROPS, :, :side, :side].to(device)
+        try:
+            return KeptPass(network, sample), sample
+        except RuntimeError:
+            if side >= whole:
+                raise
+            side *= 2
 
 
 @contextmanager

@@ -88,3 +88,22 @@ def test_weights_and_constant_activations_keep_what_was_expected():
     measure_errors(network, {"mean.weight_quantizer": weight, ACTIVATION: constant}, torch.rand(1, 3, 32, 32))
     assert weight.of_bits == {2: 3.0, 3: 1.0} and set(constant.of_bits.values()) == {0.0}
     assert choose_bits({ACTIVATION: constant}, 2.0) == {ACTIVATION: 2}
+
+
+class Wide(Mean):
+    """The same behind a mean over 20 x 20 pixels, which smaller images have not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.avg_pool2d(x, 20, 1))
+
+
+def test_a_network_that_takes_no_small_crops_gets_larger_ones():
+    network = Wide().eval()
+    insert_quantizers(network, [CoverageRule("mean", "QConv2d")], 8, 4)
+    found = of_activation({2: 4.0, 3: 2.0, 4: 1.0}, dict.fromkeys((2, 3, 4), (0.0, 1.0)))
+    measure_errors(network, {ACTIVATION: found}, torch.full((1, 3, 32, 32), 0.3))
+    assert found.of_bits[2] == pytest.approx(
+        (1 / 3 - 0.3) ** 2 * 13 * 13, rel=1e-3
+    )  # of 32 x 32 pixels 13 x 13 are left
+    with pytest.raises(RuntimeError):
+        measure_errors(network, {ACTIVATION: found}, torch.full((1, 3, 16, 16), 0.3))
