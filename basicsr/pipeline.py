@@ -31,7 +31,7 @@ from basicsr.networks.description import log_network
 from basicsr.reporting.attempt import PACKAGES, attempt
 from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import describe_errors
-from basicsr.training.chosen_bits import with_chosen_bits
+from basicsr.training.chosen_bits import chooses_bits, with_chosen_bits
 from basicsr.training.fusing import compiled_quantizers
 from basicsr.training.loop import TrainingLoop
 from basicsr.training.sensitivity import report_sensitivity
@@ -78,7 +78,9 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     needs_crops = issubclass(model_class, QuantizedModel) or model_class.trains_on == "crops"
     chosen = calibration_set(options) if needs_crops else None
     crops = None if chosen is None else chosen.lq
+    started = time.monotonic()
     model = build_model(options, device, crops, _folder_before(options, root, auto_resume))
+    choosing = time.monotonic() - started if chooses_bits(options) else 0.0
     check_tiles(model.network, options.val.tile, options.val.tile_overlap)
     if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
@@ -92,7 +94,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
         evaluator = Evaluator(options.val, options.scale, compared)
         evaluator.require(options.val.best_metric)
         evaluate = StageEvaluation(experiment, evaluator, validation, tests)
-        state = begin(model, crops, experiment, evaluate, compared)
+        state = begin(model, crops, experiment, evaluate, compared, choosing)
         loop = TrainingLoop(
             model, experiment, lambda i, s: evaluate("train", model.network_for_evaluation(), i, s), state
         )
@@ -116,6 +118,7 @@ def begin(
     experiment: Experiment,
     evaluate: StageEvaluation,
     compared: nn.Module | None,
+    choosing: float = 0.0,
 ) -> dict[str, Any] | None:
     """Bring a model to where its training goes on: load the state to resume, which is returned, or else calibrate it.
 
@@ -125,6 +128,7 @@ def begin(
         experiment: knows which state to resume, if any.
         evaluate: measures the network that was calibrated and the one to compare with.
         compared: the full-precision network, where it is measured.
+        choosing: seconds that the choice of bits took, which count as those of the calibration.
     """
     state = experiment.load(model.why_not_continue) if experiment.resume_file else None
     if experiment.calibration_set is not None:
@@ -135,7 +139,7 @@ def begin(
         if compared is not None:
             evaluate("fp", compared, 0)
         seconds = calibrate(model, crops, experiment)
-        evaluate("calibrated", model.network, 0, seconds)
+        evaluate("calibrated", model.network, 0, choosing + seconds)
     return state
 
 

@@ -1,14 +1,17 @@
 """The whole way from options to results, in one process, on a tiny network."""
 
 import json
+import time
 
 import pytest
 import torch
 import yaml
 
+from basicsr import pipeline
 from basicsr import test as test_command
 from basicsr import train as train_command
 from basicsr.models.ptq_model import PTQModel
+from basicsr.training.chosen_bits import with_chosen_bits
 from tests import tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.reports]
@@ -61,6 +64,17 @@ def test_metrics_have_the_specified_lines(finished):
     assert all(set(line) == {"stage", "iter", "dataset", "psnr", "ssim", "fidelity", "seconds"} for line in lines)
     assert lines[0]["fidelity"] is None and all(line["fidelity"] > 20 for line in lines[1:])
     assert lines[-1]["psnr"] == lines[-2]["psnr"]
+
+
+def test_the_choice_of_bits_counts_as_calibration(tmp_path, monkeypatch):
+    def slowly(*arguments):
+        time.sleep(3)
+        return with_chosen_bits(*arguments)
+
+    monkeypatch.setattr(pipeline, "with_chosen_bits", slowly)
+    assert train(tmp_path, "quantization:average_bits=2", "bit=2", "train:total_iter=0") == 0
+    lines = [json.loads(line) for line in (tmp_path / "experiments/tiny/metrics.jsonl").read_text().splitlines()]
+    assert [line["seconds"] >= 3 for line in lines if line["stage"] == "calibrated"] == [True]
 
 
 def test_debug_is_a_quick_look_under_another_name(finished):

@@ -28,6 +28,11 @@ CROPS = 16
 """Crops whose derivatives are looked at."""
 
 
+def chooses_bits(options: Options) -> bool:
+    """Return whether bits follow from an average."""
+    return options.quantization is not None and options.quantization.average_bits is not None
+
+
 def with_chosen_bits(network: nn.Module, options: Options, crops: Tensor, before: Path | None = None) -> Options:
     """Return options in which every quantizer has the bits that were chosen for it; the same options without `quantization:average_bits`.
 
@@ -44,7 +49,7 @@ def with_chosen_bits(network: nn.Module, options: Options, crops: Tensor, before
         OptionsError: the average is out of reach, there is no quantizer to choose for, or scipy is missing.
         CheckpointError: the network that training starts from states no bits.
     """
-    if options.quantization is None or options.quantization.average_bits is None:
+    if not chooses_bits(options):
         return options
     if options.path.pretrain_network_Q is not None:
         get_logger().info(
