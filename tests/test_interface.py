@@ -18,6 +18,7 @@ from basicsr.quant.spec import QuantizationError
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 from tests import tiny
+from tests.rfdn import RFDN
 
 DEMO = tiny.ROOT / "datasets/demo"
 
@@ -54,12 +55,6 @@ class Foreign(nn.Module):
         small = F.adaptive_avg_pool2d(y, 4).flatten(2).transpose(1, 2)
         y = y + self.attention(small, small, small)[0].mean(1)[..., None, None]
         return self.tail(F.relu(self.up(y))) + F.interpolate(x, scale_factor=2.0)
-
-
-def rfdn():
-    """Return the network of the example of a plugin, with weights of chance."""
-    ARCH_REGISTRY.add_folder(tiny.ROOT / "examples")
-    return build_network({"type": "RFDN"})
 
 
 @pytest.fixture
@@ -377,7 +372,7 @@ def test_files_of_a_network_that_no_name_rebuilds(foreign, crops, tmp_path):
     ):
         basicsr.load(file)
     with pytest.raises(CheckpointError, match="belongs to another network than the one given"):
-        basicsr.load(file, rfdn())
+        basicsr.load(file, RFDN())
     with pytest.raises(OptionsError, match="ends in '.pth'"):
         basicsr.export(quantized, tmp_path / "network.pth")
     with pytest.raises(OptionsError, match="loaded from a packed file"):
@@ -426,7 +421,7 @@ def test_a_well_trained_network_of_others(shared, photos):
     weights = shared / "weights/rfdn_x4.pth"
     if not weights.is_file():
         pytest.skip(f"there are no weights at {weights}")
-    network = rfdn()
+    network = RFDN()
     network.load_state_dict(torch.load(weights, weights_only=True))
     set5 = shared / "data/benchmark/Set5"
     full_precision = basicsr.evaluate(network, set5 / "HR")

@@ -1,14 +1,8 @@
-"""RFDN (Liu et al. 2020, arXiv 2009.11551), a network of other authors that the package does not know: an example of a plugin.
-
-`options/networks/rfdn.yml` names this folder. With that, every recipe and command takes `network=rfdn`.
-"""
+"""RFDN (Liu et al. 2020, arXiv 2009.11551), a network of other authors that no command knows: it names no layers, blocks or sizes."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from basicsr.archs.base import SRNetwork
-from basicsr.utils.registry import ARCH_REGISTRY
 
 CHANNELS, DISTILLED, ATTENTION = 50, 25, 12
 
@@ -56,11 +50,8 @@ class DistillationBlock(nn.Module):
         return self.esa(self.c5(torch.cat(kept, 1)))
 
 
-@ARCH_REGISTRY.register()
-class RFDN(SRNetwork):
-    """RFDN x4 for images in 0..1; inside, as it was trained, in 0..255. It names no layers, blocks or sizes."""
-
-    scale = 4
+class RFDN(nn.Module):
+    """RFDN x4 for images in 0..1; inside, as it was trained, in 0..255."""
 
     def __init__(self) -> None:
         super().__init__()
