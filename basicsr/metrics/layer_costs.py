@@ -100,16 +100,16 @@ def count_layers(network: nn.Module, lr_size: tuple[int, int]) -> tuple[list[Lay
     multiple = size_multiple_of(network)
     side = -(-_PROBE_SIDE // multiple) * multiple
     height, width = (-(-length // multiple) * multiple for length in lr_size)
-    sides = [factor * side for factor in _PROBES]
+    sizes = [(factor * side, factor * side) for factor in _PROBES]
     try:
-        probes = [_Probe(network, (length, length)) for length in sides]
+        probes = [_Probe(network, size) for size in sizes]
     except RuntimeError:
-        probes, sides = [_whole(network, (height, width))], []
-    pixels = [length**2 for length in sides]
+        sizes = [(height, width)]  # through one point goes a constant
+        probes = [_whole(network, size) for size in sizes]
+    pixels = [high * wide for high, wide in sizes]
 
     def continued(name: str) -> int:
-        counted = [probe.costs[name].macs for probe in probes]
-        return _continued(pixels, counted, height * width) if pixels else counted[0]
+        return _continued(pixels, [probe.costs[name].macs for probe in probes], height * width)
 
     return [replace(cost, macs=continued(name)) for name, cost in probes[0].costs.items()], probes[0].not_counted
 

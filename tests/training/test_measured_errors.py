@@ -102,8 +102,7 @@ def test_a_network_that_takes_no_small_crops_gets_larger_ones():
     insert_quantizers(network, [CoverageRule("mean", "QConv2d")], 8, 4)
     found = of_activation({2: 4.0, 3: 2.0, 4: 1.0}, dict.fromkeys((2, 3, 4), (0.0, 1.0)))
     measure_errors(network, {ACTIVATION: found}, torch.full((1, 3, 32, 32), 0.3))
-    assert found.of_bits[2] == pytest.approx(
-        (1 / 3 - 0.3) ** 2 * 13 * 13, rel=1e-3
-    )  # of 32 x 32 pixels 13 x 13 are left
+    # of 32 x 32 pixels 13 x 13 are left
+    assert found.of_bits[2] == pytest.approx((1 / 3 - 0.3) ** 2 * 13 * 13, rel=1e-3)
     with pytest.raises(RuntimeError):
         measure_errors(network, {ACTIVATION: found}, torch.full((1, 3, 16, 16), 0.3))
