@@ -31,7 +31,7 @@ from basicsr.networks.description import log_network
 from basicsr.reporting.attempt import PACKAGES, attempt
 from basicsr.reporting.entries import read_folder
 from basicsr.training.calibration.network_calibration import describe_errors
-from basicsr.training.chosen_bits import chooses_bits, with_chosen_bits
+from basicsr.training.chosen_bits import with_chosen_bits
 from basicsr.training.fusing import compiled_quantizers
 from basicsr.training.loop import TrainingLoop
 from basicsr.training.sensitivity import report_sensitivity
@@ -80,7 +80,7 @@ def train(options: Options, root: Path, device: torch.device, auto_resume: bool 
     crops = None if chosen is None else chosen.lq
     started = time.monotonic()
     model = build_model(options, device, crops, _folder_before(options, root, auto_resume))
-    choosing = time.monotonic() - started if chooses_bits(options) else 0.0
+    choosing = time.monotonic() - started if options.average_bits is not None else 0.0
     check_tiles(model.network, options.val.tile, options.val.tile_overlap)
     if model.trains_on == "crops" and crops is not None:
         model.prepare(crops)
@@ -118,7 +118,7 @@ def begin(
     experiment: Experiment,
     evaluate: StageEvaluation,
     compared: nn.Module | None,
-    choosing: float = 0.0,
+    choosing: float,
 ) -> dict[str, Any] | None:
     """Bring a model to where its training goes on: load the state to resume, which is returned, or else calibrate it.
 

@@ -61,7 +61,7 @@ def with_bits_of_file(options: Options, path: str | Path) -> Options:
     Raises:
         CheckpointError: the file cannot be read, or states no bits.
     """
-    if options.quantization is None or options.quantization.average_bits is None:
+    if options.average_bits is None:
         return options
     bits = {
         key.removesuffix(_BITS): int(value) for key, value in load_weights_file(path).items() if key.endswith(_BITS)

@@ -28,11 +28,6 @@ CROPS = 16
 """Crops whose derivatives are looked at."""
 
 
-def chooses_bits(options: Options) -> bool:
-    """Return whether bits follow from an average."""
-    return options.quantization is not None and options.quantization.average_bits is not None
-
-
 def with_chosen_bits(network: nn.Module, options: Options, crops: Tensor, before: Path | None = None) -> Options:
     """Return options in which every quantizer has the bits that were chosen for it; the same options without `quantization:average_bits`.
 
@@ -49,7 +44,7 @@ def with_chosen_bits(network: nn.Module, options: Options, crops: Tensor, before
         OptionsError: the average is out of reach, there is no quantizer to choose for, or scipy is missing.
         CheckpointError: the network that training starts from states no bits.
     """
-    if not chooses_bits(options):
+    if options.average_bits is None:
         return options
     if options.path.pretrain_network_Q is not None:
         get_logger().info(
@@ -71,20 +66,20 @@ def _networks_in(folder: Path) -> list[Path]:
 
 def _choose(network: nn.Module, options: Options, crops: Tensor) -> list[dict[str, Any]]:
     """Return the overrides of the options, and those that give the other quantizers their bits."""
-    assert options.quantization is not None and options.quantization.average_bits is not None
-    average = options.quantization.average_bits
-    before = [one.model_dump(exclude_none=True) for one in options.quantization.overrides]
-    if average == MIN_BITS:
-        get_logger().info("All quantizers have %d bits, for none can have fewer than the average.", MIN_BITS)
-        return before
+    average = options.average_bits
+    assert options.quantization is not None and average is not None
     quantized, _ = quantized_copy(network, options, share_weights=False)
-    scale_inputs(quantized, crops[:CROPS], options.calibration)
     names = quantizers_with_bits(quantized, *options.required_bits())
     if not names:
         raise OptionsError(
             "Option 'quantization:average_bits' finds nothing to choose: all quantizers have bits of their own, by "
             "'quantization:overrides' or coverage. Leave it out."
         )
+    before = [one.model_dump(exclude_none=True) for one in options.quantization.overrides]
+    if average == MIN_BITS:
+        get_logger().info("All quantizers have %d bits, for none can have fewer than the average.", MIN_BITS)
+        return before
+    scale_inputs(quantized, crops[:CROPS], options.calibration)
     errors = expected_errors(quantized, names, crops[:CROPS])
     measure_errors(quantized, errors, crops)
     bits = choose_bits(errors, average)

@@ -117,6 +117,10 @@ def test_a_network_is_tested_with_the_bits_of_its_file(tmp_path):
             r"'quantization:average_bits' is 3.5, but the run has 4 bits for weights and 4 for activations. Give bit=3",
         ),
         (["quantization:overrides=[{match: '*', w_bits: 8, a_bits: 8}]"], "finds nothing to choose"),
+        (
+            ["bit=2", "quantization:average_bits=2", "quantization:overrides=[{match: '*', w_bits: 8, a_bits: 8}]"],
+            "finds nothing to choose",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, more, message):

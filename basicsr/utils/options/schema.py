@@ -198,6 +198,11 @@ class Options(Section):
             raise OptionsError("Section 'train' is required for training; to evaluate a network call basicsr/test.py.")
         return self.train
 
+    @property
+    def average_bits(self) -> float | None:
+        """The average that bits are chosen under; None where they are not chosen, and without quantization."""
+        return None if self.quantization is None else self.quantization.average_bits
+
     def required_bits(self) -> tuple[int, int]:
         """Return the bits of the weights and of the activations; an OptionsError where the options do not say them."""
         if self.w_bits is None or self.a_bits is None:
