@@ -14,10 +14,10 @@ from basicsr.training.host_waits import HostWaits
 from basicsr.utils.options import CalibrationOptions
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 from tests import tiny
-from tests.second_device import REGISTER, SecondDevice
-from tests.second_device_lane import calibrated
+from tests.devices.lane_of_steps import calibrated
+from tests.devices.second import SecondDevice, skipped
 
-pytestmark = pytest.mark.skipif(REGISTER is None, reason="torch registers such devices from version 2.10 on")
+pytestmark = skipped
 
 
 @dataclass(frozen=True)

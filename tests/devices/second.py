@@ -1,23 +1,29 @@
 """A second device, with values, on machines that have none: its tensors are kept in memory that the CPU computes on.
 
 A step on it takes the way that it takes on a GPU, decides by real values, and must end with the bits of the CPU. What mixes two devices
-raises, as it does on a GPU.
+raises, as it does on a GPU. The device has a name of its own, or `cuda` where `cuda_without_a_gpu` was loaded before.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from basicsr.training.host_waits import LOOKING
+from tests.devices.cuda_without_a_gpu import LIBRARY
 
 LOOKING.add(__name__)
-NAME = "second"
+IS_CUDA = LIBRARY in os.environ
+NAME = "cuda" if IS_CUDA else "second"
 REGISTER = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)
-"""Absent before torch 2.10."""
+skipped = pytest.mark.skipif(
+    not IS_CUDA and REGISTER is None, reason="torch registers devices of one's own from version 2.10 on"
+)
 _COPY, _TO = torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default
 
 
@@ -70,7 +76,7 @@ class SecondDevice(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._before: list[bool] = []  # it is entered again for the parts of an operation
-        if not hasattr(torch, NAME):  # once in a process, and before its first backward pass
+        if not IS_CUDA and not hasattr(torch, NAME):  # once in a process, and before its first backward pass
             assert REGISTER is not None
             REGISTER(NAME, _Module())
         self.device = torch.device(NAME, 0)
@@ -106,6 +112,7 @@ def computed(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) ->
         return function(*args, **kwargs)
     if function not in (_COPY, _TO):
         _require_one_device(function, tensors)
+    _require_own_generator(function, kwargs.get("generator"))
     with torch.inference_mode(False):
         result = function(
             *tree_map(_values, args), **tree_map(_values, {**kwargs, **({"device": "cpu"} if told else {})})
@@ -133,4 +140,12 @@ def _require_one_device(function: Any, tensors: list[torch.Tensor]) -> None:
     if others:
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but '{function}' got one on {others[0].device} beside those on {NAME}."
+        )
+
+
+def _require_own_generator(function: Any, generator: torch.Generator | None) -> None:
+    """Refuse to draw on the device with numbers of the CPU, as a GPU does."""
+    if generator is not None and generator.device.type != NAME:
+        raise RuntimeError(
+            f"Expected a '{NAME}' device type for generator but found '{generator.device.type}' in '{function}'."
         )

@@ -5,11 +5,11 @@ import pytest
 from basicsr.training.host_waits import HostWaits
 from basicsr.utils.options import load_options
 from tests import tiny
-from tests.second_device import REGISTER, SecondDevice
-from tests.second_device_lane import LOSS_OF_A_STEP, tiny_options, training, trainings
+from tests.devices.lane_of_steps import LOSS_OF_A_STEP, tiny_options, training, trainings
+from tests.devices.second import SecondDevice, skipped
 from tests.test_shipped_options import trained_by_recipe
 
-pytestmark = pytest.mark.skipif(REGISTER is None, reason="torch registers such devices from version 2.10 on")
+pytestmark = skipped
 
 DEPTHS = 3
 LOSSES = {"QuantSR": DEPTHS}
