@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The fast tests with the oldest versions that pyproject.toml allows, or with the newest that there are:
-#   PYTHON=python3.10 bash scripts/version_lane.sh oldest        PYTHON=python3.13 bash scripts/version_lane.sh newest
-# TORCH names another torch for it, such as torch==2.7.0; SHORT=1 runs a quarter of these tests; DRY=1 shows packages and tests, and ends.
-# Other arguments go to pytest.
+#   bash scripts/version_lane.sh oldest        # Python 3.10
+#   bash scripts/version_lane.sh newest        # Python 3.13
+# TORCH names another torch for it, such as torch==2.7.0; PYTHON another interpreter than python3.10 or python3.13, or that of pyenv.
+# SHORT=1 runs a quarter of these tests; DRY=1 shows packages and tests, INSTALL=1 installs, and both end. Other arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lane=${1:-}
 case "$lane" in
-    oldest) change='\1==\2.*' ;;  # of `numpy>=1.26` any 1.26
-    newest) change='\1>=\2' ;;
+    oldest) change='\1==\2.*' python=3.10 ;;  # of `numpy>=1.26` any 1.26
+    newest) change='\1>=\2' python=3.13 ;;
     *) echo "Give 'oldest' or 'newest', not '$lane'." >&2; exit 2 ;;
 esac
 shift
@@ -26,6 +27,16 @@ if [ -n "${DRY:-}" ]; then
     exit
 fi
 environment=.venv-$lane
-[ -x "$environment/bin/python" ] || "${PYTHON:-python3}" -m venv "$environment"
-"$environment/bin/python" -m pip install --quiet --disable-pip-version-check "${packages[@]}"
+if [ ! -x "$environment/bin/python" ]; then
+    interpreters=("${PYTHON:-python$python}")
+    [ -n "${PYTHON:-}" ] || interpreters+=("${PYENV_ROOT:-$HOME/.pyenv}/versions/$python".*/bin/python)
+    for interpreter in "${interpreters[@]}"; do
+        "$interpreter" -c "" 2>/dev/null || continue
+        "$interpreter" -m venv "$environment"
+        break
+    done
+    [ -x "$environment/bin/python" ] || { echo "'${interpreters[0]}' does not run. Install it, or name another one with PYTHON." >&2; exit 3; }
+fi
+"$environment/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check "${packages[@]}"
+[ -z "${INSTALL:-}" ] || exit 0
 OMP_NUM_THREADS=1 "$environment/bin/python" -m pytest -q -n 2 -m "not slow" "${tests[@]}" "$@"
