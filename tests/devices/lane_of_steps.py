@@ -164,9 +164,9 @@ def trainings():
     return [file for file in files if load_options(file).required_train().total_iter]
 
 
-def tiny_options(file, folder, *changes):
+def tiny_options(file, folder, *changes, architecture=None):
     raw = load_options(file)
-    architecture, extras = raw.network_g["type"], raw.required_train().model_extra
+    architecture, extras = architecture or raw.network_g["type"], raw.required_train().model_extra
     autocast = ["train:autocast=off"] if "autocast" in extras else []  # in float32 the bits are those of the CPU
     layers = "train:feature_layers=[layers.0.residual_group, layers.1.residual_group]"
     features = [layers] if architecture == "SwinIR" and extras.get("feature_layers") else []
