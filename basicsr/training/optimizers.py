@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch.optim.lr_scheduler import LRScheduler
 
+from basicsr.training.muon import Muon
 from basicsr.training.schedules import (
     CosineRestartSchedule,
     CosineSchedule,
@@ -55,8 +56,8 @@ _OWN_DEFAULTS = {"lr": inspect.Parameter.empty, "fused": True}
 """Where they are not those of torch: the learning rate is always said."""
 
 
-def _of_torch(kind: Callable[..., torch.optim.Optimizer], *options: str) -> Callable[..., torch.optim.Optimizer]:
-    """Return what builds an optimiser of torch, with a signature that states its options with their types and defaults."""
+def _stating(kind: Callable[..., torch.optim.Optimizer], *options: str) -> Callable[..., torch.optim.Optimizer]:
+    """Return what builds such an optimiser, with a signature that states its options with their types and defaults."""
 
     def build(parameters: Parameters, /, **arguments: Any) -> torch.optim.Optimizer:
         return kind(parameters, **arguments)
@@ -142,21 +143,22 @@ def _multi_step(
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "Adadelta": _of_torch(torch.optim.Adadelta, "lr", "rho", "eps", "weight_decay"),
-    "Adagrad": _of_torch(torch.optim.Adagrad, "lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"),
-    "Adam": _of_torch(torch.optim.Adam, "lr", "betas", "eps", "weight_decay", "amsgrad", "fused"),
-    "AdamW": _of_torch(torch.optim.AdamW, "lr", "betas", "eps", "weight_decay", "amsgrad", "fused"),
-    "Adamax": _of_torch(torch.optim.Adamax, "lr", "betas", "eps", "weight_decay"),
-    "ASGD": _of_torch(torch.optim.ASGD, "lr", "lambd", "alpha", "t0", "weight_decay"),
-    "NAdam": _of_torch(
+    "Adadelta": _stating(torch.optim.Adadelta, "lr", "rho", "eps", "weight_decay"),
+    "Adagrad": _stating(torch.optim.Adagrad, "lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"),
+    "Adam": _stating(torch.optim.Adam, "lr", "betas", "eps", "weight_decay", "amsgrad", "fused"),
+    "AdamW": _stating(torch.optim.AdamW, "lr", "betas", "eps", "weight_decay", "amsgrad", "fused"),
+    "Adamax": _stating(torch.optim.Adamax, "lr", "betas", "eps", "weight_decay"),
+    "ASGD": _stating(torch.optim.ASGD, "lr", "lambd", "alpha", "t0", "weight_decay"),
+    "Muon": _stating(Muon, "lr", "momentum", "betas", "eps"),
+    "NAdam": _stating(
         torch.optim.NAdam, "lr", "betas", "eps", "weight_decay", "momentum_decay", "decoupled_weight_decay"
     ),
-    "RAdam": _of_torch(torch.optim.RAdam, "lr", "betas", "eps", "weight_decay", "decoupled_weight_decay"),
-    "RMSprop": _of_torch(torch.optim.RMSprop, "lr", "alpha", "eps", "weight_decay", "momentum", "centered"),
-    "Rprop": _of_torch(torch.optim.Rprop, "lr", "etas", "step_sizes"),
-    "SGD": _of_torch(torch.optim.SGD, "lr", "momentum", "dampening", "weight_decay", "nesterov"),
+    "RAdam": _stating(torch.optim.RAdam, "lr", "betas", "eps", "weight_decay", "decoupled_weight_decay"),
+    "RMSprop": _stating(torch.optim.RMSprop, "lr", "alpha", "eps", "weight_decay", "momentum", "centered"),
+    "Rprop": _stating(torch.optim.Rprop, "lr", "etas", "step_sizes"),
+    "SGD": _stating(torch.optim.SGD, "lr", "momentum", "dampening", "weight_decay", "nesterov"),
 }
-"""Those of torch that need nothing but gradients: LBFGS calls the network itself, SparseAdam needs sparse gradients, Muon matrices."""
+"""Those of torch that need nothing but gradients (LBFGS calls the network itself, SparseAdam needs sparse gradients), and `Muon`."""
 SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
     "CosineAnnealingLR": _cosine,
     "CosineAnnealingRestartLR": _cosine_with_restarts,

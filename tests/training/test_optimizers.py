@@ -87,6 +87,8 @@ def test_what_is_continued_from_a_file_goes_on_to_the_same_bits(name, tmp_path):
 def test_defaults_are_those_of_torch():
     own = {"lr", "fused"}
     for name, build in OPTIMIZERS.items():
+        if name == "Muon":  # that of torch takes no vectors, and is younger than the oldest torch
+            continue
         of_torch = inspect.signature(getattr(torch.optim, name)).parameters
         stated = options_of(build)
         assert {key: option.default for key, option in stated.items() if key not in own} == {
