@@ -14,11 +14,13 @@ from basicsr.utils.meta_info import names_in_meta_info
 from basicsr.utils.resize import crop_to_multiple, downscale_image
 
 # How the field names the LR file of an HR image: `{}` is the name of the HR image without suffix, `{-_HR}` that without `_HR` at its end.
+# `{-_x{scale}}` is for HR images that a network has made of the LR ones, see `upscale.py`.
 NAME_TEMPLATES = (
     *("{}x{scale}", "{}", "{}_LRBI_x{scale}"),
     *(f"{{-{hr}}}{lr}" for hr in ("HR", "hr") for lr in ("LR", "lr", "LRx{scale}", "LR_x{scale}", "lr_x{scale}")),
     *(f"{{-{hr}}}{lr}" for hr in ("_HR", "_hr", "_GT", "_gt") for lr in ("", "x{scale}", "_x{scale}")),
     *(f"{{-{hr}}}{lr}" for hr, lr in (("GT", "LQ"), ("gt", "lq"), ("GT", "LR"), ("gt", "lr"))),
+    "{-_x{scale}}",
 )
 _OTHER_SCALES = (2, 3, 4, 8)
 _WITHOUT = re.compile(r"\{-([^{}]+)\}")
@@ -166,10 +168,10 @@ def files_by_name(files: Iterable[Path]) -> dict[str, Path]:
 
 def lq_name(name: str, template: str, scale: int) -> str:
     """Return the name, without suffix, of the LR image of the HR image `name`; empty where the template does not fit that name."""
+    template = template.replace("{scale}", str(scale))
     end = _WITHOUT.search(template)
     if end is not None and (not name.endswith(end[1]) or name == end[1]):
         return ""
-    template = template.replace("{scale}", str(scale))
     return template.replace("{}", name) if end is None else _WITHOUT.sub(lambda _: name.removesuffix(end[1]), template)
 
 

@@ -14,9 +14,9 @@ _RMS_OF_ADAM = (
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weights with two dimensions or more, Adam for all others.
+    """Muon for weights of two dimensions or more, Adam for all others, such as biases and bounds of channels.
 
-    The weight of a convolution is taken as a matrix with a row for each output channel. Its average gradient U S V^T becomes
+    The weight of a convolution is taken as a matrix with a row for each output channel; one row or column alone is none. Its average gradient U S V^T becomes
     about U V^T, so that a step goes as far along a rare direction as along a frequent one. The step is scaled to the size of
     one of Adam, so that a learning rate of Adam is a good start. Muon of torch takes matrices alone, and exists from 2.9 on.
 
@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 gradient = parameter.grad
                 if gradient is not None:
-                    step = self._of_matrix if parameter.ndim > 1 else self._of_adam
+                    step = self._of_matrix if _is_matrix(parameter) else self._of_adam
                     parameter.sub_(step(gradient, self.state[parameter], group), alpha=group["lr"])
         return loss
 
@@ -76,6 +76,10 @@ class Muon(torch.optim.Optimizer):
         average = state["average"].lerp_(gradient, 1 - first) / (1 - first ** state["step"])
         square = state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         return average / (square / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    return parameter.ndim > 1 and 1 < parameter.shape[0] < parameter.numel()
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

@@ -16,6 +16,18 @@ def test_common_names_of_lr_files_are_recognised(make_images, template):
     assert [pair.lq.stem for pair in pairs] == [template.replace("{}", str(index)) for index in range(2)]
 
 
+def test_enlargements_of_lr_files_are_recognised(make_images):
+    """`upscale.py` calls what it makes of `<name>` `<name>_x<scale>`."""
+    enlarged = make_images("enlarged", (8, 8), (8, 8), template="a{}x4_x4")
+    lr = make_images("LR", (2, 2), (2, 2), template="a{}x4")
+    assert [(pair.gt.stem, pair.lq.stem) for pair in find_pairs(enlarged, lr, 4)] == [
+        ("a0x4_x4", "a0x4"),
+        ("a1x4_x4", "a1x4"),
+    ]
+    with pytest.raises(DataError, match=r"They match at scale factor 4"):
+        find_pairs(enlarged, lr, 2)
+
+
 def test_other_names_need_a_template(make_images):
     hr = make_images("HR", (8, 8))
     lr = make_images("LR", (2, 2), template="small-a{}-4")

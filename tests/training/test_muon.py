@@ -51,20 +51,21 @@ def test_a_step_of_a_matrix_has_the_size_of_a_step_of_adam(shape):
 
 def test_the_average_looks_one_step_ahead():
     """Gradients 1 and then -3 at momentum 0.5: averages 0.5 and -1.25, so that the steps go by the signs of 0.75 and -2.125."""
-    parameter = torch.nn.Parameter(torch.zeros(1, 1, dtype=torch.float64))
+    parameter = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
     optimizer = Muon([parameter], lr=1.0, momentum=0.5)
-    unit = 0.2 * orthogonal(torch.ones(1, 1, dtype=torch.float64)).item()
-    _take_steps(optimizer, parameter, [torch.full((1, 1), 1.0, dtype=torch.float64)])
-    assert parameter.item() == pytest.approx(-unit)
-    _take_steps(optimizer, parameter, [torch.full((1, 1), -3.0, dtype=torch.float64)])
-    assert parameter.item() == pytest.approx(0.0, abs=1e-12)
-    assert optimizer.state[parameter]["average"].item() == pytest.approx(-1.25)
+    unit = 0.2 * 2**0.5 * orthogonal(torch.eye(2, dtype=torch.float64))
+    _take_steps(optimizer, parameter, [torch.eye(2, dtype=torch.float64)])
+    torch.testing.assert_close(parameter.detach(), -unit)
+    _take_steps(optimizer, parameter, [-3 * torch.eye(2, dtype=torch.float64)])
+    torch.testing.assert_close(parameter.detach(), torch.zeros_like(unit))
+    torch.testing.assert_close(optimizer.state[parameter]["average"], -1.25 * torch.eye(2, dtype=torch.float64))
 
 
-def test_vectors_take_the_steps_of_adam():
+@pytest.mark.parametrize("shape", [(), (9,), (9, 1, 1, 1), (1, 9)])
+def test_vectors_take_the_steps_of_adam(shape):
     torch.manual_seed(0)
-    gradients = [torch.randn(9) for _ in range(5)]
-    own, of_torch = (torch.nn.Parameter(torch.ones(9)) for _ in range(2))
+    gradients = [torch.randn(shape) for _ in range(5)]
+    own, of_torch = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
     _take_steps(Muon([own], lr=0.01, betas=(0.8, 0.9)), own, gradients)
     _take_steps(torch.optim.Adam([of_torch], lr=0.01, betas=(0.8, 0.9)), of_torch, gradients)
     torch.testing.assert_close(own, of_torch)
