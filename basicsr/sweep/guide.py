@@ -1,7 +1,7 @@
 """The tables of docs/which-method.md: what each method loses at each number of bits, and what it costs, from the records of sweeps."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -68,7 +68,7 @@ def guide_table(rows: Sequence[Row]) -> str:
     lines = [[*head, "time (s)", "size (KB)", "processor"]]
     for method in methods:
         own = [row for row in rows if row["method"] == method]
-        losses = [_mean([row["psnr_change"] for row in own if row["w_bits"] == b], "+.2f") for b in bits]
+        losses = [_mean(_losses(row for row in own if row["w_bits"] == b), "+.2f") for b in bits]
         first = [row for row in own if row["w_bits"] == bits[0]]
         seconds = [(row["calibration_seconds"] or 0) + (row["training_seconds"] or 0) for row in first]
         size = _mean([row["bytes"] / 1000 for row in first if row["bytes"]], ",.0f")
@@ -81,6 +81,11 @@ def guide_table(rows: Sequence[Row]) -> str:
 
 def _sentence(full: Row) -> str:
     return f"Full precision has {full['psnr']:.2f} dB and {full['bytes'] / 1000:,.0f} KB."
+
+
+def _losses(rows: Iterable[Row]) -> list[float]:
+    """Return the changes of PSNR, but for rows without the record of their full-precision network."""
+    return [row["psnr_change"] for row in rows if row["psnr_change"] is not None]
 
 
 def _mean(values: Sequence[float], form: str) -> str:

@@ -82,6 +82,13 @@ def test_a_line_has_means_over_seeds_and_leaves_out_what_was_not_run(rows):
     ]
 
 
+def test_a_row_without_its_full_precision_network_has_no_loss():
+    """Its sweep has not run that network yet, or not since its weights changed."""
+    lines = guide_table([row("A", 4, None), row("B", 4, -0.5)]).splitlines()
+    losses = [[cell.strip() for cell in line.split("|")][3] for line in lines[2:]]
+    assert losses == ["", "-0.50"]
+
+
 def test_no_column_of_processors_where_no_record_names_one(rows):
     text = guide_table([row | {"processor": None} for row in rows])
     assert "processor" not in text and "| MinMax | static | -1.00 | -8.00 | 2 | 1,235 |" in text
