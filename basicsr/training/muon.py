@@ -8,17 +8,17 @@ from torch import Tensor
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, from the same source
 _ITERATIONS = 5
-_RMS_OF_ADAM = (
-    0.2  # of a usual step of Adam, as a share of its learning rate (Liu et al. 2025, arXiv 2502.16982, equation 4)
-)
+# of a usual step of Adam, as a share of its learning rate (Liu et al. 2025, arXiv 2502.16982, equation 4)
+_RMS_OF_ADAM = 0.2
 
 
 class Muon(torch.optim.Optimizer):
     """Muon for weights of two dimensions or more, Adam for all others, such as biases and bounds of channels.
 
-    The weight of a convolution is taken as a matrix with a row for each output channel; one row or column alone is none. Its average gradient U S V^T becomes
-    about U V^T, so that a step goes as far along a rare direction as along a frequent one. The step is scaled to the size of
-    one of Adam, so that a learning rate of Adam is a good start. Muon of torch takes matrices alone, and exists from 2.9 on.
+    The weight of a convolution is taken as a matrix with a row for each output channel; one row or column alone is none.
+    Its average gradient U S V^T becomes about U V^T, so that a step goes as far along a rare direction as along a frequent one.
+    The step is scaled to the size of one of Adam, so that a learning rate of Adam is a good start. Muon of torch takes matrices
+    alone, and exists from 2.9 on.
 
     Args:
         params: parameters, or groups of them.
@@ -62,8 +62,9 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def _of_matrix(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        average = state.setdefault("average", torch.zeros_like(gradient))
-        average.lerp_(gradient, 1 - group["momentum"])
+        if not state:
+            state.update(average=torch.zeros_like(gradient))
+        average = state["average"].lerp_(gradient, 1 - group["momentum"])
         ahead = torch.lerp(gradient, average, group["momentum"]).flatten(1)
         return orthogonal(ahead).mul_(_RMS_OF_ADAM * max(ahead.shape) ** 0.5).reshape(gradient.shape)
 
