@@ -57,6 +57,8 @@ class QATModel(QuantizedModel):
             `RelativeSteps`, whatever the range of the network and the number of bits. In the papers they are absolute.
         relative_weight_lr: learning rate of the weights that are quantized, as a share of their quantization step; by default they
             learn at `lr`, as all others do. They have no weight decay then.
+        weight_lr_inputs: number of inputs of an output (channels x taps of a convolution) that `relative_weight_lr` is meant for. Weights of
+            more inputs have a rate that is smaller by the root of the ratio, see `weight_units`. None for one rate for all.
         scheduler: learning-rate schedule, common to all.
         pixel_loss: loss between output and ground truth; None for none.
         distillation_loss: loss between output and the teacher's output.
@@ -100,6 +102,7 @@ class QATModel(QuantizedModel):
         quantizer_lr_ratios: dict[str, Ratio] | None = None,
         relative_quantizer_lr: bool = False,
         relative_weight_lr: Ratio | None = None,
+        weight_lr_inputs: Annotated[int, Field(ge=1)] | None = None,
         scheduler: Component = {"type": "CosineAnnealingLR"},  # noqa: B006
         pixel_loss: Component | None = {"type": "L1Loss"},  # noqa: B006
         distillation_loss: Component | None = None,
@@ -133,7 +136,7 @@ class QATModel(QuantizedModel):
         self._statistics, self._watch = _running_statistics(self.network), LossWatch()
         self.diagnostics = Diagnostics(self.network, diagnostics_freq) if diagnostics_freq else None
         ratios: dict[Role, float] = {"activation": quantizer_lr_ratio, "weight": weight_quantizer_lr_ratio}
-        units = self._units(relative_quantizer_lr, relative_weight_lr is not None)
+        units = self._units(relative_quantizer_lr, relative_weight_lr is not None, weight_lr_inputs)
         self.optimizer = grouped_optimizer(self.network, optim_g, ratios, quantizer_lr_ratios or {}, relative_weight_lr)
         self._relative_steps = RelativeSteps(self.optimizer, *units) if units else None
         self.scheduler = build_scheduler(scheduler, self.optimizer, self.total_iter, "train:scheduler")
@@ -169,13 +172,22 @@ class QATModel(QuantizedModel):
         excluded = {id(parameter) for parameter in out_of_reach}
         return [i for i, p in enumerate(self._gradients.parameters) if id(p) not in excluded]
 
-    def _units(self, of_quantizers: bool, of_weights: bool) -> list[Callable[[], Units]]:
-        """Return what gives the units of the parameters whose learning rates are relative."""
+    def _units(self, of_quantizers: bool, of_weights: bool, inputs: int | None) -> list[Callable[[], Units]]:
+        """Return what gives the units of the parameters whose learning rates are relative.
+
+        Raises:
+            OptionsError: rates of weights follow from their inputs, but are not relative.
+        """
+        if inputs is not None and not of_weights:
+            raise OptionsError(
+                f"Option 'train:weight_lr_inputs' is {inputs}, the inputs that 'train:relative_weight_lr' is meant for, which is not given. "
+                "Give it, or set 'train:weight_lr_inputs' to null."
+            )
         units: list[Callable[[], Units]] = []
         if of_quantizers:
             units.append(checked_units("train:relative_quantizer_lr", self.network))
         if of_weights:
-            units.append(partial(weight_units, self.network))
+            units.append(partial(weight_units, self.network, inputs))
         return units
 
     def optimize_parameters(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Steps of an optimiser in proportion to the quantization steps that there were when training began."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -85,10 +86,17 @@ def quantizer_units(quantizers: Iterable[Quantizer]) -> Units:
 
 
 @torch.no_grad()
-def weight_units(network: nn.Module) -> Units:
+def weight_units(network: nn.Module, inputs: int | None = None) -> Units:
     """Return the weights that a network quantizes, in order of registration, with the quantization step of each element.
 
     Rows of a weight that are not quantized while others are count with the mean step of those.
+
+    Args:
+        network: with quantizers.
+        inputs: shorten the step of a weight whose outputs have more inputs than these, by the root of the ratio. The first steps of Adam
+            move all weights of an output in the direction that its inputs ask for, so that it moves by as many times their rate as there are.
+            The step itself, a share of the weights' range, falls with the root of their number, so that the other root is
+            left (maximal update parametrisation, arXiv 2203.03466, table 3).
 
     Raises:
         QuantizationError: the values of a weight are no uniform grid.
@@ -101,7 +109,8 @@ def weight_units(network: nn.Module) -> Units:
         if known:
             mean = torch.stack([step.mean() for step in known]).mean()
             whole = [mean.expand_as(w) if (step := steps[slot]) is None else step for slot, w in rows.items()]
-            units.append((module.get_parameter("weight"), torch.cat(whole)))
+            weight = module.get_parameter("weight")
+            units.append((weight, torch.cat(whole) * _share(weight[0].numel(), inputs)))
     return units
 
 
@@ -119,6 +128,11 @@ def checked_units(option: str, network: nn.Module) -> Callable[[], Units]:
             f"Option '{option}' counts rates in quantization steps. {error} Take the option away."
         ) from error
     return units
+
+
+def _share(own: int, inputs: int | None) -> float:
+    """Return how much of its step a weight of so many inputs keeps."""
+    return 1.0 if inputs is None else min(1.0, math.sqrt(inputs / own))
 
 
 def _step(quantizer: nn.Module, weight: Tensor) -> Tensor | None:

@@ -331,6 +331,22 @@ def test_relative_learning_rates_move_weights_by_a_share_of_their_step(bit, gran
             assert moves.max().item() == pytest.approx(ADAM["optim_g"]["lr"], rel=2e-2)
 
 
+def test_weights_of_more_inputs_than_their_rate_is_meant_for_move_less():
+    affine, rate = "quantization:weight_quantizer={type: Affine}", 0.25
+    moves = []
+    for inputs in (None, 6):  # of 6 channels x 9 taps
+        model = make(affine, relative_weight_lr=rate, weight_lr_inputs=inputs)
+        before = model.network.get_parameter("body.0.conv1.weight").detach().clone()
+        train(model, 1)
+        moves.append((model.network.get_parameter("body.0.conv1.weight") - before).abs().max().item())
+    assert moves[1] == pytest.approx(moves[0] / 3, rel=1e-3)
+
+
+def test_inputs_of_a_rate_that_is_not_given_are_refused():
+    with pytest.raises(OptionsError, match="'train:weight_lr_inputs' is 64, .*which is not given"):
+        make(weight_lr_inputs=64)
+
+
 def test_rows_of_a_weight_move_by_the_step_of_their_own_quantizer():
     torch.manual_seed(0)
     network = build_network({"type": "SwinIR", **tiny.NETWORK}).eval()

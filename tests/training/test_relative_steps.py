@@ -10,6 +10,7 @@ from basicsr.archs import build_network
 from basicsr.models.ptq_model import PTQModel
 from basicsr.quant.calibration import Bounds
 from basicsr.quant.insertion.insert import named_quantizers
+from basicsr.quant.modules.conv2d_qmodule import QConv2d
 from basicsr.quant.modules.linear_qmodule import QSplitLinear
 from basicsr.quant.quantizers.affine_quantizer import AffineQuantizer
 from basicsr.quant.spec import QuantSpec
@@ -124,6 +125,15 @@ def test_rows_that_are_not_quantized_count_with_the_mean_step_of_the_others():
     ((weight, unit),) = weight_units(nn.Sequential(layer))
     assert weight is layer.weight
     torch.testing.assert_close(unit, torch.tensor([2.0, 2.0, 4.0, 4.0, 3.0, 3.0])[:, None].expand(6, 5))
+
+
+@pytest.mark.parametrize(("inputs", "share"), [(None, 1.0), (16, 2 / 3), (4, 1 / 3), (36, 1.0), (100, 1.0)])
+def test_weights_of_many_inputs_have_a_shorter_step_by_the_root_of_their_number(inputs, share):
+    quantizers = {"weight_quantizer": quantizer_between(-3.0, 3.0), "act_quantizer": nn.Identity()}
+    layer = QConv2d(nn.Conv2d(4, 2, 3), quantizers)  # 4 channels x 9 taps
+    ((weight, unit),) = weight_units(nn.Sequential(layer), inputs)
+    assert weight is layer.weight
+    torch.testing.assert_close(unit, torch.full((2, 4, 3, 3), 2.0 * share))
 
 
 def test_weights_of_which_no_row_is_quantized_have_no_unit():
