@@ -69,7 +69,11 @@ def test_networks_fit_every_scale(network, scale):
     assert quantized.name != load_options(OPTIONS / "train/train_2DQuant.yml", ["scale=2", "bit=4"]).name
 
 
-BESIDE = {"DOBI": ["RepQ", "RepQ_log", "DOBI_rotated"], "2DQuant": ["CondiQuant", "SPR2Q", "OutlierAware"]}
+BESIDE = {
+    "DOBI": ["RepQ", "RepQ_log", "DOBI_rotated", "DOBI_points"],
+    "QAD": ["QAD_points"],
+    "2DQuant": ["CondiQuant", "SPR2Q", "OutlierAware"],
+}
 """Recipes of other names that the files of a family take."""
 
 

@@ -119,8 +119,7 @@ class QATModel(QuantizedModel):
     ) -> None:
         super().__init__(network, options, device, share_weights=False)
         self.network.requires_grad_(True)
-        self._bfloat16 = computes_in_bfloat16(autocast, device)
-        self._layout = self._lay_out(channels_last)
+        self._bfloat16, self._layout = computes_in_bfloat16(autocast, device), self._lay_out(channels_last)
         self.pixel_loss = _loss(pixel_loss, "train:pixel_loss")
         self.distillation_loss = _loss(distillation_loss, "train:distillation_loss")
         self.feature_loss = _loss(feature_loss, "train:feature_loss")

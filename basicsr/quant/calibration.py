@@ -84,6 +84,29 @@ class SubsetPoints(CalibrationResult):
 
 
 @dataclass(frozen=True)
+class StaticPoints(CalibrationResult):
+    """The points of one quantizer, in the scale of its tensor.
+
+    Attributes:
+        points: float32 (2**bits,), ascending.
+        mean_squared_error: mean over the calibration data of (x - nearest point)**2.
+        constant: the data had only one value.
+    """
+
+    points: Tensor
+    mean_squared_error: float | None = None
+    constant: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the calibration report, a JSON file."""
+        return {
+            "points": self.points.tolist(),
+            "mean_squared_error": self.mean_squared_error,
+            "constant": self.constant,
+        }
+
+
+@dataclass(frozen=True)
 class MeanMagnitude(Bounds):
     """The range of the data with their mean magnitude, which steps are set from.
 

@@ -92,7 +92,7 @@ def test_the_benchmarks_take_one_share_of_the_published_iterations(monkeypatch, 
                "CondiQuant revised": "2DQuant_as_published", "SPR2Q without routing": "2DQuant_as_published",
                "Outlier-aware revised": "2DQuant_as_published",
                "2DQuant as released": "2DQuant_as_released", "LSQ": "QAT", "ODM": "QAT",
-               "QAD": "QAD", "QAD fitted": "QAD"}  # fmt: skip
+               "QAD": "QAD", "QAD fitted": "QAD", "QAD points": "QAD"}  # fmt: skip
     whole = {label: read_with_bases(Path(f"options/methods/{name}.yml"))["train"] for label, name in recipes.items()}
     for run in (run for run in plan(grid, tmp_path) if run.kind == "quantized"):
         if run.method in ("BRECQ joint", "QDrop"):

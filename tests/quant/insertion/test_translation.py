@@ -24,7 +24,7 @@ PAIRS = [
 ]
 HAS_NO_BOUNDS = {"CADyQ", "DAQ", "DDTB", "Subset", *NOT_UNIFORM}
 """Sources of dynamic ranges and of grids that are not uniform, DDTB as built here, with a gate; a gate's bounds are those of a sample."""
-TAKES_NO_BOUNDS = {"DAQ", "Piecewise", "Subset"}
+TAKES_NO_BOUNDS = {"DAQ", "LearnedPoints", "Piecewise", "Subset"}
 
 
 def spec_of(name, bits=3):

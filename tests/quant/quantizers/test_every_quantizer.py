@@ -6,7 +6,14 @@ import io
 import pytest
 import torch
 
-from basicsr.quant.calibration import Bounds, CalibrationResult, OutlierBounds, SubsetPoints, VaryingBounds
+from basicsr.quant.calibration import (
+    Bounds,
+    CalibrationResult,
+    OutlierBounds,
+    StaticPoints,
+    SubsetPoints,
+    VaryingBounds,
+)
 from basicsr.quant.ops import functional
 from basicsr.quant.quantizers.base import Channels
 from basicsr.quant.spec import QuantizationError, QuantSpec
@@ -27,6 +34,7 @@ REFUSES = {
     "DAQWeight": lambda spec: not spec.symmetric,
     "DDTB": lambda spec: spec.symmetric or spec.granularity == "per_channel",
     "DDTBWeight": lambda spec: spec.symmetric,
+    "LearnedPoints": lambda spec: spec.symmetric or spec.granularity == "per_channel",
     "LogSqrt2": lambda spec: spec.symmetric or spec.granularity == "per_channel",
     "ODMWeight": lambda spec: not spec.symmetric,
     "PAMS": lambda spec: not spec.symmetric,
@@ -41,7 +49,7 @@ REFUSED = [(name, spec) for name in NAMES for spec in SPECS if (name, spec) not 
 WITHOUT_PARAMETERS = {"DAQ", "DAQWeight", "DDTBWeight", "PAMSWeight", "Subset"}
 """Quantizers that learn nothing, because their values follow from the data or from calibration alone."""
 
-NOT_UNIFORM = {"LogSqrt2", "Piecewise"}
+NOT_UNIFORM = {"LearnedPoints", "LogSqrt2", "Piecewise"}
 """Quantizers with a static grid whose steps differ."""
 
 WITHOUT_UNITS = {"CADyQ", "DDTB"}
@@ -69,6 +77,7 @@ RESULTS = {
     CalibrationResult: lambda quantizer: Bounds(**bounds(quantizer)),
     VaryingBounds: lambda quantizer: VaryingBounds(**bounds(quantizer), range_variance=0.1),
     OutlierBounds: lambda quantizer: OutlierBounds(**bounds(quantizer), breakpoint=torch.tensor(0.3)),
+    StaticPoints: lambda quantizer: StaticPoints(torch.linspace(-1.0, 1.5, quantizer.spec.num_levels)),
     SubsetPoints: lambda quantizer: SubsetPoints(**points(quantizer), post_relu=False),
 }
 """By the kind of result that a quantizer takes: one that sets it up."""
