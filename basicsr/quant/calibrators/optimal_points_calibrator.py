@@ -10,8 +10,8 @@ from basicsr.quant.search.optimal_points import optimal_points
 from basicsr.quant.spec import QuantizationError, QuantSpec
 from basicsr.utils.registry import CALIBRATOR_REGISTRY
 
-_BINS = 768
-"""At least half as many cover the data: hundreds for each point of 2 to 4 bits."""
+_BINS, _BINS_OF_POINT = 768, 8
+"""At least half as many cover the data: of up to 6 bits `_BINS`, of more so many for each point."""
 
 
 @CALIBRATOR_REGISTRY.register("OptimalPoints")
@@ -19,20 +19,20 @@ class OptimalPointsCalibrator(StreamingCalibrator[StaticPoints]):
     """The 2**bits points with the least squared error to all values, see `optimal_points`; one pass.
 
     Args:
-        spec: the quantizer, per tensor, without symmetry and with at most 7 bits.
+        spec: the quantizer, per tensor and not symmetric.
 
     Raises:
-        QuantizationError: the quantizer is per channel or symmetric, or has more points than the histogram tells apart.
+        QuantizationError: the quantizer is per channel or symmetric.
     """
 
     gives = StaticPoints
 
     def __init__(self, spec: QuantSpec, /) -> None:
         super().__init__(spec)
-        if spec.channel_axis is not None or spec.symmetric or 4 * spec.num_levels > _BINS:
+        if spec.channel_axis is not None or spec.symmetric:
             raise QuantizationError(
-                f"OptimalPoints finds points for a whole tensor, on no side of 0 in particular and for at most 7 bits, not for {spec}. Set "
-                "'quantization:activation_granularity' to per_tensor, 'quantization:activation_symmetric' to false, or leave out bits."
+                "OptimalPoints finds points for a whole tensor, on no side of 0 in particular: set 'quantization:activation_granularity' to "
+                "per_tensor and 'quantization:activation_symmetric' to false."
             )
         self._histogram: AlignedHistogram | None = None
 
@@ -40,7 +40,7 @@ class OptimalPointsCalibrator(StreamingCalibrator[StaticPoints]):
         values = tensor.reshape(-1)
         (lowest,), (highest,) = (bound.tolist() for bound in finite_range(values[None]))
         if self._histogram is None:
-            self._histogram = AlignedHistogram(_BINS, tensor.device)
+            self._histogram = AlignedHistogram(max(_BINS, _BINS_OF_POINT * self.spec.num_levels), tensor.device)
         self._histogram.cover(lowest, highest)
         self._histogram.add(values)
 

@@ -20,7 +20,7 @@ class LearnedPointsQuantizer(Quantizer[StaticPoints]):
     all pictures. The grid is not uniform: it cannot be frozen, written as integers or handed on.
 
     Args:
-        spec: bits, at most 7; neither symmetric nor per channel.
+        spec: bits; neither symmetric nor per channel.
 
     Raises:
         QuantizationError: a symmetric or a per-channel quantizer is asked for.

@@ -33,8 +33,16 @@ def test_constant_data_are_a_point_and_the_others_lie_above(value):
     assert bool((found.points.diff() > 0).all()) and found.points[-1] <= value + max(1.0, abs(value)) * 1e-4
 
 
+def test_layers_that_keep_8_bits_have_256_points():
+    x = torch.randn(20_000, generator=torch.Generator().manual_seed(1))
+    found = calibrate_tensor(OptimalPointsCalibrator(QuantSpec(8)), x)
+    assert len(found.points) == 256 and bool((found.points.diff() > 0).all())
+    equal = ((x.max() - x.min()) / 255).square().item() / 12
+    assert found.mean_squared_error < equal
+
+
 @pytest.mark.parametrize(
-    "spec", [QuantSpec(4, symmetric=True), QuantSpec(8), QuantSpec(4, granularity="per_channel", channel_axis=1)]
+    "spec", [QuantSpec(4, symmetric=True), QuantSpec(4, granularity="per_channel", channel_axis=1)]
 )
 def test_other_quantizers_are_refused(spec):
     with pytest.raises(QuantizationError, match="OptimalPoints finds points for a whole tensor"):

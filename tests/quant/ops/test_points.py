@@ -21,7 +21,7 @@ def test_the_nearest_point_is_taken_and_of_two_the_lower_one(x, code):
 @settings(deadline=None)
 @given(
     values=st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=30),
-    grid=st.lists(st.floats(-4, 4, width=32), min_size=2, max_size=16),
+    grid=st.lists(st.floats(-4, 4, width=32), min_size=2, max_size=80),
 )
 def test_no_point_is_nearer_than_the_one_that_is_taken(values, grid):
     x, grid = torch.tensor(values), torch.tensor(grid)
