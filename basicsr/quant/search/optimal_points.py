@@ -24,9 +24,8 @@ def optimal_points(histogram: AlignedHistogram, num_points: int) -> tuple[Tensor
     counts = histogram.counts.double()
     places = torch.arange(len(counts), dtype=torch.float64, device=counts.device)
     sums = histogram.fraction_sums + places * counts  # of positions, in bins
-    squares = places * (
-        2 * histogram.fraction_sums + places * counts
-    )  # less the squares of fractions, equal for all groups
+    # less the squares of fractions, which are equal for all groups
+    squares = places * (2 * histogram.fraction_sums + places * counts)
     number, total, power = (torch.nn.functional.pad(one.cumsum(0), (1, 0)) for one in (counts, sums, squares))
     ends = _best_ends(_group_errors(number, total, power), num_points)
     in_group, of_group = number[ends].diff(), total[ends].diff()
