@@ -117,7 +117,7 @@ def test_the_readme_shows_the_records_too():
     text = (tiny.ROOT / "README.md").read_text(encoding="utf-8")
     guide = (tiny.ROOT / "docs/which-method.md").read_text(encoding="utf-8")
     section = guide.split("### EDSR-baseline x4")[1].split("\n#")[0]
-    for method in ("DOBI one-sided", "DOBI fitted", "DFSQ exact", "2DQuant revised", "QAD fitted", "ODM"):
+    for method in ("DOBI one-sided", "DOBI fitted", "DOBI points", "DFSQ exact", "2DQuant revised", "QAD", "ODM"):
         (line,) = re.findall(rf"^\| {re.escape(method)} \| (.*) \|$", section, flags=re.MULTILINE)
         _, at_4_bits, _, at_2_bits, seconds, size = line.split(" | ")[:6]
         assert f"| {seconds} | {at_4_bits} | {at_2_bits} | {size} |" in text
