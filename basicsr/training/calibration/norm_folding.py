@@ -12,7 +12,7 @@ from basicsr.quant.modules.base import QModule
 from basicsr.quant.modules.norm_fold import common_range, fold_into
 from basicsr.quant.observe.capture import bypass_quantizers
 from basicsr.quant.observe.readers import Readers, find_readers
-from basicsr.training.calibration.observing import build_calibrator, calibrate_inputs
+from basicsr.training.calibration.observing import calibrate_inputs
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logger import get_logger
 from basicsr.utils.options import CalibrationOptions
@@ -25,9 +25,9 @@ SMALLEST_SHARE = 1e-3
 def fold_norms(network: nn.Module, crops: Tensor, options: CalibrationOptions) -> list[str]:
     """Give all channels that a LayerNorm hands to quantized linear layers one range, and let norm and layers carry the change.
 
-    The bounds of each channel are those that the calibrator of activations finds for it. What the network computes in full precision
-    stays the same. A norm is left as it is where something else reads its output, too, or a layer cannot take the change back; the log
-    says which and why.
+    The bounds of each channel are those that the calibrator of the options finds for it, also where quantizers have one of their own. What
+    the network computes in full precision stays the same. A norm is left as it is where something else reads its output, too, or a layer
+    cannot take the change back; the log says which and why.
 
     Args:
         network: a network with quantizers; norms, weights and biases are changed in place.
@@ -57,11 +57,10 @@ def fold_norms(network: nn.Module, crops: Tensor, options: CalibrationOptions) -
     obstacles = {name: _obstacle(norms[name], layers, of_norm, first_of[name]) for name, of_norm in readers.items()}
     places = {name: place for name, place in first_of.items() if place is not None and obstacles[name] is None}
     calibrators = {
-        place: build_calibrator(
-            quantizers[place],
+        place: CALIBRATOR_REGISTRY.build(
             options.activations,
-            "calibration:activations",
             replace(quantizers[place].spec, granularity="per_channel", channel_axis=-1),
+            where="calibration:activations",
         )
         for place in places.values()
     }

@@ -13,7 +13,7 @@ from basicsr.quant.calibration import CalibrationResult
 from basicsr.quant.calibrators.base import Calibrator
 from basicsr.quant.observe.capture import observe_quantizer_inputs
 from basicsr.quant.quantizers.base import Quantizer
-from basicsr.quant.spec import QuantizationError, QuantSpec
+from basicsr.quant.spec import QuantizationError
 from basicsr.utils import dist
 from basicsr.utils.memory import release_freed_memory
 from basicsr.utils.options import Component
@@ -25,18 +25,15 @@ def calibrator_options(quantizer: Quantizer, of_role: Component) -> Component:
     return of_role if quantizer.own_calibrator is None else {"type": quantizer.own_calibrator}
 
 
-def build_calibrator(
-    quantizer: Quantizer, of_role: Component, where: str, spec: QuantSpec | None = None
-) -> Calibrator[Any]:
+def build_calibrator(quantizer: Quantizer, of_role: Component, where: str) -> Calibrator[Any]:
     """Return the calibrator of a quantizer.
 
     Args:
         quantizer: the quantizer; see `calibrator_options`.
         of_role: the calibrator of weights or of activations.
         where: path of this option.
-        spec: what is looked for; by default what the quantizer has.
     """
-    return CALIBRATOR_REGISTRY.build(calibrator_options(quantizer, of_role), spec or quantizer.spec, where=where)
+    return CALIBRATOR_REGISTRY.build(calibrator_options(quantizer, of_role), quantizer.spec, where=where)
 
 
 def calibrate_inputs(

@@ -42,6 +42,15 @@ def quantized(network, coverage="2dquant", bits=4, **more):
     return result.requires_grad_(False).eval()
 
 
+def values_of(student, crops):
+    """Return the distinct values that each quantizer of activations puts out."""
+    seen = []
+    for _, quantizer in named_quantizers(student, "activation"):
+        quantizer.register_forward_hook(lambda _module, _inputs, output: seen.append(output.unique()))
+    student(crops)
+    return seen
+
+
 @pytest.fixture
 def crops():
     return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
@@ -60,6 +69,16 @@ def test_the_network_in_full_precision_stays_the_same_and_all_channels_have_one_
     for bound in (seen[0].amin(0), seen[0].amax(0)):
         torch.testing.assert_close(bound, bound.mean().expand(12), rtol=1e-4, atol=1e-4)
     assert not torch.equal(norm.weight, network.layers[0].residual_group.blocks[0].norm1.weight)
+
+
+def test_quantizers_with_a_calibrator_of_their_own_are_behind_the_same_folded_norms(crops):
+    affine, points = (quantized(uneven(), activation_quantizer={"type": kind}) for kind in ("Affine", "LearnedPoints"))
+    for student in (affine, points):
+        calibrate_network(student, crops, options())
+    for name, norm in affine.named_modules():
+        if isinstance(norm, nn.LayerNorm):
+            assert torch.equal(points.get_submodule(name).weight, norm.weight)
+    assert max(len(codes) for codes in values_of(points, crops)) <= 16
 
 
 @pytest.mark.parametrize("more", [{}, {"input_scales": True}])
