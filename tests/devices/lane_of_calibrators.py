@@ -42,6 +42,7 @@ MOST = {
     "MeanMagnitude": Most(4, 1),
     "MeanMax": Most(4, 1),
     "MinMax": Most(4, 1),
+    "OptimalPoints": Most(2, 3),
     "Outlier": Most(12, 12, 48),
     "Percentile": Most(12, 12, 48),
 }

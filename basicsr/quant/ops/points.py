@@ -58,5 +58,5 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, points, codes = ctx.saved_tensors
         inside = (x >= points[0]) & (x <= points[-1])
-        of_points = torch.bincount(codes.flatten(), grad.flatten(), minlength=len(points))
-        return grad * inside, of_points.to(points.dtype)
+        of_points = torch.zeros_like(points).index_add_(0, codes.flatten().int(), grad.flatten().to(points.dtype))
+        return grad * inside, of_points

@@ -55,7 +55,7 @@ def _best_ends(errors: Tensor, num_points: int) -> Tensor:
     best = [first]  # after k groups, by the edge that the last one ends with
     for _ in range(num_points):
         best.append((errors + best[-1]).amin(dim=1))
-    ends = [torch.tensor(len(first) - 1, device=errors.device)]
+    ends = [torch.full((1,), len(first) - 1, device=errors.device)]  # kept on the device, which nobody waits for
     for before in reversed(best[:-1]):
-        ends.append((errors[ends[-1]] + before).argmin())
-    return torch.stack(ends[::-1])
+        ends.append((errors.index_select(0, ends[-1]) + before).argmin(dim=1))
+    return torch.cat(ends[::-1])
