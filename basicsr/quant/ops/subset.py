@@ -134,7 +134,7 @@ def _quantize_blocks(
     result = torch.empty_like(rows, dtype=torch.uint8 if in_codes else x.dtype)
     for samples, channels in _blocks(rows):
         normalized, offset, scale = normalize(rows[samples, channels], post_relu)
-        found = _staircase(normalized, levels[channels], heights[channels])
+        found = staircase(normalized, levels[channels], heights[channels])
         result[samples, channels] = found if in_codes else found.mul_(scale).add_(offset)
     return _from_rows(result, x, channel_axis)
 
@@ -150,15 +150,15 @@ def _blocks(rows: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(first, first + samples), slice(channel, channel + channels)
 
 
-def _staircase(rows: Tensor, levels: Tensor, heights: Tensor) -> Tensor:
+def staircase(rows: Tensor, levels: Tensor, heights: Tensor) -> Tensor:
     """Return, in a new tensor, for each element the height that goes with the nearest level.
 
     A comparison with each of the few midpoints, written as ones and zeros and added up, is several times as fast as a binary
     search for each element.
 
     Args:
-        rows: (N, C, elements).
-        levels: ascending, (C, 1, K).
+        rows: floating-point, such as (N, C, elements).
+        levels: ascending along the last axis, such as (C, 1, K), whose other axes go with `rows`; (K,) for the same levels everywhere.
         heights: as `levels`.
     """
     midpoints = (levels[..., 1:] + levels[..., :-1]) / 2
