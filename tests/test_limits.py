@@ -1,7 +1,6 @@
 """Files of absurd sizes, folders of very many files, and names that hardly a system takes: bounded memory, and a sentence or the result."""
 
 import os
-import resource
 import time
 import zipfile
 
@@ -26,6 +25,7 @@ from basicsr.utils.network_size import SMALL, TooLargeError, within
 from basicsr.utils.options import load_options
 from tests import hostile, tiny
 from tests.deploy.networks import EDSR, SWINIR, calibrated
+from tests.memory import at_most
 from tests.test_hostile_files import Repeat
 
 MANY = 20_000
@@ -49,9 +49,8 @@ LIES = [
 @pytest.fixture
 def little_memory():
     """Make sure that a test takes less than 2 GiB more than there was before it."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 2**20  # KiB
+    with at_most(2):
+        yield
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ NETWORK = ROOT / "experiments/pretrained_models/EDSR_x4.safetensors"
 CROPS = (4, 8, 16, 32)
 SIDES = (128, 256, 512)
 TILE = 256
-_UNITS_A_MIB = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss
 Cost = tuple[float, float]
 
 
@@ -75,16 +74,21 @@ def enlarging(side: int, folder: Path) -> Cost:
 
 
 def _measured(command: list[str]) -> Cost:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "scripts"))),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     seconds, memory = json.loads(done.stdout.splitlines()[-1])
-    return seconds, memory / _UNITS_A_MIB
+    return seconds, memory / 2**20
 
 
 _TELLING = """
-import json, resource, time
+import json, time
+from benchmarks.peak_memory import peak_memory
 def tell(started):
-    print(json.dumps([time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+    print(json.dumps([time.process_time() - started, peak_memory()]))
 """
 _CALIBRATION = (
     _TELLING

@@ -18,7 +18,6 @@ NETWORK = ROOT / "experiments/pretrained_models/EDSR_x4.safetensors"
 FIRST = 10
 RUNTIMES = ("openvino", "onnxruntime", "torch")
 FOLDERS = ((1000, 16, 64), (40, 100, 200))  # number of pictures, smallest and largest side in pixels
-_UNITS_A_MIB = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss
 
 
 def run() -> str:
@@ -62,18 +61,22 @@ def peak_memory(folder: Path, runtime: str) -> float:
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-c", _PROGRAM, "basicsr/upscale.py", "-i", str(folder), "-o", output]
         arguments = ["--model", str(NETWORK), "--runtime", runtime, "--device", "cpu"]
-        done = subprocess.run([*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return int(done.stdout.split()[-1]) / _UNITS_A_MIB
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+        done = subprocess.run(
+            [*command, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+    return int(done.stdout.split()[-1]) / 2**20
 
 
 # the command as it is, in a process that tells its own peak when the command is done
 _PROGRAM = """
-import resource, runpy, sys
+import runpy, sys
+from benchmarks.peak_memory import peak_memory
 sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 except SystemExit as done:
     if done.code:
         raise
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_memory())
 """

@@ -1,6 +1,5 @@
 """upscale.py with damaged networks: the right picture, or one sentence and no picture."""
 
-import resource
 import time
 
 import cv2
@@ -11,12 +10,13 @@ from basicsr import upscale
 from basicsr.deploy.onnx_export import save_onnx
 from tests.deploy.networks import calibrated
 from tests.fuzzing.broken_networks import OPTIONS, changed, changes, lies_of, packed_network
+from tests.memory import at_most
 
 pytestmark = pytest.mark.slow
 SIDE, SCALE = 8, OPTIONS["upscale"]
 LONGEST = 4000
 MOST_SECONDS = 60
-MOST_MEMORY = 2 * 2**20  # KiB
+MOST_MEMORY = 2  # GiB
 
 
 class Enlarger:
@@ -59,9 +59,8 @@ class Enlarger:
 @pytest.fixture
 def memory():
     """Fail where a test takes more memory than its few kilobytes of network explain."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
+    with at_most(MOST_MEMORY):
+        yield
 
 
 def damage(fuzz, enlarger, whole):
