@@ -9,7 +9,7 @@ from basicsr.deploy.graph_editing import array_of, number_of
 from basicsr.quant.integers.containers import largest_codes
 
 _KEEPING_SIZE = (
-    "Add", "Clip", "Concat", "DepthToSpace", "DequantizeLinear", "Div", "LeakyRelu", "Mul", "QLinearLeakyRelu", "QuantizeLinear",
+    "Add", "Cast", "Clip", "Concat", "DepthToSpace", "DequantizeLinear", "Div", "LeakyRelu", "Mul", "QLinearLeakyRelu", "QuantizeLinear",
     "Relu", "Sub",
 )  # fmt: skip
 _LARGEST_BIAS = 2**30
@@ -163,4 +163,6 @@ def _keeps_size(node: Any) -> bool:
             return False
         kernel, pads = node.attributes["kernel_shape"].value, node.attributes["pads"].value
         return tuple(pads) == tuple(side // 2 for side in (*kernel, *kernel)) and all(side % 2 for side in kernel)
+    if node.op_type == "Gather":  # of a table, by places that are as high and wide
+        return node.inputs[0].const_value is not None
     return node.op_type in _KEEPING_SIZE

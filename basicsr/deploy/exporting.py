@@ -26,6 +26,7 @@ from basicsr.deploy.verification import (
 )
 from basicsr.evaluation.evaluator import Evaluator, check_levels
 from basicsr.networks.build import full_precision_network, quantized_network
+from basicsr.quant.integers.point_tables import ContainedPoints
 from basicsr.quant.integers.products import IntegerWeight
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import write_json
@@ -163,8 +164,7 @@ def _export_onnx(
         get_logger().info("Wrote '%s' (%d bytes).", graph, sizes[name])
     twin = eight_bit_network(network, integer_linear=what.integer_linear)
     comparison.measure("8-bit integers in PyTorch", twin)
-    moved = max((module.moved for module in twin.modules() if isinstance(module, IntegerWeight)), default=0.0)
-    get_logger().info("Weights in 8-bit integers are within %.3f quantization steps of their own values.", moved)
+    moved = _moves_to_integers(twin)
     threads, picture = torch.get_num_threads(), timed_picture()
     timed: dict[str, nn.Module] = {"PyTorch FP32": full_precision}
     runtimes: dict[str, Any] = {}
@@ -189,8 +189,20 @@ def _export_onnx(
         )
     return {
         "bytes": sizes,
-        "weights_moved": moved,
+        **moved,
         "threads": threads,
         "milliseconds": times,
         "runtimes": runtimes,
     }
+
+
+def _moves_to_integers(twin: nn.Module) -> dict[str, float]:
+    """Return how far 8-bit integers lie from what they stand for, at most, in steps of the quantizers."""
+    moved = {
+        "weights": max((module.moved for module in twin.modules() if isinstance(module, IntegerWeight)), default=0.0),
+        "points": max((module.moved for module in twin.modules() if isinstance(module, ContainedPoints)), default=0.0),
+    }
+    for name, share in moved.items():
+        if share or name == "weights":
+            get_logger().info("8-bit integers are within %.3f quantization steps of the %s.", share, name)
+    return {f"{name}_moved": share for name, share in moved.items()}

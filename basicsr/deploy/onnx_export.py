@@ -122,7 +122,7 @@ def check_onnx() -> None:
 
 def _translations() -> dict[Any, Any]:
     """Return what the operators of `quant.integers.operators` become."""
-    from onnxscript import INT8, UINT8, opset21
+    from onnxscript import INT8, INT32, UINT8, opset21
     from onnxscript.values import Op, Opset
 
     swin_operator: Any = Op(Opset(NAMESPACE, 1), OPERATOR, _swin_schema())
@@ -136,11 +136,21 @@ def _translations() -> dict[Any, Any]:
     def from_int8(codes: INT8, steps: Any) -> Any:
         return op.DequantizeLinear(codes, steps, axis=0)
 
+    def look_up(x: Any, table: Any, start: float, width: float) -> Any:
+        places = op.Mul(op.Sub(x, op.Constant(value_float=start)), op.Constant(value_float=1 / width))
+        last = op.Sub(op.Cast(op.Size(table), to=1), op.Constant(value_float=1.0))
+        return op.Gather(table, op.Cast(op.Clip(places, op.Constant(value_float=0.0), last), to=INT32.dtype))
+
     def swin_layer(x: Any, numbers: Any, codes: Any, sizes: Any) -> Any:
         return swin_operator(x, numbers, codes, sizes=sizes)
 
     namespace = getattr(torch.ops, NAMESPACE)
-    functions = {"through_uint8": through_uint8, "from_int8": from_int8, "swin_layer": swin_layer}
+    functions = {
+        "through_uint8": through_uint8,
+        "from_int8": from_int8,
+        "look_up": look_up,
+        "swin_layer": swin_layer,
+    }
     return {getattr(namespace, name).default: function for name, function in functions.items()}
 
 

@@ -9,6 +9,7 @@ from basicsr.deploy.graph_editing import MICROSOFT, Editor
 from basicsr.deploy.graph_metadata import add_runtime
 from basicsr.deploy.linear_pass import multiply_codes
 from basicsr.deploy.rounding_pass import round_in_codes
+from basicsr.deploy.table_pass import look_codes_up
 from basicsr.utils.extras import require
 
 
@@ -26,6 +27,7 @@ def onnxruntime_form(model: Any) -> Any:
     changed = ir.serde.deserialize_model(shapes.infer_shapes(model))
     graph, editor = changed.graph, Editor(changed.graph)
     round_in_codes(graph, editor)
+    look_codes_up(graph, editor)
     _move_codes(graph, editor)
     IntegerConvolutions(graph, editor).replace()
     multiply_codes(graph, editor)

@@ -28,17 +28,21 @@ pytest.importorskip("onnxscript")
 NETWORKS = {name: {"type": name, "upscale": 2, **options} for name, options in tiny.NETWORKS.items()}
 EDSR, SWINIR = NETWORKS["EDSR"], NETWORKS["SwinIR"]
 SIZES = {"EDSR": [(5, 7), (20, 11)], "RDN": [(5, 7), (20, 11)], "SwinIR": [(8, 8), (16, 40)]}
-CASES = ("EDSR FP", "EDSR body", "EDSR full", "EDSR body_and_skips", "EDSR all_and_skips", "RDN body", "SwinIR 2dquant")
+CASES = (
+    "EDSR FP", "EDSR body", "EDSR full", "EDSR body_and_skips", "EDSR all_and_skips", "EDSR body LearnedPoints", "RDN body",
+    "SwinIR 2dquant",
+)  # fmt: skip
 RUNTIMES = ("openvino", "onnxruntime")
 
 
 def network_of(case):
-    architecture, coverage = case.split()
+    architecture, coverage, *quantizer = case.split()
     options = NETWORKS[architecture]
     if coverage == "FP":
         torch.manual_seed(1)
         return build_network(options).eval()
-    return calibrated(coverage, 4, options=options)[0]
+    insertion = {"activation_quantizer": {"type": quantizer[0]}} if quantizer else {}
+    return calibrated(coverage, 4, options=options, **insertion)[0]
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +86,15 @@ def test_a_runtime_takes_the_place_of_a_network(runtime, graphs):
 def test_openvino_multiplies_integers(graphs):
     pytest.importorskip("openvino")
     x = torch.rand(1, 3, 16, 16)
-    body = RuntimeNetwork(graphs("EDSR body"), "openvino", threads=1).profile(x)
     blocks = EDSR["num_block"]
-    assert sum(kernel.count for kernel in body if kernel.integer) == 2 * blocks
+    for case in ("EDSR body", "EDSR body LearnedPoints"):
+        body = RuntimeNetwork(graphs(case), "openvino", threads=1).profile(x)
+        assert sum(kernel.count for kernel in body if kernel.integer) == 2 * blocks
     full = RuntimeNetwork(graphs("EDSR full"), "openvino", threads=1).profile(x)
     assert sum(kernel.count for kernel in full if kernel.integer) > 2 * blocks
     plain = RuntimeNetwork(graphs("EDSR FP"), "openvino", threads=1).profile(x)
     assert not any(kernel.integer for kernel in plain)
-    assert all(kernel.count > 0 and kernel.milliseconds >= 0 for kernel in (*body, *full, *plain))
+    assert all(kernel.count > 0 and kernel.milliseconds >= 0 for kernel in (*full, *plain))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -90,6 +90,22 @@ def test_roundings_are_made_of_codes():
     assert kinds_of(model)["Round"] > 0, "the graph that is given stays"
 
 
+def test_tables_of_points_hold_codes():
+    network = calibrated("body", 4, options=options_of("EDSR", **WIDE), activation_quantizer={"type": "LearnedPoints"})[
+        0
+    ]
+    model = to_onnx(network)
+    before, after = kinds_of(model), kinds_of(form := onnxruntime_form(model))
+    assert before["Gather"] == before["QuantizeLinear"] > 0 == after["QuantizeLinear"]
+    tables = {t.name: t.data_type for t in form.graph.initializer}
+    looked_up = [tables.get(node.input[0]) for node in form.graph.node if node.op_type == "Gather"]
+    assert looked_up.count(onnx.TensorProto.UINT8) == before["Gather"]
+    x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = eight_bit_network(network)(x), RuntimeNetwork(form, "onnxruntime", threads=1)(x)
+    assert float((found - expected).square().mean().sqrt()) < NOISE[4]
+
+
 def test_a_graph_says_which_runtime_it_is_for(tmp_path):
     pytest.importorskip("openvino")
     network = calibrated("body", 4, options=options_of("EDSR", **WIDE))[0]

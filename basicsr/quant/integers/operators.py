@@ -1,4 +1,4 @@
-"""Operators that become pairs of QuantizeLinear and DequantizeLinear in an ONNX graph, with the same values in PyTorch."""
+"""Operators between values and 8-bit codes that become a few nodes of an ONNX graph, with the same values in PyTorch."""
 
 import torch
 from torch import Tensor
@@ -27,3 +27,15 @@ def from_int8(codes: Tensor, steps: Tensor) -> Tensor:
 @from_int8.register_fake
 def _(codes: Tensor, steps: Tensor) -> Tensor:
     return torch.empty(codes.shape, dtype=steps.dtype, device=codes.device)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::look_up", mutates_args=())
+def look_up(x: Tensor, table: Tensor, start: float, width: float) -> Tensor:
+    """Return the entry of a table (n,) for each value: entry i for values from start + i * width on, the outermost ones beyond them."""
+    places = ((x - start) * (1 / width)).clamp_(0, len(table) - 1)
+    return table[places.int()]
+
+
+@look_up.register_fake
+def _(x: Tensor, table: Tensor, start: float, width: float) -> Tensor:  # noqa: ARG001
+    return torch.empty(x.shape, dtype=table.dtype, device=x.device)

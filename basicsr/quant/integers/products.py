@@ -17,6 +17,7 @@ from basicsr.quant.integers.containers import (
 )
 from basicsr.quant.integers.frozen import freeze_weight
 from basicsr.quant.integers.operators import from_int8, through_uint8
+from basicsr.quant.integers.point_tables import ContainedPoints, PointValues
 from basicsr.quant.quantizers.base import Quantizer
 from basicsr.quant.spec import QuantizationError
 
@@ -161,7 +162,10 @@ def _rows(quantizer: Quantizer) -> tuple[Tensor, Tensor, Tensor]:
 
 def grid_values(quantizer: nn.Module) -> nn.Module:
     """Return what rounds an activation in floating point; nothing where it stays in full precision, without a quantizer."""
-    return GridValues(quantizer) if isinstance(quantizer, Quantizer) else nn.Identity()
+    if not isinstance(quantizer, Quantizer):
+        return nn.Identity()
+    points = quantizer.uneven_points()
+    return GridValues(quantizer) if points is None else PointValues(quantizer, points)
 
 
 def offset_codes(lower: float, upper: float, bits: int) -> ActivationContainer:
@@ -186,10 +190,20 @@ def product_of(
         container_for: gives the grid for an input; floating point where it is None or gives None.
     """
     if container_for and isinstance(act_quantizer, Quantizer) and isinstance(weight_quantizer, Quantizer):
-        numbers, bits = _numbers(act_quantizer), act_quantizer.spec.bits
-        container = None if numbers is None else container_for(numbers[0], numbers[1], bits)
-        if container is not None:
-            integers = weight_container(freeze_weight(weight_quantizer, weight), largest_codes(bits)[1])
-            return Product(ContainedValues(act_quantizer, container), IntegerWeight(integers), bias, container.shift)
+        contained = _contained(act_quantizer, container_for)
+        if contained is not None:
+            largest = largest_codes(act_quantizer.spec.bits)[1]
+            integers = weight_container(freeze_weight(weight_quantizer, weight), largest)
+            return Product(contained[0], IntegerWeight(integers), bias, contained[1])
     values = weight_quantizer(weight) if isinstance(weight_quantizer, Quantizer) else weight
     return Product(grid_values(act_quantizer), FloatWeight(values.detach()), bias, 0.0)
+
+
+def _contained(quantizer: Quantizer, container_for: Containers) -> tuple[nn.Module, float] | None:
+    """Return what gives an input in 8-bit integers, and by how much it moves the values; None where no grid holds them."""
+    points = quantizer.uneven_points()
+    if points is not None:
+        return ContainedPoints(quantizer, points), 0.0
+    numbers = _numbers(quantizer)
+    container = None if numbers is None else container_for(numbers[0], numbers[1], quantizer.spec.bits)
+    return None if container is None else (ContainedValues(quantizer, container), container.shift)

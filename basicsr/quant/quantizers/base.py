@@ -146,6 +146,13 @@ class Quantizer(nn.Module, ABC, Generic[ResultT]):
             f"The quantizer '{self.name}' is a {type(self).__name__}, which has no fixed uniform grid: it can be neither frozen nor started from."
         )
 
+    def uneven_points(self) -> Tensor | None:
+        """Return what the codes stand for, float32 (K,) in ascending order, in a static grid for a tensor whose steps differ; None in others.
+
+        Graphs for runtimes have a table of them.
+        """
+        return None
+
     def stated_range(self, weight: Tensor | None = None, /) -> StatedRange:
         """Return the range, for a quantizer of another kind that starts from it.
 

@@ -17,7 +17,7 @@ class LearnedPointsQuantizer(Quantizer[StaticPoints]):
 
     Values of activations crowd around 0, and equal steps spend most of their points on the few large ones. Points with the least squared
     error (Lloyd 1982, Max 1960) have steps as fine as the values are dense. The parameter `points`, float32 (2**bits,), is static: the same for
-    all pictures. The grid is not uniform: it cannot be frozen, written as integers or handed on.
+    all pictures. The grid is not uniform: graphs have a table of it, and it cannot be frozen or handed on.
 
     Args:
         spec: bits; neither symmetric nor per channel.
@@ -42,8 +42,12 @@ class LearnedPointsQuantizer(Quantizer[StaticPoints]):
 
     def codes(self, x: Tensor) -> Tensor:
         """Return which of the points in ascending order is nearest: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
+        return ops.quantize(x, self.uneven_points())
+
+    def uneven_points(self) -> Tensor:
+        """Return the points in ascending order, float32 (2**bits,)."""
         self.require_calibrated()
-        return ops.quantize(x, self.points.detach().sort().values)
+        return self.points.detach().sort().values
 
     @torch.no_grad()
     def parameter_units(self) -> dict[str, Tensor]:

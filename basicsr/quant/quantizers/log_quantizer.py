@@ -15,8 +15,8 @@ class LogSqrt2Quantizer(Quantizer[Bounds]):
 
     The code of x is round(-2 log2(x / s)), at least 0. From 2**bits - 1 on it stands for 0, as does all that is not above 0. So there are
     2**bits values; a zero beside 2**bits powers, as in the released code, would be one more. The parameter `scale`, float32 (), is s:
-    the upper bound that calibration found. The range is static, but the grid is not uniform: it cannot be frozen, written as
-    integers or handed on.
+    the upper bound that calibration found. The range is static, but the grid is not uniform: graphs have a table of it, and it
+    cannot be frozen or handed on.
 
     Args:
         spec: bits; neither symmetric nor per channel.
@@ -52,6 +52,12 @@ class LogSqrt2Quantizer(Quantizer[Bounds]):
         tiny = torch.finfo(torch.float32).tiny
         position = (x.float() / self.scale.clamp_min(tiny)).clamp_min_(tiny).log2_().mul_(-2)
         return position.round_().clamp_(0, self.spec.max_code)
+
+    def uneven_points(self) -> Tensor:
+        """Return 0 and the powers in ascending order, float32 (2**bits,)."""
+        self.require_calibrated()
+        powers = torch.exp2(-torch.arange(self.spec.max_code, device=self.scale.device) / 2)
+        return torch.nn.functional.pad(self.scale.detach() * powers, (0, 1)).flip(0)
 
     @torch.no_grad()
     def parameter_units(self) -> dict[str, Tensor]:

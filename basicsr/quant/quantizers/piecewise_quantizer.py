@@ -22,8 +22,8 @@ class PiecewiseQuantizer(Quantizer[OutlierBounds]):
     ReLU, that side has the points of both, and the points inside reach to the bound on the other side.
 
     The parameters `lower_bound`, `upper_bound` and `breakpoint`, float32 (), are learned; the buffer `steps` (3,) says how many steps each
-    of the regions has. See `ops.piecewise` for values and gradients. The range is static, but the grid is not uniform: it cannot
-    be frozen, written as integers or handed on.
+    of the regions has. See `ops.piecewise` for values and gradients. The range is static, but the grid is not uniform: graphs
+    have a table of it, and it cannot be frozen or handed on.
 
     Args:
         spec: bits; neither symmetric nor per channel.
@@ -56,6 +56,12 @@ class PiecewiseQuantizer(Quantizer[OutlierBounds]):
         """Return the codes of `x`: uint8 from 0 to 2**bits - 1, in the shape of `x`."""
         self.require_calibrated()
         return piecewise.quantize(x, *self._grid())
+
+    @torch.no_grad()
+    def uneven_points(self) -> Tensor:
+        """Return the values of all regions in ascending order, float32."""
+        self.require_calibrated()
+        return piecewise.points_of(*self._grid())
 
     @torch.no_grad()
     def parameter_units(self) -> dict[str, Tensor]:

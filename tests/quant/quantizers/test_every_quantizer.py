@@ -238,7 +238,13 @@ def test_codes_stand_for_values_between_the_affine_bounds(name, spec):
     """What is frozen into integers is what the network computes with; a grid that depends on the sample, or is not uniform, is refused."""
     quantizer = build(name, *spec)
     x = torch.randn(300, 5)
-    if quantizer.dynamic or name in NOT_UNIFORM:
+    points = quantizer.uneven_points()
+    assert (points is not None) == (name in NOT_UNIFORM)
+    if points is not None:
+        assert (points.diff() > 0).all() and len(points) <= spec[0].num_levels
+        assert (quantizer(x).unique()[:, None] - points).abs().amin(dim=1).max() < 1e-6
+        torch.testing.assert_close(quantizer(points), points)
+    if quantizer.dynamic or points is not None:
         with pytest.raises(QuantizationError, match="no fixed uniform grid"):
             quantizer.affine_bounds(x)
         return
