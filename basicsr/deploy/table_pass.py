@@ -8,7 +8,7 @@ from basicsr.deploy.graph_editing import Editor, array_of, number_of
 
 
 def look_codes_up(graph: Any, editor: Editor) -> None:
-    """Let a table hold 8-bit codes, where all that reads its values makes such codes of them.
+    """Look 8-bit codes up where such codes are made of what a table gives; the table itself stays for what else reads its numbers.
 
     OpenVINO lowers a convolution to integers only behind a QuantizeLinear, so that graphs have tables of floating-point numbers.
 

@@ -115,4 +115,9 @@ def _candidate_steps(own_step: Tensor, magnitude: Tensor, largest: int) -> Tenso
     finest = magnitude / largest
     fractions = own_step / torch.arange(1, 2 * largest + 1)
     fractions = torch.where(fractions >= finest * (1 - _TIE), fractions, finest)
-    return torch.cat([fractions, finest * torch.linspace(1, 2, _STEPS_TRIED, dtype=torch.float64)], dim=1)
+    return torch.cat([fractions, steps_from(finest)], dim=1)
+
+
+def steps_from(finest: Tensor | float) -> Tensor:
+    """Return steps to choose from, float64 (..., candidates): the finest, of the shape (..., 1) or a number, and coarser ones up to twice as wide."""
+    return finest * torch.linspace(1, 2, _STEPS_TRIED, dtype=torch.float64)

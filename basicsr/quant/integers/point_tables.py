@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from basicsr.quant.integers.containers import largest_codes
+from basicsr.quant.integers.containers import largest_codes, steps_from
 from basicsr.quant.integers.operators import look_up, through_uint8
 from basicsr.quant.quantizers.base import Quantizer
 
 _CELLS_OF_STEP = 128
 _MOST_CELLS = 2**14  # 64 KiB in floating point
-_STEPS_TRIED = 192
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def contained_points(points: Tensor, bits: int) -> tuple[Tensor, float, int, flo
     finest = (highest - lowest) / (largest - 1)  # ends may be rounded outwards
     beside = torch.nn.functional.pad(points.diff(), (1, 1), value=float("inf"))
     beside = torch.minimum(beside[1:], beside[:-1]).clamp(finest, highest - lowest)
-    steps = finest * torch.linspace(1, 2, _STEPS_TRIED, dtype=torch.float64)
+    steps = steps_from(finest)
     shares = ((points / steps[:, None]).round() * steps[:, None] - points) / beside
     step = float(steps[shares.square().sum(dim=1).argmin()])
     zero_point = -round(lowest / step)
